@@ -1,0 +1,95 @@
+"""Think in pictures: one autoregressive model writes, draws, looks at what it drew, and draws again.
+
+>>> import twgi
+>>> trace = twgi.load("icons").think("a photo of a red couch and a blue horse", mode="subgoal", seed=0)
+>>> trace.save("out/")
+
+Public names are imported when they are first used, so that ``import twgi`` stays fast and does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from twgi.decoding.guidance import Guidance
+    from twgi.decoding.params import SamplingParams
+    from twgi.errors import (
+        CheckpointError,
+        ConfigError,
+        ImageError,
+        PromptError,
+        RunError,
+        TraceError,
+        TwgiError,
+    )
+    from twgi.thinking.thinker import Thinker
+    from twgi.trace import Anomaly, ImageSegment, TextSegment, Trace
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "Anomaly": "twgi.trace",
+    "CheckpointError": "twgi.errors",
+    "ConfigError": "twgi.errors",
+    "Guidance": "twgi.decoding.guidance",
+    "ImageError": "twgi.errors",
+    "ImageSegment": "twgi.trace",
+    "PromptError": "twgi.errors",
+    "RunError": "twgi.errors",
+    "SamplingParams": "twgi.decoding.params",
+    "TextSegment": "twgi.trace",
+    "Thinker": "twgi.thinking.thinker",
+    "Trace": "twgi.trace",
+    "TraceError": "twgi.errors",
+    "TwgiError": "twgi.errors",
+}
+
+__all__ = [
+    "Anomaly",
+    "CheckpointError",
+    "ConfigError",
+    "Guidance",
+    "ImageError",
+    "ImageSegment",
+    "PromptError",
+    "RunError",
+    "SamplingParams",
+    "TextSegment",
+    "Thinker",
+    "Trace",
+    "TraceError",
+    "TwgiError",
+    "load",
+]
+
+
+def load(name_or_path: "str | Path", *, device: str = "cpu", dtype: "torch.dtype | None" = None) -> "Thinker":
+    """Load a checkpoint and return the thinker that runs it.
+
+    Args:
+        name_or_path: a preset such as ``"icons"`` (the bundled model), or a folder that holds a checkpoint.
+        device: a torch device, such as ``"cpu"`` or ``"cuda"``.
+        dtype: what the weights are cast to; as stored when left out.
+
+    Raises:
+        CheckpointError: no such preset or folder, an unknown layout, or missing or unexpected weights.
+    """
+    loaded = import_module("twgi.checkpoint.load").load(name_or_path, device=device, dtype=dtype)
+    thinker: Thinker = import_module("twgi.thinking.thinker").Thinker(loaded.model, loaded.tokenizer, loaded)
+    return thinker
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'twgi' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value  # the next use finds it without coming here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,38 @@
+"""The errors a user can cause: one line that says what was wrong, where, and what to do.
+
+The command line prints the line alone and leaves with exit status 2. Whatever is not a ``TwgiError`` is a bug of
+ours and keeps its traceback.
+"""
+
+
+class TwgiError(Exception):
+    """A mistake the user can put right; ``str(error)`` is one line."""
+
+    exit_status = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class ConfigError(TwgiError):
+    """An option is unknown, out of its range, or contradicts another one."""
+
+
+class PromptError(TwgiError):
+    """A prompt is empty, too long, not readable, or does not fit its pictures."""
+
+
+class ImageError(TwgiError):
+    """A picture file is missing, not a picture, or too large to open safely."""
+
+
+class CheckpointError(TwgiError):
+    """A checkpoint is unknown, incomplete, or not of a layout we can read."""
+
+
+class RunError(TwgiError):
+    """A run folder cannot be written, is in use, or was made with other settings."""
+
+
+class TraceError(TwgiError):
+    """A stored trace has an unknown version, key or tag."""
