@@ -1,0 +1,46 @@
+# make venv   build .venv with all that development needs
+# make demo   watch the bundled model think: one subgoal thought, one critique thought
+# make test   the tests, offline
+# make check  lint, format, types, import layers, spelling, file lengths
+# The last three build .venv first where it is missing or older than what it was built from.
+
+SHELL := /bin/bash
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+STAMP := .venv/.built
+PROMPT := a photo of a red couch and a blue horse
+LONGEST := 400
+CODE := src tests $(wildcard benchmarks examples)
+
+.PHONY: venv demo test check clean
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "twgi needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,train]'
+	@touch $@
+
+demo: $(STAMP)
+	@rm -rf out/demo
+	@for mode in subgoal critique; do \
+		OMP_NUM_THREADS=1 $(BIN)/twgi think "$(PROMPT)" --mode $$mode --seed 0 --out out/demo/$$mode || exit 1; \
+		echo "page: $(CURDIR)/out/demo/$$mode/index.html"; \
+	done
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+	@find $(CODE) -name '*.py' -o -name '*.html' | xargs wc -l \
+		| awk '$$2 != "total" && $$1 > $(LONGEST) { print $$2 ": " $$1 " lines, at most $(LONGEST)"; bad = 1 } END { exit bad }'
+
+clean:
+	rm -rf build dist out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
