@@ -1,0 +1,193 @@
+"""The Chameleon decoder (arXiv 2405.09818; the maths of Hugging Face's `modeling_chameleon`).
+
+Shapes: B batch, T positions, D hidden size, V vocabulary, F MLP width, N query heads, K key/value heads,
+A = N + K, H head size, ... = B, T while training and one packed axis of tokens while decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twgi.model.config import TransformerConfig
+
+Rope = tuple[Tensor, Tensor]
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, q_...NH, k_...KH, v_...KH) -> mixed values of each query, ...NH."""
+
+QK_NORM_EPS = 1e-5  # fixed in Chameleon, whatever rms_norm_eps says
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x_D: Tensor) -> Tensor:
+        return F.rms_norm(x_D, self.weight.shape, self.weight, self.eps)
+
+
+class HeadNorm(nn.Module):
+    """LayerNorm inside each head, with one weight and bias per head; query and key heads in one call."""
+
+    def __init__(self, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(heads, head_dim))
+        self.bias = nn.Parameter(torch.zeros(heads, head_dim))
+
+    def forward(self, x_AH: Tensor) -> Tensor:
+        normed_AH = F.layer_norm(x_AH, x_AH.shape[-1:], eps=QK_NORM_EPS)
+        return torch.addcmul(self.bias.to(x_AH.dtype), normed_AH, self.weight.to(x_AH.dtype))
+
+
+class Attention(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
+        self.head_dim = config.head_dim
+        qk_heads = config.num_heads + config.num_kv_heads
+        self.wqkv = nn.Linear(config.hidden_size, (qk_heads + config.num_kv_heads) * self.head_dim, bias=False)
+        self.qk_norm = HeadNorm(qk_heads, self.head_dim)
+        self.wo = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+
+    def forward(self, x_D: Tensor, rope: Rope, layer: int, attend: Attend) -> Tensor:
+        qkv_D = self.wqkv(x_D)
+        qkv_SH = qkv_D.view(*qkv_D.shape[:-1], -1, self.head_dim)  # S = N + K + K
+        qk_AH, v_KH = qkv_SH.split([self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=-2)
+        q_NH, k_KH = rotate(self.qk_norm(qk_AH), rope).split([self.num_heads, self.num_kv_heads], dim=-2)
+        return self.wo(attend(layer, q_NH, k_KH, v_KH).flatten(-2))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.w_gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.w_down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x_D: Tensor) -> Tensor:
+        gate_F, up_F = self.w_gate_up(x_D).chunk(2, dim=-1)
+        return self.w_down(F.silu(gate_F) * up_F)
+
+
+class Block(nn.Module):
+    def __init__(self, config: TransformerConfig, layer: int) -> None:
+        super().__init__()
+        self.layer, self.swin_norm = layer, config.swin_norm
+        self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.attention = Attention(config)
+        self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x_D: Tensor, rope: Rope, attend: Attend) -> Tensor:
+        if self.swin_norm:
+            x_D = x_D + self.attention_norm(self.attention(x_D, rope, self.layer, attend))
+            return x_D + self.mlp_norm(self.mlp(x_D))
+        x_D = x_D + self.attention(self.attention_norm(x_D), rope, self.layer, attend)
+        return x_D + self.mlp(self.mlp_norm(x_D))
+
+
+class Transformer(nn.Module):
+    """Tokens -> hidden states after the final norm -> logits. Embedding and head are separate matrices."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        cos, sin = rope_table(config)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """For training from nothing: normal(0.02), outputs into the residual stream zero, norms one."""
+        for name, weight in self.named_parameters():
+            if name.endswith(("wo.weight", "w_down.weight")) or name.endswith("bias"):
+                weight.zero_()
+            elif "norm" in name:
+                weight.fill_(1.0)
+            else:
+                weight.normal_(0.0, 0.02, generator=generator)
+
+    def forward(
+        self, tokens_BT: Tensor, positions_BT: Tensor | None = None, documents_BT: Tensor | None = None
+    ) -> Tensor:
+        """Hidden states BTD after the final norm, for training. Right padding needs no mask.
+
+        `documents_BT` (any integers) packs several rows into one: a position sees only its own document, and
+        positions, when not given, start from 0 in each run of equal numbers.
+        """
+        if positions_BT is None and documents_BT is not None:
+            positions_BT = positions_in_documents(documents_BT)
+        x_BTD = self.embed(tokens_BT)
+        rope = self._rope(positions_BT, tokens_BT.shape[1], activation_dtype(x_BTD))
+        attend = full_attention(documents_BT, rope[0].dtype)
+        for block in self.blocks:
+            x_BTD = block(x_BTD, rope, attend)
+        return self.norm(x_BTD)
+
+    def logits(self, hidden_D: Tensor) -> Tensor:
+        """Hidden states ...D -> logits ...V."""
+        return self.head(hidden_D)
+
+    def _rope(self, positions: Tensor | None, length: int, dtype: torch.dtype) -> Rope:
+        if positions is None:
+            cos_H, sin_H = self.cos[:length], self.sin[:length]
+        else:
+            cos_H, sin_H = self.cos[positions], self.sin[positions]
+        return cos_H.unsqueeze(-2).to(dtype), sin_H.unsqueeze(-2).to(dtype)
+
+
+def rope_table(config: TransformerConfig) -> Rope:
+    """cos and signed sin of every position and channel, TH each; the first half of sin carries the minus."""
+    powers = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    angles = torch.outer(torch.arange(config.max_positions, dtype=torch.float32), 1.0 / config.rope_theta**powers)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+
+def rotate(x_AH: Tensor, rope: Rope) -> Tensor:
+    """Rotary embedding, halves layout: channel i turns with channel i + H/2."""
+    cos_H, sin_H = rope
+    return torch.addcmul(x_AH * cos_H, x_AH.roll(x_AH.shape[-1] // 2, dims=-1), sin_H)
+
+
+def activation_dtype(x: Tensor) -> torch.dtype:
+    """What a linear layer returns for x: autocast's dtype where autocast is on."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def positions_in_documents(documents_BT: Tensor) -> Tensor:
+    """0, 1, 2, ... in each run of equal document numbers."""
+    index_T = torch.arange(documents_BT.shape[1], device=documents_BT.device)
+    starts_BT = torch.ones_like(documents_BT, dtype=torch.bool)
+    starts_BT[:, 1:] = documents_BT[:, 1:] != documents_BT[:, :-1]
+    return index_T - torch.where(starts_BT, index_T, 0).cummax(dim=1).values
+
+
+def full_attention(documents_BT: Tensor | None, dtype: torch.dtype) -> Attend:
+    """Causal attention over whole rows, inside documents where those are given."""
+    mask_B1TT = None
+    if documents_BT is not None:
+        same_BTT = documents_BT.unsqueeze(1) == documents_BT.unsqueeze(2)
+        allowed_BTT = same_BTT.tril()
+        mask_B1TT = torch.zeros_like(allowed_BTT, dtype=dtype).masked_fill_(~allowed_BTT, -torch.inf).unsqueeze(1)
+
+    def attend(_layer: int, q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor) -> Tensor:
+        group = q_BTNH.shape[-2] // k_BTKH.shape[-2]
+        if group > 1:
+            k_BTKH, v_BTKH = k_BTKH.repeat_interleave(group, -2), v_BTKH.repeat_interleave(group, -2)
+        out_BNTH = F.scaled_dot_product_attention(
+            q_BTNH.transpose(1, 2), k_BTKH.transpose(1, 2), v_BTKH.transpose(1, 2),
+            attn_mask=mask_B1TT, is_causal=mask_B1TT is None,
+        )  # fmt: skip
+        return out_BNTH.transpose(1, 2)
+
+    return attend
