@@ -1,0 +1,211 @@
+"""Text and pictures together <-> token ids: the one place that knows how a sequence is laid out.
+
+A prompt is `bos, text and images, separator`; what follows is text and images, ended by eos. An image is boi, exactly
+`tokens_per_image` image tokens in raster order, eoi. Prompts for data, training and inference all come from here.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from twgi.errors import CheckpointError, ImageError, PromptError
+from twgi.tokenizer.text import TextStream, TextTokenizer
+from twgi.trace import Anomaly, ImageSegment, Segment, TextSegment
+from twgi.vocab import Vocab
+
+if TYPE_CHECKING:
+    from twgi.tokenizer.image import ImageTokenizer
+
+PLACEHOLDER = "<image>"
+"""Where a prompt's text says that a picture stands."""
+
+Codes = Sequence[int]
+Picture = Image.Image | Codes
+"""A picture as pixels, or already as its codebook indices in raster order."""
+
+
+@dataclass(frozen=True)
+class MultimodalTokenizer:
+    """Segments <-> ids. Without an image tokenizer, pictures must be given as codes, and none can be drawn."""
+
+    vocab: Vocab
+    text: TextTokenizer
+    image: "ImageTokenizer | None" = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", self.text.forbidding(self.vocab.control_ids))
+
+    def encode_prompt(self, text: str, pictures: Sequence[Picture] = ()) -> list[int]:
+        """bos, the text with each literal `<image>` replaced by one of the pictures, separator.
+
+        Raises `PromptError` where the text is blank or its `<image>` marks are not as many as the pictures.
+        """
+        if not text.strip():
+            raise PromptError("the prompt is empty; say what to draw")
+        pieces = text.split(PLACEHOLDER)
+        if len(pieces) - 1 != len(pictures):
+            raise PromptError(f"the prompt has {len(pieces) - 1} {PLACEHOLDER} mark(s) but {len(pictures)} picture(s)")
+        images = [self.image_block(codes) for codes in self.codes(pictures)]
+        texts = [self.text.encode(piece) for piece in pieces]
+        body = chain(texts[0], *(chain(image, words) for image, words in zip(images, texts[1:], strict=True)))
+        return [self.vocab.bos, *body, self.vocab.separator]
+
+    def encode(self, segments: Iterable[str | Picture | Segment]) -> list[int]:
+        """Ids of text (as `str`), pictures, and segments in a row; a segment that has `tokens` gives exactly those.
+
+        No bos, separator or eos is added. Here text is text: a literal `<image>` in it is not a mark.
+        """
+        return [token for segment in segments for token in self._segment_ids(segment)]
+
+    def _segment_ids(self, segment: str | Picture | Segment) -> Sequence[int]:
+        if isinstance(segment, str):
+            return self.text.encode(segment)
+        if isinstance(segment, TextSegment):
+            return segment.tokens or self.text.encode(segment.text)
+        if isinstance(segment, ImageSegment):
+            return segment.tokens or self._segment_ids(_need_picture(segment))
+        return self.image_block(self.codes([segment])[0])
+
+    def codes(self, pictures: Sequence[Picture]) -> list[Codes]:
+        """Codebook indices of each picture; those given as pixels are encoded in one batch."""
+        drawn = [picture for picture in pictures if isinstance(picture, Image.Image)]
+        encoded = iter(self._need_image("read").encode(drawn) if drawn else ())
+        return [next(encoded) if isinstance(picture, Image.Image) else picture for picture in pictures]
+
+    def image_block(self, codes: Codes) -> list[int]:
+        """boi, the image tokens of these codebook indices, eoi; raises `ImageError` unless it is one whole image."""
+        vocab = self.vocab
+        if len(codes) != vocab.tokens_per_image:
+            raise ImageError(f"an image is {vocab.tokens_per_image} codes, got {len(codes)}")
+        try:
+            return [vocab.boi, *(vocab.token(int(code)) for code in codes), vocab.eoi]
+        except IndexError as error:
+            most = len(vocab.image_tokens) - 1
+            raise ImageError(f"codes must be in 0..{most}, got {min(codes)}..{max(codes)}") from error
+
+    def decode(self, ids: Iterable[int]) -> tuple[tuple[Segment, ...], tuple[Anomaly, ...]]:
+        """Segments of any ids at all, and what is malformed in them. Never raises; no id and no text is lost.
+
+        The `tokens` of the segments joined are the ids. An image that is not whole is a segment too (`codes_of` gives
+        None for it). Also whole rows are understood: after a leading bos, one separator may end the prompt.
+        """
+        tokens = [int(token) for token in ids]
+        segments: list[Segment] = []
+        anomalies: list[Anomaly] = []
+        for start, end in self._runs(tokens):
+            run = tokens[start:end]
+            if run[0] == self.vocab.boi:
+                segments.append(ImageSegment(tokens=tuple(run)))
+                anomalies += self._image_anomalies(run, start, tokens[end:])
+            else:
+                segments.append(TextSegment(text=self._words(run), tokens=tuple(run)))
+                anomalies += self._text_anomalies(run, start, tokens)
+        return tuple(segments), tuple(anomalies)
+
+    def codes_of(self, segment: Segment) -> tuple[int, ...] | None:
+        """Codebook indices of an image segment that is whole; None for any other segment."""
+        if not isinstance(segment, ImageSegment):
+            return None
+        codes = tuple(self.vocab.code(token) for token in segment.tokens if self.vocab.is_image(token))
+        return codes if len(codes) == self.vocab.tokens_per_image else None
+
+    def draw(self, segments: Iterable[Segment]) -> tuple[Segment, ...]:
+        """The same segments, with a `picture` in every image that is whole; all are drawn in one batch."""
+        kept = tuple(segments)
+        codes = [self.codes_of(segment) for segment in kept]
+        whole = [code for code in codes if code is not None]
+        pictures = iter(self._need_image("draw").decode(whole) if whole else ())
+        return tuple(
+            segment if code is None else replace(segment, picture=next(pictures))
+            for segment, code in zip(kept, codes, strict=True)
+        )
+
+    def stream(self) -> TextStream:
+        """A fresh decoder for the text ids of one text segment that arrive one at a time."""
+        return self.text.stream()
+
+    def _words(self, run: Sequence[int]) -> str:
+        return self.text.decode([token for token in run if self.vocab.is_text(token)])
+
+    def _runs(self, tokens: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """[start, end) of each segment: an image is boi, the image tokens after it, and eoi if that is what follows."""
+        start = 0
+        while start < len(tokens):
+            is_image = tokens[start] == self.vocab.boi
+            end = self._end_of_image(tokens, start) if is_image else self._end_of_text(tokens, start)
+            yield start, end
+            start = end
+
+    def _end_of_image(self, tokens: Sequence[int], start: int) -> int:
+        end = start + 1
+        while end < len(tokens) and self.vocab.is_image(tokens[end]):
+            end += 1
+        return end + (tokens[end : end + 1] == [self.vocab.eoi])
+
+    def _end_of_text(self, tokens: Sequence[int], start: int) -> int:
+        for end in range(start, len(tokens)):
+            if tokens[end] == self.vocab.boi:
+                return end
+            if tokens[end] == self.vocab.separator and start == 0 and tokens[0] == self.vocab.bos:
+                return end + 1
+        return len(tokens)
+
+    def _image_anomalies(self, run: Sequence[int], start: int, after: Sequence[int]) -> Iterator[Anomaly]:
+        wanted, closed = self.vocab.tokens_per_image, run[-1] == self.vocab.eoi
+        count = len(run) - 1 - closed
+        if count != wanted:
+            kind = "short_image" if count < wanted else "long_image"
+            yield Anomaly(position=start, kind=kind, detail=f"{count} image tokens instead of {wanted}")
+        if not closed:
+            nested = after[:1] == [self.vocab.boi]
+            what = "the sequence ends" if not after else "another image begins" if nested else f"id {after[0]} follows"
+            kind = "boi_in_image" if nested else "missing_eoi"
+            yield Anomaly(position=start + len(run), kind=kind, detail=f"{what} before the end of the image")
+
+    def _text_anomalies(self, run: Sequence[int], start: int, tokens: Sequence[int]) -> Iterator[Anomaly]:
+        """One anomaly for each stretch of ids of the same wrong kind."""
+        previous, begin = None, 0
+        for index, token in enumerate([*run, None]):
+            kind = None if token is None else self._wrong_in_text(token, start + index, tokens)
+            if kind != previous:
+                if previous is not None:
+                    yield _stretch(previous, start + begin, run[begin:index])
+                previous, begin = kind, index
+
+    def _wrong_in_text(self, token: int, position: int, tokens: Sequence[int]) -> str | None:
+        vocab = self.vocab
+        if vocab.is_text(token) or self._may_stand(token, position, tokens):
+            return None
+        if not 0 <= token < vocab.size:
+            return "unknown_id"
+        if vocab.is_image(token):
+            return "image_id_in_text"
+        names = {vocab.eoi: "eoi_in_text", vocab.eos: "eos_before_end"}
+        special = "special_id_in_text" if token in vocab.special.values() else "reserved_id_in_text"
+        return names.get(token, special)
+
+    def _may_stand(self, token: int, position: int, tokens: Sequence[int]) -> bool:
+        """bos at the start, eos at the end, and the first separator of a row that starts with bos."""
+        vocab = self.vocab
+        if token == vocab.separator:
+            return tokens[0] == vocab.bos and tokens.index(vocab.separator) == position
+        return (token == vocab.bos and position == 0) or (token == vocab.eos and position == len(tokens) - 1)
+
+    def _need_image(self, to_do: str) -> "ImageTokenizer":
+        if self.image is None:
+            raise CheckpointError(f"this checkpoint has no image tokenizer, so it cannot {to_do} pictures")
+        return self.image
+
+
+def _need_picture(segment: ImageSegment) -> Image.Image:
+    if segment.picture is None:
+        raise ImageError("an image segment has neither tokens nor a picture to encode")
+    return segment.picture
+
+
+def _stretch(kind: str, position: int, ids: Sequence[int]) -> Anomaly:
+    what = f"id {ids[0]}" if len(ids) == 1 else f"{len(ids)} ids from {ids[0]}"
+    return Anomaly(position=position, kind=kind, detail=f"{what} where only text may stand")

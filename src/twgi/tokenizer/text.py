@@ -1,0 +1,130 @@
+"""Plain text <-> token ids, by the BPE of a checkpoint's `tokenizer.json`.
+
+Text that a user wrote can never become a special, reserved or image token: whatever spelling reaches one (a special
+token's name, a merge, a whole-word entry of the vocabulary) is spelled in smaller pieces instead.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from twgi.errors import CheckpointError, PromptError
+from twgi.vocab import is_control_name
+
+_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """A BPE tokenizer that never yields an id of `forbidden`."""
+
+    bpe: Tokenizer
+    forbidden: frozenset[int] = field(repr=False)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "TextTokenizer":
+        """Load a `tokenizer.json`; raises `CheckpointError` where it is missing or not one."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path}: cannot be read as a tokenizer ({error})") from error
+        try:
+            return cls.from_json(text)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> "TextTokenizer":
+        """Load from the text of a `tokenizer.json`."""
+        try:
+            bpe = Tokenizer.from_str(text)
+        except Exception as error:  # the library raises bare Exception
+            raise CheckpointError(f"not a tokenizer.json ({error})") from error
+        return cls.from_bpe(bpe)
+
+    @classmethod
+    def from_bpe(cls, bpe: Tokenizer) -> "TextTokenizer":
+        """Wrap a tokenizer of the tokenizers library; its own truncation, padding and special matching are set off."""
+        bpe.encode_special_tokens = True
+        bpe.no_truncation()
+        bpe.no_padding()
+        control = {i for name, i in bpe.get_vocab().items() if is_control_name(name)}
+        special = {i for i, token in bpe.get_added_tokens_decoder().items() if token.special}
+        return cls(bpe, frozenset(control | special))
+
+    @property
+    def names(self) -> dict[str, int]:
+        """Name -> id of every token, special ones included."""
+        return dict(self.bpe.get_vocab(with_added_tokens=True))
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids that the tokenizer itself lists as special."""
+        return frozenset(i for i, token in self.bpe.get_added_tokens_decoder().items() if token.special)
+
+    def forbidding(self, ids: Iterable[int]) -> "TextTokenizer":
+        """The same tokenizer with more ids that text may not use."""
+        return replace(self, forbidden=self.forbidden | frozenset(ids))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text, without bos. Raises `PromptError` for a character that the vocabulary cannot write."""
+        try:
+            encoding = self.bpe.encode(text, add_special_tokens=False)
+        except (TypeError, UnicodeError) as error:
+            raise PromptError(f"the text is not valid Unicode ({_short(text)})") from error
+        spans = zip(encoding.ids, encoding.offsets, strict=True)
+        forbidden = [span for token, span in spans if token in self.forbidden]
+        return self._encode_cut(text, forbidden) if forbidden else list(encoding.ids)
+
+    def _encode_cut(self, text: str, forbidden: Sequence[tuple[int, int]]) -> list[int]:
+        """Encode with a cut inside each span that would have become a forbidden token."""
+        single = next((text[start:end] for start, end in forbidden if end - start < 2), None)
+        if single is not None:
+            raise PromptError(f"this tokenizer has no token for {single!r}; leave it out of the prompt")
+        cuts = [0, *((start + end) // 2 for start, end in forbidden), len(text)]
+        return [token for start, end in pairwise(cuts) for token in self.encode(text[start:end])]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; bytes that are not UTF-8 become U+FFFD."""
+        return str(self.bpe.decode(list(ids), skip_special_tokens=False))
+
+    def stream(self) -> "TextStream":
+        """A fresh decoder for ids that arrive one at a time."""
+        return TextStream(self)
+
+
+class TextStream:
+    """Ids one at a time -> pieces of text whose concatenation (with `flush`) is the text of all ids.
+
+    A character whose bytes are spread over several tokens is held back until it is whole.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._said: list[int] = []  # the ids of the last piece: what the next one is decoded in the context of
+        self._held: list[int] = []
+
+    def push(self, token: int) -> str:
+        """The text that this id completes; empty while a character is unfinished."""
+        self._held.append(token)
+        piece = self._pending()
+        return "" if piece.endswith(_UNFINISHED) else self._release(piece)
+
+    def flush(self) -> str:
+        """What is still held back, at the end of the text."""
+        return self._release(self._pending()) if self._held else ""
+
+    def _pending(self) -> str:
+        before = self._tokenizer.decode(self._said) if self._said else ""
+        return self._tokenizer.decode(self._said + self._held)[len(before) :]
+
+    def _release(self, piece: str) -> str:
+        self._said, self._held = self._held, []
+        return piece
+
+
+def _short(text: str) -> str:
+    return ascii(text if len(text) <= 40 else text[:40] + "...")
