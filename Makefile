@@ -11,7 +11,7 @@ BIN := .venv/bin
 STAMP := .venv/.built
 PROMPT := a photo of a red couch and a blue horse
 LONGEST := 400
-CODE := src tests $(wildcard benchmarks examples)
+CODE := src tests $(wildcard benchmarks examples scripts)
 
 .PHONY: venv demo test check clean
 

@@ -22,7 +22,7 @@ def project(repository: Path) -> dict[str, Any]:
 
 
 def code_files(repository: Path) -> list[Path]:
-    folders = [repository / name for name in ("src", "tests", "benchmarks", "examples")]
+    folders = [repository / name for name in ("src", "tests", "benchmarks", "examples", "scripts")]
     return [path for folder in folders for path in sorted(folder.rglob("*.py"))]
 
 
