@@ -115,12 +115,13 @@ class MultimodalTokenizer:
     def draw(self, segments: Iterable[Segment]) -> tuple[Segment, ...]:
         """The same segments, with a `picture` in every image that is whole; all are drawn in one batch."""
         kept = tuple(segments)
-        codes = [self.codes_of(segment) for segment in kept]
-        whole = [code for code in codes if code is not None]
+        whole = [codes for segment in kept if (codes := self.codes_of(segment)) is not None]
         pictures = iter(self._need_image("draw").decode(whole) if whole else ())
         return tuple(
-            segment if code is None else replace(segment, picture=next(pictures))
-            for segment, code in zip(kept, codes, strict=True)
+            replace(segment, picture=next(pictures))
+            if isinstance(segment, ImageSegment) and self.codes_of(segment) is not None
+            else segment
+            for segment in kept
         )
 
     def stream(self) -> TextStream:

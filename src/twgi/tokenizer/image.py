@@ -1,0 +1,163 @@
+"""Picture <-> pixels <-> codes. Every step is ours and pinned, so that a picture gives the same codes everywhere.
+
+Files from users are opened with care: only PNG, JPEG and WebP, and nothing is decoded before its size is known.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from twgi.errors import ImageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from twgi.model.vqvae import VQModel
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_BYTES = 32 * 2**20
+MAX_SIDE = 4096
+MAX_PIXELS = 16_000_000
+MAX_ASPECT = 16  # a longer strip would be scaled up to a huge picture before its middle is cut out
+_BAND = 256  # rows blended at a time, so that a large picture is never held in floating point
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """The picture of a file as upright RGB, transparency on white. Raises `ImageError` that names the file."""
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such image file") from error
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be read ({_reason(error)})") from error
+    return read_picture(data, name=str(path))
+
+
+def read_picture(data: bytes, *, name: str) -> Image.Image:
+    """As `open_picture`, of a file's bytes; `name` is what an error calls it."""
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"{name}: more than {MAX_BYTES // 2**20} MiB; give a smaller picture")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            picture = Image.open(BytesIO(data), formats=FORMATS)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise ImageError(f"{name}: more than {MAX_PIXELS // 10**6} megapixels; give a smaller picture") from error
+        except Exception as error:  # a hostile file may raise anything
+            raise ImageError(f"{name}: not a picture; give a PNG, JPEG or WebP file") from error
+    _check_size(picture, name)
+    try:
+        picture.load()
+        return flatten(_upright(picture))
+    except Exception as error:
+        raise ImageError(f"{name}: a damaged picture ({_reason(error)})") from error
+
+
+def _check_size(picture: Image.Image, name: str) -> None:
+    width, height = picture.size
+    if getattr(picture, "is_animated", False):
+        raise ImageError(f"{name}: an animation; give a still picture")
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        limit = f"{MAX_SIDE} pixels a side and {MAX_PIXELS // 10**6} megapixels"
+        raise ImageError(f"{name}: {width} x {height} pixels; at most {limit} are read, make it smaller")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(f"{name}: {width} x {height} pixels is too long a strip; cut out the part that matters")
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # EXIF that cannot be read says nothing about which way is up
+        return picture
+
+
+def flatten(picture: Image.Image) -> Image.Image:
+    """Any mode as RGB: transparency blended on white and cut to integers, 16 bits cut to 8."""
+    if picture.mode.startswith("I"):
+        picture = Image.fromarray((np.asarray(picture).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    rgba = np.asarray(picture.convert("RGBA"))
+    blended = [_on_white(rgba[top : top + _BAND]) for top in range(0, rgba.shape[0], _BAND)]
+    return Image.fromarray(np.concatenate(blended))
+
+
+def _on_white(rgba: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    alpha = rgba[:, :, 3:] / 255.0
+    return ((1 - alpha) * 255 + alpha * rgba[:, :, :3]).astype(np.uint8)
+
+
+def to_square(picture: Image.Image, resolution: int) -> Image.Image:
+    """RGB of resolution x resolution pixels: the short side scaled to it (Lanczos), the middle of the long side kept.
+
+    A picture of just that size is returned unchanged.
+    """
+    rgb = flatten(picture)
+    short = min(rgb.size)
+    width, height = (resolution * side // short for side in rgb.size)
+    scaled = rgb.resize((width, height), Image.Resampling.LANCZOS)
+    left, top = (width - resolution) // 2, (height - resolution) // 2
+    return scaled.crop((left, top, left + resolution, top + resolution))
+
+
+@dataclass(frozen=True)
+class ImageTokenizer:
+    """Pictures <-> codebook indices in raster order, through the image part of a checkpoint.
+
+    Pixels enter the model as x / 127.5 - 1 and leave it rounded. With `reference`, as in the published code: times
+    0.0078 (which is not 2 / 255) minus 1, and cut to integers on the way out.
+    """
+
+    vq: "VQModel"
+    resolution: int
+    reference: bool = False
+
+    def encode(self, pictures: Sequence[Image.Image]) -> list[list[int]]:
+        """Codes of each picture. One at a time, so that no picture's codes depend on its neighbours."""
+        return [self._encode_one(picture) for picture in pictures]
+
+    def decode(self, codes: Sequence[Sequence[int]]) -> list[Image.Image]:
+        """The RGB picture, resolution x resolution, of each row of codes. One at a time, for the same reason."""
+        return [self._decode_one(row) for row in codes]
+
+    def pixels(self, picture: Image.Image) -> npt.NDArray[np.float32]:
+        """[3, resolution, resolution] in about -1..1, as the image encoder reads it."""
+        values_HWC = np.asarray(to_square(picture, self.resolution), dtype=np.float32)
+        scaled = values_HWC * np.float32(0.0078) if self.reference else values_HWC / np.float32(127.5)
+        return np.ascontiguousarray((scaled - np.float32(1)).transpose(2, 0, 1))
+
+    def picture(self, pixels: npt.NDArray[np.float32]) -> Image.Image:
+        """The picture of [3, height, width] values in about -1..1; what is beyond is clipped."""
+        shifted = pixels.astype(np.float32) + np.float32(1)
+        values = shifted / np.float32(0.0078) if self.reference else np.rint(shifted * np.float32(127.5))
+        return Image.fromarray(values.clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy())
+
+    def _encode_one(self, picture: Image.Image) -> list[int]:
+        import torch
+
+        weight = self._weight()
+        with torch.inference_mode():
+            pixels_BCHW = torch.from_numpy(self.pixels(picture))[None].to(weight.device, weight.dtype)
+            return [int(code) for code in self.vq.encode(pixels_BCHW)[0].tolist()]
+
+    def _decode_one(self, codes: Sequence[int]) -> Image.Image:
+        import torch
+
+        with torch.inference_mode():
+            codes_BN = torch.tensor([list(codes)], dtype=torch.long, device=self._weight().device)
+            return self.picture(self.vq.decode(codes_BN)[0].float().cpu().numpy())
+
+    def _weight(self) -> "torch.Tensor":
+        return next(self.vq.parameters())
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
