@@ -1,0 +1,120 @@
+"""Which tokens may come next: words, whole images, the end. States are values; no torch here.
+
+A thought is text and images in any order. An image is boi, exactly `tokens_per_image` image tokens, eoi. Text never
+holds an image token or a mark. An image starts only where a whole one still fits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+from twgi.errors import ConfigError
+from twgi.vocab import Vocab
+
+
+class FinishReason(StrEnum):
+    """Why a thought ended: it was complete, its room was used up, or somebody stopped it."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+
+
+class Choice(Enum):
+    """The sets a next token is drawn from."""
+
+    TEXT = "text"  # text or eos
+    TEXT_OR_BOI = "text or boi"
+    IMAGE = "image"  # an image token
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a thought is: tokens and images so far, and image tokens still missing (None in text, 0 before eoi)."""
+
+    tokens: int = 0
+    images: int = 0
+    missing: int | None = None
+    finish: FinishReason | None = None
+
+    @property
+    def in_image(self) -> bool:
+        return self.missing is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grammar:
+    """The rules of one thought.
+
+    Args:
+        budget: tokens it may have after its prompt, at most what the context has room for.
+        max_images: pictures it may draw; text may follow the last.
+        starts_with_image: the first token is boi, whatever the model prefers.
+        stop_after_images: the thought is complete with this many pictures; None leaves the end to the model.
+
+    Raises:
+        ConfigError: a first image is asked for and does not fit the budget.
+    """
+
+    vocab: Vocab
+    budget: int
+    max_images: int
+    starts_with_image: bool = False
+    stop_after_images: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.budget < 1:
+            raise ConfigError(f"a thought needs room for at least one token, got {self.budget}")
+        if self.max_images < 0:
+            raise ConfigError(f"max_images must be 0 or more, got {self.max_images}")
+        if self.starts_with_image and not self._fits(State()):
+            raise ConfigError(f"a picture needs {self.vocab.image_length} tokens, and there is room for {self.budget}")
+
+    def _fits(self, state: State) -> bool:
+        room = self.budget - state.tokens
+        return state.images < self.max_images and room >= self.vocab.image_length
+
+    def forced(self, state: State) -> int | None:
+        """The next token where there is only one, so that no draw is needed."""
+        if state.missing == 0:
+            return self.vocab.eoi
+        if state.tokens == 0 and self.starts_with_image:
+            return self.vocab.boi
+        return None
+
+    def choice(self, state: State) -> Choice:
+        """The set the next token is drawn from, where it is not forced."""
+        if state.in_image:
+            return Choice.IMAGE
+        return Choice.TEXT_OR_BOI if self._fits(state) else Choice.TEXT
+
+    def allows(self, state: State, token: int) -> bool:
+        """Whether this token may come next."""
+        if state.finish is not None:
+            return False
+        forced = self.forced(state)
+        return token == forced if forced is not None else token in allowed_ids(self.vocab, self.choice(state))
+
+    def advance(self, state: State, token: int) -> State:
+        """The state after this token, which must be allowed (not checked again: this runs for every token)."""
+        tokens, images, missing = state.tokens + 1, state.images, state.missing
+        if missing is not None:
+            missing = missing - 1 if missing else None
+        elif token == self.vocab.boi:
+            images, missing = images + 1, self.vocab.tokens_per_image
+        return State(tokens, images, missing, self._finish(token, tokens, images))
+
+    def _finish(self, token: int, tokens: int, images: int) -> FinishReason | None:
+        complete = token == self.vocab.eoi and images == self.stop_after_images
+        if complete or token == self.vocab.eos:
+            return FinishReason.STOP
+        return FinishReason.LENGTH if tokens >= self.budget else None
+
+
+def allowed_ids(vocab: Vocab, choice: Choice) -> tuple[int, ...]:
+    """The ids of a choice, in ascending order."""
+    if choice is Choice.IMAGE:
+        return tuple(sorted(vocab.image_ids))
+    marks = (vocab.eos, vocab.boi) if choice is Choice.TEXT_OR_BOI else (vocab.eos,)
+    return tuple(sorted((*vocab.text_ids, *marks)))

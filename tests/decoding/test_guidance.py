@@ -1,0 +1,167 @@
+"""Guidance is a weighted sum of rows: the weights, the rows, and what the published arithmetic gives for both."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+from twgi.decoding.guidance import (
+    KINDS,
+    PRESETS,
+    Branch,
+    Guidance,
+    Scales,
+    branch_ids,
+    merge_equal,
+    plan_named,
+)
+from twgi.errors import ConfigError
+from twgi.vocab import Vocab
+
+Find = Callable[[str], Path]
+SCALE = st.floats(0, 10)
+F, I, U, N, P = Branch.FULL, Branch.IMAGE, Branch.UNCONDITIONAL, Branch.NEGATIVE, Branch.PROMPT  # noqa: E741
+
+
+@pytest.fixture
+def cases(shared: Find) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(shared("golden/cases.json").read_text())
+    return loaded
+
+
+@pytest.fixture
+def vocab(cases: dict[str, Any], shared: Find) -> Vocab:
+    config = json.loads(shared("golden/checkpoint_fork/config.json").read_text())
+    return Vocab.from_names(config["vocabulary_map"], tokens_per_image=16, size=config["vocab_size"])
+
+
+@given(SCALE, SCALE, SCALE, SCALE)
+def test_the_weights_of_every_scheme_add_to_one(full: float, image: float, negative: float, prompt: float) -> None:
+    for guidance in (
+        Guidance.normal(full, image),
+        Guidance.obj(full, negative),
+        Guidance.full(full, image, negative, prompt),
+    ):
+        assert sum(guidance.weights.values()) == pytest.approx(1)
+
+
+def test_weights_that_do_not_add_to_one_are_refused() -> None:
+    with pytest.raises(ConfigError, match="add to one"):
+        Guidance({F: 2.0})
+    with pytest.raises(ConfigError, match="finite"):
+        Guidance({F: float("nan")})
+
+
+def test_a_branch_without_weight_does_not_run() -> None:
+    assert Guidance.normal(1.0).weights == {F: 1.0}
+    assert set(Guidance.obj(2.0, 0.0).weights) == {F, U}
+    assert set(Guidance.full(2.0, 1.2, 0.0, 5.0).weights) == {F, I, U, P}
+
+
+def test_full_scale_one_and_nothing_else_is_the_plain_model() -> None:
+    assert Guidance.obj(1.0).weights == Guidance.normal(1.0).weights == {F: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("scales", "problem"),
+    [
+        ({"scheme": "full", "full": -1.0}, "scale-full must be 0 or more"),
+        ({"scheme": "obj", "full": 1.0, "negative": -2.0}, "scale-negative must be 0 or more"),
+        ({"scheme": "normal", "full": 1.0, "image": float("inf")}, "scale-image must be 0 or more"),
+        ({"scheme": "full", "image": 1.0}, "no weight on the prompt"),
+        ({"scheme": "obj", "full": 1.0, "prompt": 1.0}, "'obj' has no scale-prompt; it has scale-full, scale-negative"),
+        ({"scheme": "odd", "full": 1.0}, "unknown guidance scheme 'odd'; known are normal, obj, full"),
+    ],
+)
+def test_scales_that_cannot_guide_are_refused(scales: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        Scales(**scales)
+
+
+@pytest.mark.parametrize("plan", PRESETS.values(), ids=list(PRESETS))
+def test_a_preset_guides_every_kind_of_picture(plan: Any) -> None:
+    assert set(plan.scales) == set(KINDS)
+    assert 1 <= plan.most_branches <= 5
+
+
+def test_the_papers_scales_are_those_of_its_table() -> None:
+    paper = PRESETS["paper"]
+    assert paper.for_picture("part").weights == Guidance.obj(5.0, 3.0).weights
+    assert paper.for_picture("whole").weights == Guidance.full(2.0, 1.2, 3.0, 5.0).weights
+    for kind in ("draft", "redraw"):
+        assert paper.for_picture(kind).weights == Guidance.full(1.5, 0.8, 3.0, 5.0).weights
+
+
+def test_a_custom_scale_goes_where_its_scheme_has_it() -> None:
+    plan = PRESETS["paper"].with_scales(negative=1.0)
+    assert plan.scales["part"].negative == plan.scales["whole"].negative == 1.0
+    assert plan.scales["free"] == PRESETS["paper"].scales["free"]
+
+
+def test_a_custom_scale_that_no_picture_has_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="scale-negative has no effect: guidance normal has no such scale"):
+        PRESETS["icons"].with_scales(negative=1.0)
+    with pytest.raises(ConfigError, match="scale-prompt has no effect"):
+        PRESETS["paper"].only(["part"]).with_scales(prompt=1.0)
+
+
+def test_a_plan_is_found_by_name() -> None:
+    assert plan_named("paper") is PRESETS["paper"]
+    assert plan_named("obj").for_picture("direct").weights == Guidance.obj(2.0).weights
+    with pytest.raises(ConfigError, match="unknown guidance 'best'; known are paper, reference, icons, normal"):
+        plan_named("best")
+
+
+def test_rows_of_equal_tokens_run_once() -> None:
+    assert merge_equal([((1, 2), 2.0), ((2,), -0.5), ((2,), -0.5)]) == (((1, 2), 2.0), ((2,), -1.0))
+    assert merge_equal([((1, 2), 1.0), ((2,), 0.5), ((2,), -0.5)]) == (((1, 2), 1.0),)
+
+
+def test_a_branch_holds_what_it_is_conditioned_on(vocab: Vocab) -> None:
+    word, picture = vocab.text_ids[5], (vocab.boi, *vocab.image_tokens[:16], vocab.eoi)
+    history = (vocab.bos, word, vocab.separator, *picture, word, vocab.boi)
+    ids = {b: branch_ids(b, history, prompt=(word,), negative=(word, word), vocab=vocab) for b in Branch}
+    assert ids == {
+        F: history, I: (vocab.bos, *picture, vocab.boi), U: (vocab.boi,),
+        N: (word, word, vocab.boi), P: (word, vocab.boi),
+    }  # fmt: skip
+
+
+def test_the_condition_rows_are_those_of_the_reference(cases: dict[str, Any], vocab: Vocab) -> None:
+    names = {"full": F, "image_only": I, "unconditional": U, "negative": N, "original_prompt": P}
+    for case in cases["e"]["cases"]:
+        branches = [names[name] for name in cases["e"]["row_order"][case["cfg_type"]]]
+        expected = [
+            tuple(token for token, real in zip(row, mask, strict=True) if real)
+            for row, mask in zip(case["input_ids"], case["attention_mask"], strict=True)
+        ]
+        made = [
+            branch_ids(
+                branch, case["token_ids"], prompt=case["original_prompt_tokens"] or (), negative=case["negative_ids"],
+                vocab=vocab, keep_bos=case["config_bos_token_id"] == vocab.bos,
+            )
+            for branch in branches
+        ]  # fmt: skip
+        assert made == expected, case["name"]
+
+
+def test_the_weighted_sum_is_the_arithmetic_of_the_reference(cases: dict[str, Any], shared: Find) -> None:
+    arrays = load_file(shared("golden/cases.safetensors"))
+    names = {"full": F, "image_only": I, "unconditional": U, "negative": N, "original_prompt": P}
+    for set_name, scale in cases["d"]["scales"].items():
+        schemes = {
+            "normal": Guidance.normal(scale["full"], scale["image"]),
+            "obj": Guidance.obj(scale["full"], scale["negative"]),
+            "full": Guidance.full(scale["full"], scale["image"], scale["negative"], scale["original_prompt"]),
+        }
+        for scheme, guidance in schemes.items():
+            blocks = arrays[f"d.{scheme}.input"].reshape(-1, 2, 3, 40)
+            rows = dict(zip((names[name] for name in cases["d"]["row_blocks"][scheme]), blocks, strict=True))
+            mixed = sum(weight * rows[branch] for branch, weight in guidance.weights.items())
+            np.testing.assert_allclose(mixed, arrays[f"d.{scheme}.{set_name}"], atol=1e-4)
