@@ -1,15 +1,16 @@
 """Find the icons in a picture: the exact detector of the icon world (numpy and Pillow only).
 
-Every place of the 8 px grid is compared with every template (an icon in one of the ten colours). The measure is the
-soft intersection over union of the two as signals over the ground (Tanimoto coefficient): with `p` the picture minus
-the ground and `t` the template minus the ground,
+Every place of the 8 px grid is compared with every template (an icon in one of the ten colours). Two signals `a` and
+`b` are compared by their soft intersection over union (Tanimoto coefficient), which is 1 for equal signals and the
+plain intersection over union for two flat shapes:
 
-    score = <p, t> / (<p, p> + <t, t> - <p, t>)
+    likeness(a, b) = <a, b> / (<a, a> + <b, b> - <a, b>)
 
-It is 1 for the icon itself, falls with missing parts, with foreground that the icon does not explain, and with a
-wrong colour, and is the plain intersection over union when both are flat shapes of one colour.
+1. Name and colour: the template of the greatest likeness, both signals taken as the difference from the ground.
+2. Score: the likeness of shape alone. The window is read along the found colour (0 = ground, 1 = full ink), and both
+   signals are centred. So a blob is not a disc although it covers one, and noise in other colours hardly counts.
 
-Legend: B pictures, W windows, S = 24 * 24 pixels of a window, C = 3 channels, K templates (icon x blur), Q colours.
+Legend: W windows (36 a picture), S = 24 * 24 pixels of a window, C = 3 channels, K templates (icon x blur), Q colours.
 """
 
 from collections.abc import Sequence
@@ -24,9 +25,10 @@ from twgi.icons import world
 
 Floats = NDArray[np.float32]
 
-THRESHOLD = 0.75  # a third of an icon missing scores at most 2/3
+THRESHOLD = 0.7  # of the shape; an icon with a third missing scores about 0.55, a decoded one above 0.75
+FLOOR = 0.5  # of the likeness in shape and colour together: refuses a thing of several colours
 BLURS = (0.0, 0.6, 1.0)  # pixels; a decoded picture is a little softer than a rendered one
-CELL, SIDE, PICTURE = 8, 24, 64
+CELL, SIDE, PICTURE = world.CELL_PX, world.ICON_PX, world.PICTURE_PX
 PLACES = (PICTURE - SIDE) // CELL + 1  # per axis
 CHUNK = 32  # pictures scored together; bounds the memory
 
@@ -62,12 +64,10 @@ def find_many(pictures: Sequence[Image.Image], *, threshold: float = THRESHOLD) 
 
 
 def _find_chunk(pictures: Sequence[Image.Image], threshold: float) -> list[list[Found]]:
-    templates = _templates()
-    windows = _windows(np.stack([_pixels(picture) for picture in pictures]))
-    best, which = _best_templates(windows.reshape(-1, SIDE * SIDE, 3), templates)
-    per_picture = (len(pictures), PLACES * PLACES)
-    rows = zip(best.reshape(per_picture), which.reshape(per_picture), strict=True)
-    return [_choose(scores, index, templates, threshold) for scores, index in rows]
+    windows_WSC = _windows(np.stack([_pixels(picture) for picture in pictures]))
+    found_W = [_look(window_SC, threshold) for window_SC in windows_WSC]
+    per_picture = PLACES * PLACES
+    return [_choose(found_W[start : start + per_picture]) for start in range(0, len(found_W), per_picture)]
 
 
 def _pixels(picture: Image.Image) -> Floats:
@@ -79,38 +79,41 @@ def _pixels(picture: Image.Image) -> Floats:
 
 
 def _windows(pixels: Floats) -> Floats:
-    """[B, 64, 64, 3] -> [B, 36, 24 * 24, 3], places in raster order."""
+    """[pictures, 64, 64, 3] -> [pictures * 36, 24 * 24, 3], places in raster order."""
     view = np.lib.stride_tricks.sliding_window_view(pixels, (SIDE, SIDE), axis=(1, 2))[:, ::CELL, ::CELL]
-    return np.moveaxis(view, 3, -1).reshape(len(pixels), PLACES * PLACES, SIDE * SIDE, 3)
+    return np.moveaxis(view, 3, -1).reshape(-1, SIDE * SIDE, 3)
 
 
-def _best_templates(windows_WSC: Floats, templates: _Templates) -> tuple[Floats, NDArray[np.intp]]:
-    """For each window the best score and the flat index (template, colour) that reached it."""
-    energy_W = np.square(windows_WSC).sum(axis=(1, 2))
-    best = np.zeros(len(windows_WSC), dtype=np.float32)
-    which = np.zeros(len(windows_WSC), dtype=np.intp)
-    # A score s needs at least s times the template's energy: near-empty windows need no look.
-    for window in np.flatnonzero(energy_W > 0.25 * templates.energy_KQ.min()):
-        projected_KC = templates.masks_KS @ windows_WSC[window]
-        dot_KQ = projected_KC @ templates.colors_QC.T
-        score_KQ = dot_KQ / (energy_W[window] + templates.energy_KQ - dot_KQ)
-        which[window] = score_KQ.argmax()
-        best[window] = score_KQ.flat[which[window]]
-    return best, which
+def _look(window_SC: Floats, threshold: float) -> tuple[float, str, str] | None:
+    """(score, name, colour) of the icon that fills this window, or None."""
+    templates = _templates()
+    energy = float(np.square(window_SC).sum())
+    if energy < FLOOR * templates.energy_KQ.min():
+        return None  # next to nothing but ground
+    dot_KQ = (templates.masks_KS @ window_SC) @ templates.colors_QC.T
+    likeness_KQ = dot_KQ / (energy + templates.energy_KQ - dot_KQ)
+    k, q = divmod(int(likeness_KQ.argmax()), len(templates.colors))
+    if likeness_KQ[k, q] < FLOOR:
+        return None
+    color_C = templates.colors_QC[q]
+    score = _shape_likeness(window_SC @ (color_C / np.square(color_C).sum()), templates.masks_KS[k])
+    return (score, templates.names[k], templates.colors[q]) if score >= threshold else None
 
 
-def _choose(scores: Floats, which: NDArray[np.intp], templates: _Templates, threshold: float) -> list[Found]:
-    """Greedy: the best window first, then the best that overlaps none before it."""
+def _shape_likeness(ink_S: Floats, mask_S: Floats) -> float:
+    a, b = ink_S - ink_S.mean(), mask_S - mask_S.mean()
+    dot = float(a @ b)
+    return min(dot / (float(a @ a) + float(b @ b) - dot), 1.0)
+
+
+def _choose(windows: Sequence[tuple[float, str, str] | None]) -> list[Found]:
+    """Of the 36 windows of a picture: the best first, then the best that overlaps none before it."""
     chosen: list[Found] = []
-    for place in np.argsort(-scores, kind="stable"):
-        if scores[place] < threshold:
-            break
-        box = _box(int(place))
+    seen = [(window, place) for place, window in enumerate(windows) if window is not None]
+    for (score, name, color), place in sorted(seen, key=lambda item: -item[0][0]):
+        box = _box(place)
         if not any(_overlap(box, other.box) for other in chosen):
-            template, color = divmod(int(which[place]), len(templates.colors))
-            score = min(float(scores[place]), 1.0)
-            found = Found(name=templates.names[template], color=templates.colors[color], box=box, score=score)
-            chosen.append(found)
+            chosen.append(Found(name=name, color=color, box=box, score=score))
     return chosen
 
 
@@ -125,7 +128,7 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool
 
 @cache
 def _templates() -> _Templates:
-    masks = {name: np.asarray(world.icon_mask(name), dtype=np.float32) / 255 for name in world.NAMES}
+    masks = {name: world.icon_mask(name).astype(np.float32) / np.float32(255) for name in world.NAMES}
     masks_KS = np.stack([_blur(mask, sigma).ravel() for sigma in BLURS for mask in masks.values()])
     ground = np.asarray(world.GROUND, dtype=np.float32)
     colors_QC = np.asarray(list(world.COLORS.values()), dtype=np.float32) - ground
