@@ -1,0 +1,308 @@
+"""Traces -> one self-contained HTML page: a thought as a readable story, or a gallery of many.
+
+The page has no script and asks nothing of the network: pictures are inside it, and its content security policy allows
+only those and its own style sheet. A card of the gallery *is* its story, shown small: opening it (`:target`) unfolds
+the rest, so that no picture is in the page twice.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from twgi.trace import Failure, ImageSegment, Segment, TextSegment, Trace, png
+
+Record = Trace | Failure
+
+MAX_EMBEDDED = 64 * 2**20  # bytes of pictures in the page; what is beyond is read from its file beside the page
+_SMALL = 160  # pictures up to this side are enlarged with hard pixel edges
+_CAPTIONS = {"input": "given", "subgoal": "a part", "draft": "draft", "final": "final picture"}
+_ENDS = {
+    "length": "The thought was cut off at its length limit.",
+    "cancelled": "The thought was cancelled before its end.",
+}
+
+
+def render_page(records: Sequence[Record], *, folder: str | Path | None = None, title: str | None = None) -> str:
+    """The page of these thoughts. One is told as a story; of many there is a gallery that opens into stories.
+
+    Pictures are those of the segments, or else are read from `folder`, the run folder; one that is in neither is shown
+    as a missing picture. Everything that a user or a model wrote is escaped.
+    """
+    pictures = _Pictures(Path(folder) if folder is not None else None)
+    many = len(records) != 1
+    thoughts = [_thought(record, number, len(records), pictures) for number, record in enumerate(records)]
+    heading = title or (_summary(records) if many else records[0].prompt)
+    body = _gallery(thoughts, heading, records) if many else f'<main class="single">{thoughts[0]}</main>'
+    return _PAGE.format(policy=_policy(), title=_text(heading[:120]), style=_STYLE, body=body)
+
+
+def _policy() -> str:
+    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+    return f"default-src 'none'; img-src data: 'self' file:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+@dataclass
+class _Pictures:
+    """Where the bytes of pictures come from, and how many of them are in the page already."""
+
+    folder: Path | None
+    embedded: int = 0
+
+    def figure(self, segment: ImageSegment, caption: str, *, final: bool) -> str:
+        """An image segment as a figure; a placeholder where it has no picture."""
+        content = self._content(segment)
+        kind = "final" if final else "step"
+        if content is None:
+            why = "not whole" if segment.image is None else "missing"
+            note = f'<div class="missing">{why}<br>{len(segment.tokens)} tokens</div>'
+            return f'<figure class="{kind}">{note}<figcaption>{_text(caption)}</figcaption></figure>'
+        width, height = _size(content)
+        crisp = "crisp" if max(width, height) <= _SMALL else "smooth"
+        source = _text(self._source(segment, content))
+        image = f'<img class="{crisp}" src="{source}" width="{width}" height="{height}" alt="{_text(caption)}">'
+        return f'<figure class="{kind}">{image}<figcaption>{_text(caption)}</figcaption></figure>'
+
+    def _content(self, segment: ImageSegment) -> bytes | None:
+        if segment.picture is not None:
+            return png(segment.picture)
+        if self.folder is None or segment.image is None:
+            return None
+        try:
+            content = (self.folder / segment.image).read_bytes()
+            _size(content)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            return None
+        return content
+
+    def _source(self, segment: ImageSegment, content: bytes) -> str:
+        if segment.image is not None and self.embedded + len(content) > MAX_EMBEDDED:
+            return segment.image
+        self.embedded += len(content)
+        return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def _size(content: bytes) -> tuple[int, int]:
+    with Image.open(BytesIO(content), formats=("PNG",)) as picture:
+        return picture.size
+
+
+def _thought(record: Record, number: int, count: int, pictures: _Pictures) -> str:
+    story = _failure(record) if isinstance(record, Failure) else _story(record, pictures)
+    heading = "h1" if count == 1 else "h2"
+    before, after = (f'<a href="#t{n}">{word}</a>' for n, word in ((number - 1, "previous"), (number + 1, "next")))
+    bar = f'<nav><a href="#g{number}">all thoughts</a>{before * (number > 0)}{after * (number + 1 < count)}</nav>'
+    return (
+        f'<article class="thought" id="t{number}">{bar * (count > 1)}'
+        f'<header><p class="kicker">{_text(_kicker(record))}</p>'
+        f'<{heading} class="prompt" dir="auto">{_text(record.prompt)}</{heading}></header>{story}'
+        f"{f'<a class=open href=#t{number}><span>open the whole thought</span></a>' * (count > 1)}</article>"
+    )
+
+
+def _kicker(record: Record) -> str:
+    drawn = "" if isinstance(record, Failure) else _count(len(record.images), "picture")
+    sample = f"sample {record.sample}" if record.sample else ""
+    return " · ".join(part for part in (record.mode, drawn, sample) if part)
+
+
+def _failure(failure: Failure) -> str:
+    return f'<div class="story cover"><p class="failed" dir="auto">{_text(failure.error)}</p></div>'
+
+
+def _story(trace: Trace, pictures: _Pictures) -> str:
+    steps = list(_steps(trace, pictures))
+    end = _ENDS.get(trace.finish_reason)
+    notes = f'<p class="note">{end}</p>' if end else ""
+    return f'<div class="story">{"".join(steps)}</div>{notes}{_anomalies(trace)}{_details(trace)}'
+
+
+def _steps(trace: Trace, pictures: _Pictures) -> Iterator[str]:
+    """Each segment as a step; the last image, or else the first words, is what a card shows of the thought."""
+    shown = [segment for segment in trace.segments if isinstance(segment, ImageSegment) or segment.text.strip()]
+    cover = trace.images[-1] if trace.images else next((s for s in shown if isinstance(s, TextSegment)), None)
+    roles = [segment.role for segment in trace.images]
+    seen: dict[str, int] = {}
+    for segment in shown:
+        mark = " cover" if segment is cover else ""
+        if isinstance(segment, TextSegment):
+            yield f'<p class="words{mark}" dir="auto">{_text(segment.text.strip())}</p>'
+            continue
+        seen[segment.role] = seen.get(segment.role, 0) + 1
+        several = roles.count(segment.role) > 1
+        caption = _CAPTIONS[segment.role] + (f" {seen[segment.role]}" if several else "")
+        yield f'<div class="seen{mark}">{pictures.figure(segment, caption, final=segment.role == "final")}</div>'
+
+
+def _anomalies(trace: Trace) -> str:
+    if not trace.anomalies:
+        return ""
+    items = "".join(f"<li>{_text(f'{a.kind} at {a.position}: {a.detail}')}</li>" for a in trace.anomalies)
+    said = _count(len(trace.anomalies), "irregularity", "irregularities")
+    return f'<div class="note"><p>{said} in what the model said:</p><ul>{items}</ul></div>'
+
+
+def _details(trace: Trace) -> str:
+    shown = {"seed": trace.seed, "sample": trace.sample, "model": trace.model.name, "weights": trace.model.sha256[:16]}
+    shown |= {"finish reason": trace.finish_reason, "tokens": len(trace.tokens)}
+    rows = [*shown.items(), *_flat(trace.settings), *_flat(trace.timing, "timing")]
+    cells = "".join(f"<dt>{_text(key)}</dt><dd>{_text(str(value))}</dd>" for key, value in rows)
+    return f"<details><summary>settings and seed</summary><dl>{cells}</dl></details>"
+
+
+def _flat(value: object, name: str = "") -> Iterator[tuple[str, object]]:
+    """Nested settings as rows: `guidance.final.full` -> its value."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    elif value not in ({}, None):
+        yield name, f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _gallery(thoughts: Sequence[str], heading: str, records: Sequence[Record]) -> str:
+    slots = "".join(f'<li id="g{number}">{thought}</li>' for number, thought in enumerate(thoughts))
+    return f'<main class="gallery"><header class="top"><h1>{_text(heading)}</h1><p>{_text(_facts(records))}</p></header><ol>{slots}</ol></main>'
+
+
+def _summary(records: Sequence[Record]) -> str:
+    return _count(len(records), "thought")
+
+
+def _facts(records: Sequence[Record]) -> str:
+    """Models, modes and failures of a gallery, in a line."""
+    traces = [record for record in records if isinstance(record, Trace)]
+    models, modes = dict.fromkeys(t.model.name for t in traces), dict.fromkeys(r.mode for r in records)
+    failed = len(records) - len(traces)
+    return " · ".join([*models, *modes, *([f"{failed} failed"] if failed else [])])
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _text(text: Any) -> str:
+    """Any text as HTML text or attribute: escaped, and without what cannot stand in a page at all."""
+    return escape(str(text).replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode())
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+_STYLE = """
+:root {
+  color-scheme: light dark;
+  --paper: #faf9f6; --card: #fff; --ink: #22201c; --soft: #76716a; --line: #e5e1d8; --accent: #a8522f; --alarm: #8f5a00;
+  --serif: "Iowan Old Style", "Palatino Linotype", Palatino, "Book Antiqua", Georgia, "DejaVu Serif", serif;
+  --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --paper: #171614; --card: #1f1e1b; --ink: #e8e4db; --soft: #9a948a; --line: #33302b; --accent: #e29a76;
+    --alarm: #e0b060;
+  }
+}
+* { box-sizing: border-box; margin: 0; }
+html { background: var(--paper); color: var(--ink); font: 1rem/1.6 var(--sans); -webkit-text-size-adjust: 100%; }
+html:has(.gallery .thought:target) { overflow: hidden; }
+a { color: inherit; text-underline-offset: .2em; }
+:focus-visible { outline: 2px solid var(--accent); outline-offset: 3px; }
+
+/* a thought, told as a story */
+.thought > * { max-width: 40rem; margin-inline: auto; }
+.single .thought, .thought:target { padding: 4.5rem 1.5rem 6rem; }
+.kicker, figcaption, .note, details, nav, .top p { font-size: .8125rem; color: var(--soft); }
+.kicker { letter-spacing: .02em; margin-bottom: .75rem; }
+.prompt { font: 400 2rem/1.25 var(--serif); text-wrap: balance; overflow-wrap: anywhere; }
+.story { margin-top: 2.75rem; display: flow-root; }
+.words { font: 1.1875rem/1.65 var(--serif); white-space: pre-wrap; overflow-wrap: anywhere; }
+.story > * + * { margin-top: 1.75rem; }
+figure img, .missing { display: block; width: 256px; max-width: 100%; height: auto; border-radius: 6px; }
+.final img, .final .missing { width: 384px; }
+img.smooth { width: 384px; }
+.final img.smooth { width: 512px; }
+img.crisp { image-rendering: pixelated; }
+figure img { box-shadow: 0 0 0 1px var(--line); }
+.final img { box-shadow: 0 0 0 2px var(--paper), 0 0 0 4px var(--accent); }
+figcaption { margin-top: .625rem; }
+.final figcaption { color: var(--accent); margin-top: .875rem; }
+.missing {
+  aspect-ratio: 1; display: grid; place-content: center; text-align: center; color: var(--soft); font-size: .8125rem;
+  border: 1px dashed var(--soft);
+}
+.failed, .note { color: var(--alarm); }
+.failed { font-size: 1rem; overflow-wrap: anywhere; }
+.note { margin-top: 2rem; }
+.note ul { padding-left: 1.25rem; }
+details { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); }
+summary { cursor: pointer; width: fit-content; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .125rem 1.5rem; margin-top: .75rem; }
+dd { margin: 0; color: var(--ink); font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+nav, .open { display: none; }
+
+/* many thoughts: each a card, which is its story with only the cover and the prompt shown */
+.gallery { max-width: 76rem; margin: 0 auto; padding: 4rem 1.5rem 6rem; }
+.gallery h1 { font: 400 2rem/1.25 var(--serif); }
+.gallery > ol {
+  list-style: none; padding: 0; margin-top: 2.5rem; display: grid; gap: 2.25rem 1.75rem;
+  grid-template-columns: repeat(auto-fill, minmax(192px, 1fr));
+}
+.gallery li { min-height: 17rem; scroll-margin-top: 2rem; }
+.gallery .note li { min-height: 0; }
+.thought:not(:target) { position: relative; }
+.gallery .thought:not(:target) { display: flex; flex-direction: column; content-visibility: auto; contain-intrinsic-size: 192px 270px; }
+.gallery .thought:not(:target) > * { margin-inline: 0; }
+.gallery .thought:not(:target) :is(nav, details, .note, figcaption, .story > :not(.cover)) { display: none; }
+.gallery .thought:not(:target) .story { order: -1; margin: 0 0 .625rem; }
+.gallery .thought:not(:target) .story > * { margin: 0; }
+.gallery .thought:not(:target) :is(img, .missing) { width: 192px; box-shadow: none; aspect-ratio: 1; object-fit: cover; }
+.gallery .thought:not(:target) :is(.words.cover, .story.cover) {
+  width: 192px; height: 192px; padding: 1rem; overflow: hidden; border-radius: 6px; background: var(--card); font-size: .875rem;
+  box-shadow: 0 0 0 1px var(--line);
+}
+.gallery .thought:not(:target) .failed { font-size: .8125rem; line-height: 1.5; }
+.gallery .thought:not(:target) .prompt {
+  font: .9375rem/1.4 var(--serif); width: 192px; max-width: 100%; text-wrap: pretty; display: -webkit-box; -webkit-box-orient: vertical;
+  -webkit-line-clamp: 3; overflow: hidden;
+}
+.gallery .thought:not(:target) .kicker { margin: 0; font-size: .75rem; }
+.gallery .thought:not(:target) header { display: flex; flex-direction: column-reverse; gap: .125rem; }
+.gallery .thought:not(:target) .open { display: block; position: absolute; inset: 0; border-radius: 6px; }
+.open span { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+.gallery .thought:not(:target):hover .prompt { color: var(--accent); }
+.gallery .thought:target {
+  position: fixed; inset: 0; z-index: 1; overflow-y: auto; background: var(--paper); padding-top: 0;
+  overscroll-behavior: contain;
+}
+.gallery .thought:target nav {
+  display: flex; gap: 1.5rem; position: sticky; top: 0; z-index: 1; padding: 1.125rem 0; margin-bottom: 2.5rem; background: var(--paper);
+}
+.gallery .thought:target nav :first-child { margin-right: auto; }
+nav a { text-decoration: none; }
+nav a:hover { color: var(--accent); }
+@media (max-width: 470px) {
+  .gallery > ol { grid-template-columns: repeat(auto-fill, minmax(128px, 1fr)); gap: 1.75rem 1rem; }
+  .gallery .thought:not(:target) :is(img, .missing, .prompt, .words.cover, .story.cover) { width: 128px; }
+  .gallery .thought:not(:target) :is(.words.cover, .story.cover) { height: 128px; }
+  .prompt { font-size: 1.625rem; }
+}
+@media print { nav, details, .open { display: none; } }
+"""
