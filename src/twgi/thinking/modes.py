@@ -1,0 +1,122 @@
+"""The ways to think: what the prompt says, how the thought begins and ends, and what each picture is for.
+
+Templates, and the words of the negative prompt, are those the published weights were trained with. The same functions
+build the rows of training data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from twgi.errors import ConfigError
+from twgi.trace import Role
+
+NEGATIVE_PROMPT = (
+    "text in the image, text, lowres, bad anatomy, bad hands, text, error, missing fingers, extra digit, fewer digits, "
+    "cropped, worst quality, low quality, normal quality, jpeg artifacts, signature, watermark, username, blurry."
+)
+
+KindOf = Callable[[int, str], str]
+"""(number of the picture from 0, text since the picture before) -> kind of picture, see `GuidancePlan`."""
+
+_WHOLE = re.compile(r"\b(whole|complete|full|final)\s+(picture|image|scene)\b", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"(?<=[.!?:])\s+")
+
+
+def subgoal_kind(k: int, text_before: str) -> str:
+    """`whole` once the words since the last picture announce the whole (complete, full, final) picture; else `part`.
+
+    Of the words before the first picture only the last sentence counts: what comes before it is the plan.
+    """
+    words = text_before if k else _SENTENCE_END.split(text_before.strip())[-1]
+    return "whole" if _WHOLE.search(words) else "part"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mode:
+    """One way to think.
+
+    Args:
+        template: the prompt as the model reads it; `{prompt}` is what the user said.
+        kinds: every kind of picture it draws.
+        kind_of: which of them the k-th picture is.
+        starts_with_image: boi is forced.
+        stop_after_images: the thought is complete with this many pictures; None leaves the end to the model.
+        max_images: pictures it may draw, when the user does not say.
+        role: of every picture but the last, which is `final`.
+        takes_pictures: the prompt may have pictures.
+    """
+
+    name: str
+    template: str = "{prompt}"
+    kinds: tuple[str, ...]
+    kind_of: KindOf
+    starts_with_image: bool = False
+    stop_after_images: int | None = None
+    max_images: int
+    role: Role = "draft"
+    takes_pictures: bool = False
+
+    def prompt_text(self, prompt: str) -> str:
+        """What the model reads between bos and separator."""
+        return self.template.replace("{prompt}", prompt)
+
+    def roles(self, count: int) -> Sequence[Role]:
+        """The roles of this many pictures."""
+        return [*[self.role] * (count - 1), "final"] if count else []
+
+
+MODES: dict[str, Mode] = {
+    mode.name: mode
+    for mode in (
+        Mode(
+            name="direct",
+            kinds=("direct",),
+            kind_of=lambda k, text: "direct",
+            starts_with_image=True,
+            stop_after_images=1,
+            max_images=1,
+        ),
+        Mode(
+            name="subgoal",
+            template="Generate the objects in the prompt step by step, and then generate the complete image. "
+            "The prompt is: {prompt}",
+            kinds=("part", "whole"),
+            kind_of=subgoal_kind,
+            max_images=8,
+            role="subgoal",
+        ),
+        Mode(
+            name="critique",
+            template="Generate an image based on the given prompt. Then analyze whether the image matches the prompt, "
+            "and generate a better image based on your analysis. The prompt is: {prompt}",
+            kinds=("draft", "redraw"),
+            kind_of=lambda k, text: "redraw" if k else "draft",
+            starts_with_image=True,
+            max_images=2,
+        ),
+        Mode(name="general", kinds=("free",), kind_of=lambda k, text: "free", max_images=4, takes_pictures=True),
+    )
+}
+
+
+def mode_named(name: str) -> Mode:
+    """The mode of this name; ConfigError lists the known ones."""
+    if name not in MODES:
+        raise ConfigError(f"unknown mode {name!r}; known are {', '.join(MODES)}")
+    return MODES[name]
+
+
+def images_allowed(mode: Mode, rounds: int) -> int:
+    """Pictures a thought may draw; each round of critique after the first adds one.
+
+    Raises:
+        ConfigError: no round at all, or rounds in a mode that has none.
+    """
+    if rounds < 1:
+        raise ConfigError(f"rounds must be 1 or more, got {rounds}")
+    if rounds > 1 and mode.name != "critique":
+        raise ConfigError(f"mode {mode.name!r} has no rounds; only critique has")
+    return mode.max_images + rounds - 1
