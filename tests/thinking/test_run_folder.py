@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from twgi.errors import RunError
+from twgi.errors import RunError, TraceError
 from twgi.thinking.run_folder import RunFolder
+from twgi.trace import ImageSegment, ModelId, Trace
 
 RUN: dict[str, Any] = {
     "settings": {"sampling": {"text_top_p": 0.9}, "seed": 0},
@@ -21,12 +23,19 @@ RUN: dict[str, Any] = {
 }
 
 
-def record(number: int) -> dict[str, Any]:
-    return {"prompt": f"prompt {number}", "segments": [{"type": "image", "image": f"images/{number}.png"}]}
+def thought(number: int) -> Trace:
+    return Trace(
+        prompt=f"prompt {number}",
+        mode="direct",
+        seed=0,
+        model=ModelId(name="tiny", sha256="ab"),
+        finish_reason="stop",
+        segments=(ImageSegment(picture=Image.new("RGB", (4, 4)), role="final"),),
+    ).filed(str(number))
 
 
 def add(folder: RunFolder, number: int) -> None:
-    folder.add(record(number), {f"images/{number}.png": b"picture %d" % number})
+    folder.add(thought(number))
 
 
 def stored(path: Path) -> list[str]:
@@ -37,9 +46,9 @@ def test_a_thought_is_its_pictures_and_its_line(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "a" / "b", run=RUN) as folder:
         add(folder, 0)
         page = folder.write_page("<p>page</p>")
-        assert list(folder.records()) == [record(0)]
+        assert list(folder.traces()) == [thought(0)]
     names = sorted(str(file.relative_to(folder.path)) for file in folder.path.rglob("*") if file.is_file())
-    assert names == [".lock", "images/0.png", "index.html", "run.json", "traces.jsonl"]
+    assert names == [".lock", "images/0-0.png", "index.html", "run.json", "traces.jsonl"]
     assert page.read_text() == "<p>page</p>"
     assert json.loads((folder.path / "run.json").read_text()) == RUN
 
@@ -49,10 +58,10 @@ def test_a_torn_last_line_is_cut_and_temporary_files_go(tmp_path: Path) -> None:
         add(folder, 0)
         add(folder, 1)
     whole = (tmp_path / "traces.jsonl").read_bytes()
-    (tmp_path / "traces.jsonl").write_bytes(whole + json.dumps(record(2)).encode()[:20])
+    (tmp_path / "traces.jsonl").write_bytes(whole + whole[:20])
     (tmp_path / "images" / ".tmp-2.png").write_bytes(b"pic")
     with RunFolder(tmp_path, run=RUN, resume=True) as folder:
-        assert [entry["prompt"] for entry in folder.records()] == ["prompt 0", "prompt 1"]
+        assert [trace.prompt for trace in folder.traces()] == ["prompt 0", "prompt 1"]
         add(folder, 2)
     assert stored(tmp_path) == ["prompt 0", "prompt 1", "prompt 2"]
     assert not list((tmp_path / "images").glob(".tmp-*"))
@@ -67,7 +76,7 @@ def test_a_line_that_is_no_whole_thought_is_taken_out(tmp_path: Path, end: bytes
     with (tmp_path / "traces.jsonl").open("ab") as file:
         file.write(end)
     with RunFolder(tmp_path, run=RUN, resume=True) as folder:
-        assert [entry["prompt"] for entry in folder.records()] == ["prompt 0"]
+        assert [trace.prompt for trace in folder.traces()] == ["prompt 0"]
     assert stored(tmp_path) == ["prompt 0"]
 
 
@@ -75,9 +84,16 @@ def test_a_thought_whose_picture_is_gone_is_not_done(tmp_path: Path) -> None:
     with RunFolder(tmp_path, run=RUN) as folder:
         add(folder, 0)
         add(folder, 1)
-    (tmp_path / "images" / "0.png").unlink()
+    (tmp_path / "images" / "0-0.png").unlink()
     with RunFolder(tmp_path, run=RUN, resume=True):
         assert stored(tmp_path) == ["prompt 1"]
+
+
+def test_a_thought_of_another_version_is_not_dropped_but_refused(tmp_path: Path) -> None:
+    RunFolder(tmp_path, run=RUN).close()
+    (tmp_path / "traces.jsonl").write_text('{"version": 2, "segments": []}\n')
+    with RunFolder(tmp_path, run=RUN, resume=True) as folder, pytest.raises(TraceError, match="version 2"):
+        list(folder.traces())
 
 
 def test_a_folder_that_holds_a_run_is_refused_without_resume(tmp_path: Path) -> None:
@@ -100,7 +116,7 @@ def test_resuming_a_run_that_never_began_begins_it(tmp_path: Path) -> None:
     (tmp_path / ".lock").touch()
     (tmp_path / ".tmp-run.json").touch()
     with RunFolder(tmp_path, run=RUN, resume=True) as folder:
-        assert not list(folder.records())
+        assert not list(folder.traces())
     assert not (tmp_path / ".tmp-run.json").exists()
 
 
@@ -134,7 +150,7 @@ def test_a_second_run_on_a_folder_is_refused_while_the_first_lives(tmp_path: Pat
 
 def _fill(path: Path) -> None:
     with RunFolder(path, run=RUN, resume=True) as folder:
-        for number in range(sum(1 for _ in folder.records()), 1_000_000):
+        for number in range(sum(1 for _ in folder.traces()), 1_000_000):
             add(folder, number)
 
 
@@ -148,9 +164,9 @@ def test_killing_the_process_loses_nothing_and_frees_the_folder(tmp_path: Path) 
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     with RunFolder(tmp_path, run=RUN, resume=True) as folder:
-        prompts = [entry["prompt"] for entry in folder.records()]
+        prompts = [trace.prompt for trace in folder.traces()]
     assert prompts == [f"prompt {number}" for number in range(len(prompts))]
-    assert all((tmp_path / "images" / f"{number}.png").exists() for number in range(len(prompts)))
+    assert all((tmp_path / "images" / f"{number}-0.png").exists() for number in range(len(prompts)))
 
 
 @pytest.mark.parametrize("out", ["file/out", "/proc/out", "nul\0byte"])
@@ -169,8 +185,8 @@ def test_a_full_disk_leaves_no_half_thought(tmp_path: Path, monkeypatch: pytest.
 
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(RunError, match="No space left on device; finished thoughts are kept"):
-            folder.add(record(1), {})
+            add(folder, 1)
         with pytest.raises(RunError):
             add(folder, 2)
     assert stored(tmp_path) == ["prompt 0"]
-    assert sorted(file.name for file in (tmp_path / "images").iterdir()) == ["0.png"]
+    assert sorted(file.name for file in (tmp_path / "images").iterdir()) == ["0-0.png"]

@@ -4,7 +4,7 @@
 
     run.json      what the run is: settings, model, prompts, versions
     traces.jsonl  one finished thought a line
-    images/       NNNNN-S-K.png: picture K of sample S of prompt N
+    images/       the pictures of the thoughts
     errors.jsonl  what could not be done in the last run, and why
     index.html    the page
 
@@ -21,9 +21,9 @@ from types import TracebackType
 from typing import IO, Any
 
 from twgi.errors import RunError
+from twgi.trace import IMAGES, PAGE, RUN, TRACES, Trace, from_line, to_line
 
-RUN, TRACES, ERRORS, PAGE, IMAGES = "run.json", "traces.jsonl", "errors.jsonl", "index.html", "images"
-LOCK, TEMPORARY = ".lock", ".tmp-"
+ERRORS, LOCK, TEMPORARY = "errors.jsonl", ".lock", ".tmp-"
 IDENTITY = ("settings", "model", "prompts")  # what may not change between a run and its resumption
 
 
@@ -75,24 +75,29 @@ class RunFolder:
         """Let the next process in."""
         self._lock.close()
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """The stored thoughts as JSON objects, in the order in which they were finished."""
-        for line in self._lines:
-            yield json.loads(line)
+    def traces(self) -> Iterator[Trace]:
+        """The stored thoughts, without their pictures, in the order in which they were finished.
 
-    def add(self, record: Mapping[str, Any], pictures: Mapping[str, bytes]) -> None:
-        """Store one thought: its ``pictures`` (path in the folder -> PNG), then its line."""
+        Raises:
+            TraceError: one is of another version.
+        """
+        return map(from_line, self._lines)
+
+    def add(self, trace: Trace) -> None:
+        """Store one thought whose pictures have file names (see `Trace.filed`): its pictures, then its line."""
+        pictures, line = trace.files(), to_line(trace)
         with _writing(self.path):
             for name, content in pictures.items():
                 replace(self.path / name, content, sync_folder=False)
             if pictures:
                 _sync_folder(self.path / IMAGES)
-            self._lines.append(self._append(TRACES, record))
+            self._append(TRACES, line)
+        self._lines.append(line)
 
     def fail(self, record: Mapping[str, Any]) -> None:
         """Note why something could not be done."""
         with _writing(self.path):
-            self._append(ERRORS, record)
+            self._append(ERRORS, json.dumps(record, ensure_ascii=False).encode() + b"\n")
 
     def write_page(self, page: str) -> Path:
         """Put ``index.html`` in place and return its path."""
@@ -100,8 +105,7 @@ class RunFolder:
             replace(self.path / PAGE, page.encode())
         return self.path / PAGE
 
-    def _append(self, name: str, record: Mapping[str, Any]) -> bytes:
-        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    def _append(self, name: str, line: bytes) -> None:
         with open(self.path / name, "ab") as file:
             size = file.tell()
             try:
@@ -111,7 +115,6 @@ class RunFolder:
             except OSError:
                 os.truncate(self.path / name, size)  # a full disk leaves no torn line
                 raise
-        return line
 
 
 def replace(path: Path, content: bytes, *, sync_folder: bool = True) -> None:
