@@ -16,13 +16,13 @@ from typing import Any
 
 from PIL import Image
 
-from twgi.trace import Failure, ImageSegment, Segment, TextSegment, Trace, png
+from twgi.trace import Failure, ImageSegment, TextSegment, Trace, png
 
 Record = Trace | Failure
 
 MAX_EMBEDDED = 64 * 2**20  # bytes of pictures in the page; what is beyond is read from its file beside the page
 _SMALL = 160  # pictures up to this side are enlarged with hard pixel edges
-_CAPTIONS = {"input": "given", "subgoal": "a part", "draft": "draft", "final": "final picture"}
+_CAPTIONS = {"input": "input picture", "subgoal": "subgoal", "draft": "draft", "final": "final picture"}
 _ENDS = {
     "length": "The thought was cut off at its length limit.",
     "cancelled": "The thought was cancelled before its end.",
@@ -45,7 +45,8 @@ def render_page(records: Sequence[Record], *, folder: str | Path | None = None, 
 
 def _policy() -> str:
     digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    return f"default-src 'none'; img-src data: 'self' file:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    allowed = ["default-src 'none'", "img-src data: 'self' file:", f"style-src 'sha256-{digest}'"]
+    return "; ".join([*allowed, "base-uri 'none'", "form-action 'none'"])
 
 
 @dataclass
@@ -60,7 +61,7 @@ class _Pictures:
         content = self._content(segment)
         kind = "final" if final else "step"
         if content is None:
-            why = "not whole" if segment.image is None else "missing"
+            why = "an image that is not whole" if segment.image is None else "the file is missing"
             note = f'<div class="missing">{why}<br>{len(segment.tokens)} tokens</div>'
             return f'<figure class="{kind}">{note}<figcaption>{_text(caption)}</figcaption></figure>'
         width, height = _size(content)
@@ -95,25 +96,36 @@ def _size(content: bytes) -> tuple[int, int]:
 
 def _thought(record: Record, number: int, count: int, pictures: _Pictures) -> str:
     story = _failure(record) if isinstance(record, Failure) else _story(record, pictures)
+    given = "" if isinstance(record, Failure) else _given(record, pictures)
     heading = "h1" if count == 1 else "h2"
     before, after = (f'<a href="#t{n}">{word}</a>' for n, word in ((number - 1, "previous"), (number + 1, "next")))
     bar = f'<nav><a href="#g{number}">all thoughts</a>{before * (number > 0)}{after * (number + 1 < count)}</nav>'
     return (
         f'<article class="thought" id="t{number}">{bar * (count > 1)}'
         f'<header><p class="kicker">{_text(_kicker(record))}</p>'
-        f'<{heading} class="prompt" dir="auto">{_text(record.prompt)}</{heading}></header>{story}'
+        f'<{heading} class="prompt" dir="auto">{_text(record.prompt)}</{heading}>{given}</header>{story}'
         f"{f'<a class=open href=#t{number}><span>open the whole thought</span></a>' * (count > 1)}</article>"
     )
 
 
 def _kicker(record: Record) -> str:
-    drawn = "" if isinstance(record, Failure) else _count(len(record.images), "picture")
+    if isinstance(record, Failure):
+        drawn = "failed"
+    else:
+        drawn = _count(len(record.images), "picture") if record.images else ""
     sample = f"sample {record.sample}" if record.sample else ""
     return " · ".join(part for part in (record.mode, drawn, sample) if part)
 
 
 def _failure(failure: Failure) -> str:
-    return f'<div class="story cover"><p class="failed" dir="auto">{_text(failure.error)}</p></div>'
+    return f'<div class="story"><p class="words failed cover" dir="auto">{_text(failure.error)}</p></div>'
+
+
+def _given(trace: Trace, pictures: _Pictures) -> str:
+    """The pictures of the prompt, in a row below it."""
+    inputs = [segment for segment in trace.segments if isinstance(segment, ImageSegment) and segment.role == "input"]
+    figures = "".join(pictures.figure(segment, _CAPTIONS["input"], final=False) for segment in inputs)
+    return f'<div class="given">{figures}</div>' if figures else ""
 
 
 def _story(trace: Trace, pictures: _Pictures) -> str:
@@ -125,8 +137,8 @@ def _story(trace: Trace, pictures: _Pictures) -> str:
 
 def _steps(trace: Trace, pictures: _Pictures) -> Iterator[str]:
     """Each segment as a step; the last image, or else the first words, is what a card shows of the thought."""
-    shown = [segment for segment in trace.segments if isinstance(segment, ImageSegment) or segment.text.strip()]
-    cover = trace.images[-1] if trace.images else next((s for s in shown if isinstance(s, TextSegment)), None)
+    shown = [s for s in trace.segments if (s.text.strip() if isinstance(s, TextSegment) else s.role != "input")]
+    cover = trace.images[-1] if trace.images else next(iter(shown), None)
     roles = [segment.role for segment in trace.images]
     seen: dict[str, int] = {}
     for segment in shown:
@@ -167,7 +179,8 @@ def _flat(value: object, name: str = "") -> Iterator[tuple[str, object]]:
 
 def _gallery(thoughts: Sequence[str], heading: str, records: Sequence[Record]) -> str:
     slots = "".join(f'<li id="g{number}">{thought}</li>' for number, thought in enumerate(thoughts))
-    return f'<main class="gallery"><header class="top"><h1>{_text(heading)}</h1><p>{_text(_facts(records))}</p></header><ol>{slots}</ol></main>'
+    top = f'<header class="top"><h1>{_text(heading)}</h1><p>{_text(_facts(records))}</p></header>'
+    return f'<main class="gallery">{top}<ol>{slots}</ol></main>'
 
 
 def _summary(records: Sequence[Record]) -> str:
@@ -210,99 +223,100 @@ _PAGE = """<!DOCTYPE html>
 _STYLE = """
 :root {
   color-scheme: light dark;
-  --paper: #faf9f6; --card: #fff; --ink: #22201c; --soft: #76716a; --line: #e5e1d8; --accent: #a8522f; --alarm: #8f5a00;
+  --paper: #faf9f6; --card: #fff; --ink: #22201c; --soft: #726d66; --line: #e5e1d8; --accent: #a8522f; --alarm: #8a5600;
   --serif: "Iowan Old Style", "Palatino Linotype", Palatino, "Book Antiqua", Georgia, "DejaVu Serif", serif;
   --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
 }
 @media (prefers-color-scheme: dark) {
   :root {
-    --paper: #171614; --card: #1f1e1b; --ink: #e8e4db; --soft: #9a948a; --line: #33302b; --accent: #e29a76;
+    --paper: #171614; --card: #1f1e1b; --ink: #e8e4db; --soft: #9d978d; --line: #33302b; --accent: #e29a76;
     --alarm: #e0b060;
   }
 }
 * { box-sizing: border-box; margin: 0; }
 html { background: var(--paper); color: var(--ink); font: 1rem/1.6 var(--sans); -webkit-text-size-adjust: 100%; }
-html:has(.gallery .thought:target) { overflow: hidden; }
-a { color: inherit; text-underline-offset: .2em; }
+a { color: inherit; text-decoration: none; }
+a:hover { color: var(--accent); }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 3px; }
+nav, .open { display: none; }
 
-/* a thought, told as a story */
-.thought > * { max-width: 40rem; margin-inline: auto; }
-.single .thought, .thought:target { padding: 4.5rem 1.5rem 6rem; }
+/* a thought, told as a story: words on the left, what they led to on the right */
+.thought > * { max-width: 46rem; margin-inline: auto; }
+.thought:has(.smooth) > * { max-width: 54rem; }
+.single .thought, .thought:target { padding: 4rem 1.5rem 6rem; }
 .kicker, figcaption, .note, details, nav, .top p { font-size: .8125rem; color: var(--soft); }
-.kicker { letter-spacing: .02em; margin-bottom: .75rem; }
-.prompt { font: 400 2rem/1.25 var(--serif); text-wrap: balance; overflow-wrap: anywhere; }
-.story { margin-top: 2.75rem; display: flow-root; }
-.words { font: 1.1875rem/1.65 var(--serif); white-space: pre-wrap; overflow-wrap: anywhere; }
-.story > * + * { margin-top: 1.75rem; }
+.kicker { margin-bottom: .625rem; }
+.prompt, .top h1 { font: 400 2rem/1.25 var(--serif); text-wrap: balance; overflow-wrap: anywhere; }
+.given { display: flex; flex-wrap: wrap; gap: 1.25rem; margin-top: 1.5rem; }
+.words { font: 1.125rem/1.65 var(--serif); white-space: pre-wrap; overflow-wrap: anywhere; max-width: 36rem; }
+.story { margin-top: 2.5rem; display: grid; gap: 1.75rem 2.5rem; align-items: start; }
+@media (min-width: 52rem) {
+  .story:has(figure) { grid-template-columns: minmax(0, 1fr) 384px; }
+  .story:has(.smooth) { grid-template-columns: minmax(0, 1fr) 512px; }
+  .story:has(figure) .words { grid-column: 1; }
+  .seen { grid-column: 2; }
+}
 figure img, .missing { display: block; width: 256px; max-width: 100%; height: auto; border-radius: 6px; }
-.final img, .final .missing { width: 384px; }
-img.smooth { width: 384px; }
-.final img.smooth { width: 512px; }
-img.crisp { image-rendering: pixelated; }
+.final :is(img, .missing), .step .smooth { width: 384px; }
+.final .smooth { width: 512px; }
+.given :is(img, .missing) { width: 192px; }
+.crisp { image-rendering: pixelated; }
 figure img { box-shadow: 0 0 0 1px var(--line); }
-.final img { box-shadow: 0 0 0 2px var(--paper), 0 0 0 4px var(--accent); }
-figcaption { margin-top: .625rem; }
-.final figcaption { color: var(--accent); margin-top: .875rem; }
+.final img { box-shadow: 0 0 0 3px var(--paper), 0 0 0 5px var(--accent); }
+figcaption { margin-top: .5rem; }
+.final figcaption { margin-top: .75rem; color: var(--accent); }
 .missing {
-  aspect-ratio: 1; display: grid; place-content: center; text-align: center; color: var(--soft); font-size: .8125rem;
-  border: 1px dashed var(--soft);
+  display: grid; place-content: center; aspect-ratio: 1; padding: 1rem; text-align: center; font-size: .8125rem;
+  color: var(--soft); border: 1px dashed var(--soft);
 }
 .failed, .note { color: var(--alarm); }
-.failed { font-size: 1rem; overflow-wrap: anywhere; }
 .note { margin-top: 2rem; }
 .note ul { padding-left: 1.25rem; }
 details { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); }
-summary { cursor: pointer; width: fit-content; }
+summary { width: fit-content; cursor: pointer; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .125rem 1.5rem; margin-top: .75rem; }
 dd { margin: 0; color: var(--ink); font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-nav, .open { display: none; }
 
 /* many thoughts: each a card, which is its story with only the cover and the prompt shown */
-.gallery { max-width: 76rem; margin: 0 auto; padding: 4rem 1.5rem 6rem; }
-.gallery h1 { font: 400 2rem/1.25 var(--serif); }
+.gallery { --side: 192px; max-width: 76rem; margin: 0 auto; padding: 4rem 1.5rem 6rem; }
 .gallery > ol {
-  list-style: none; padding: 0; margin-top: 2.5rem; display: grid; gap: 2.25rem 1.75rem;
-  grid-template-columns: repeat(auto-fill, minmax(192px, 1fr));
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(var(--side), 1fr)); gap: 2.25rem 1.75rem;
+  margin-top: 2.5rem; padding: 0; list-style: none;
 }
-.gallery li { min-height: 17rem; scroll-margin-top: 2rem; }
-.gallery .note li { min-height: 0; }
-.thought:not(:target) { position: relative; }
-.gallery .thought:not(:target) { display: flex; flex-direction: column; content-visibility: auto; contain-intrinsic-size: 192px 270px; }
-.gallery .thought:not(:target) > * { margin-inline: 0; }
-.gallery .thought:not(:target) :is(nav, details, .note, figcaption, .story > :not(.cover)) { display: none; }
-.gallery .thought:not(:target) .story { order: -1; margin: 0 0 .625rem; }
-.gallery .thought:not(:target) .story > * { margin: 0; }
-.gallery .thought:not(:target) :is(img, .missing) { width: 192px; box-shadow: none; aspect-ratio: 1; object-fit: cover; }
-.gallery .thought:not(:target) :is(.words.cover, .story.cover) {
-  width: 192px; height: 192px; padding: 1rem; overflow: hidden; border-radius: 6px; background: var(--card); font-size: .875rem;
-  box-shadow: 0 0 0 1px var(--line);
-}
-.gallery .thought:not(:target) .failed { font-size: .8125rem; line-height: 1.5; }
-.gallery .thought:not(:target) .prompt {
-  font: .9375rem/1.4 var(--serif); width: 192px; max-width: 100%; text-wrap: pretty; display: -webkit-box; -webkit-box-orient: vertical;
-  -webkit-line-clamp: 3; overflow: hidden;
-}
-.gallery .thought:not(:target) .kicker { margin: 0; font-size: .75rem; }
-.gallery .thought:not(:target) header { display: flex; flex-direction: column-reverse; gap: .125rem; }
-.gallery .thought:not(:target) .open { display: block; position: absolute; inset: 0; border-radius: 6px; }
-.open span { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
-.gallery .thought:not(:target):hover .prompt { color: var(--accent); }
-.gallery .thought:target {
-  position: fixed; inset: 0; z-index: 1; overflow-y: auto; background: var(--paper); padding-top: 0;
-  overscroll-behavior: contain;
-}
-.gallery .thought:target nav {
-  display: flex; gap: 1.5rem; position: sticky; top: 0; z-index: 1; padding: 1.125rem 0; margin-bottom: 2.5rem; background: var(--paper);
-}
-.gallery .thought:target nav :first-child { margin-right: auto; }
-nav a { text-decoration: none; }
-nav a:hover { color: var(--accent); }
+.gallery > ol > li { min-height: calc(var(--side) + 5rem); scroll-margin-top: 2rem; }
 @media (max-width: 470px) {
-  .gallery > ol { grid-template-columns: repeat(auto-fill, minmax(128px, 1fr)); gap: 1.75rem 1rem; }
-  .gallery .thought:not(:target) :is(img, .missing, .prompt, .words.cover, .story.cover) { width: 128px; }
-  .gallery .thought:not(:target) :is(.words.cover, .story.cover) { height: 128px; }
-  .prompt { font-size: 1.625rem; }
+  .gallery { --side: 128px; }
+  .prompt, .top h1 { font-size: 1.625rem; }
 }
-@media print { nav, details, .open { display: none; } }
+.gallery .thought:not(:target) {
+  position: relative; display: flex; flex-direction: column; width: var(--side);
+  content-visibility: auto; contain-intrinsic-size: var(--side) calc(var(--side) + 5rem);
+  & > * { margin-inline: 0; }
+  & :is(details, .note, .given, figcaption, .story > :not(.cover)) { display: none; }
+  & .story { display: block; order: -1; margin: 0 0 .625rem; }
+  & :is(img, .missing) { width: var(--side); aspect-ratio: 1; object-fit: cover; box-shadow: none; }
+  & .words {
+    width: var(--side); height: var(--side); padding: .875rem; overflow: hidden; font-size: .875rem; line-height: 1.5;
+    border-radius: 6px; background: var(--card); box-shadow: inset 0 0 0 1px var(--line);
+  }
+  & header { display: flex; flex-direction: column-reverse; gap: .125rem; }
+  & .kicker { margin: 0; font-size: .75rem; }
+  & .prompt {
+    display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden;
+    font-size: .9375rem; line-height: 1.4; text-wrap: pretty;
+  }
+  & .open { display: block; position: absolute; inset: 0; border-radius: 6px; }
+  &:hover .prompt { color: var(--accent); }
+}
+.open span { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+html:has(.gallery .thought:target) { overflow: hidden; }
+.gallery .thought:target {
+  position: fixed; inset: 0; z-index: 1; padding-top: 0; overflow-y: auto; overscroll-behavior: contain;
+  background: var(--paper);
+  & nav {
+    position: sticky; top: 0; z-index: 1; display: flex; gap: 1.5rem; padding: 1rem 0; margin-bottom: 2rem;
+    background: var(--paper);
+  }
+  & nav :first-child { margin-right: auto; }
+}
 """
