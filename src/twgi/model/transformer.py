@@ -13,12 +13,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twgi.model.config import TransformerConfig
+from twgi.model.kv_cache import MIN_TOKENS, Step
 
 Rope = tuple[Tensor, Tensor]
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q_...NH, k_...KH, v_...KH) -> mixed values of each query, ...NH."""
 
+PACK_ROWS = 16  # the number of rows packed matrices are laid out for; any number works
 QK_NORM_EPS = 1e-5  # fixed in Chameleon, whatever rms_norm_eps says
+
+
+class Linear(nn.Linear):
+    """A matrix without bias; after `pack`, in oneDNN's blocked layout: 2 times faster for a few rows, and the bits
+    of a row of the result do not depend on the number of rows (from 2 on)."""
+
+    packed: Tensor | None = None
+
+    def __init__(self, size_in: int, size_out: int) -> None:
+        super().__init__(size_in, size_out, bias=False)
+
+    def pack(self) -> None:
+        if torch.backends.mkldnn.is_available() and self.weight.device.type == "cpu":
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), PACK_ROWS)
+
+    def forward(self, x_D: Tensor) -> Tensor:
+        if self.packed is None:
+            return F.linear(x_D, self.weight)
+        return torch.ops.mkldnn._linear_pointwise(x_D, self.packed, None, "none", [], "")
 
 
 class RMSNorm(nn.Module):
@@ -50,9 +71,9 @@ class Attention(nn.Module):
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
         self.head_dim = config.head_dim
         qk_heads = config.num_heads + config.num_kv_heads
-        self.wqkv = nn.Linear(config.hidden_size, (qk_heads + config.num_kv_heads) * self.head_dim, bias=False)
+        self.wqkv = Linear(config.hidden_size, (qk_heads + config.num_kv_heads) * self.head_dim)
         self.qk_norm = HeadNorm(qk_heads, self.head_dim)
-        self.wo = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.wo = Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x_D: Tensor, rope: Rope, layer: int, attend: Attend) -> Tensor:
         qkv_D = self.wqkv(x_D)
@@ -65,8 +86,8 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.w_gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
-        self.w_down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.w_gate_up = Linear(config.hidden_size, 2 * config.intermediate_size)
+        self.w_down = Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x_D: Tensor) -> Tensor:
         gate_F, up_F = self.w_gate_up(x_D).chunk(2, dim=-1)
@@ -99,8 +120,10 @@ class Transformer(nn.Module):
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.head = Linear(config.hidden_size, config.vocab_size)
         cos, sin = rope_table(config)
+        self.cos: Tensor
+        self.sin: Tensor
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
@@ -132,15 +155,39 @@ class Transformer(nn.Module):
             x_BTD = block(x_BTD, rope, attend)
         return self.norm(x_BTD)
 
+    @torch.inference_mode()
+    def forward_cached(self, tokens_N: Tensor, step: Step) -> Tensor:
+        """Append packed tokens to the cache rows of `step`; hidden states ND after the final norm, in their order.
+
+        `hidden_ND[step.last_indices]` are the states that predict each row's next token.
+        """
+        assert tokens_N.shape == (step.tokens,), (tokens_N.shape, step.tokens)
+        x_PD = self.embed(F.pad(tokens_N, (0, step.padding)))
+        rope = self._rope(step.positions_P, len(x_PD), x_PD.dtype)
+        for block in self.blocks:
+            x_PD = block(x_PD, rope, step.attend)
+        step.commit()
+        return self.norm(x_PD)[: step.tokens]
+
     def logits(self, hidden_D: Tensor) -> Tensor:
-        """Hidden states ...D -> logits ...V."""
+        """Hidden states ...D -> logits ...V. While decoding, a row's logits do not depend on the other rows."""
+        if hidden_D.ndim == 2 and len(hidden_D) < MIN_TOKENS:
+            return self.head(F.pad(hidden_D, (0, 0, 0, MIN_TOKENS - len(hidden_D))))[: len(hidden_D)]
         return self.head(hidden_D)
 
+    def pack(self) -> Transformer:
+        """Copy the matrices into the layout that is fastest on a CPU, and whose bits do not depend on the batch.
+
+        For decoding only: a change of the weights after it would go unseen.
+        """
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.pack()
+        return self
+
     def _rope(self, positions: Tensor | None, length: int, dtype: torch.dtype) -> Rope:
-        if positions is None:
-            cos_H, sin_H = self.cos[:length], self.sin[:length]
-        else:
-            cos_H, sin_H = self.cos[positions], self.sin[positions]
+        places = slice(length) if positions is None else positions
+        cos_H, sin_H = self.cos[places], self.sin[places]
         return cos_H.unsqueeze(-2).to(dtype), sin_H.unsqueeze(-2).to(dtype)
 
 
@@ -177,15 +224,16 @@ def full_attention(documents_BT: Tensor | None, length: int, like: Tensor) -> At
 
     On a CPU the plain products are 3 times faster, forward and backward, than SDPA (bfloat16, 128 to 384 positions).
     """
-    plain = like.device.type == "cpu"
-    mask = causal_mask(documents_BT, length, like) if plain or documents_BT is not None else None
+    mask = None
+    if documents_BT is not None or like.device.type == "cpu":
+        mask = causal_mask(documents_BT, length, like)
 
     def attend(_layer: int, q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor) -> Tensor:
         group = q_BTNH.shape[-2] // k_BTKH.shape[-2]
         if group > 1:
             k_BTKH, v_BTKH = k_BTKH.repeat_interleave(group, -2), v_BTKH.repeat_interleave(group, -2)
         q_BNTH, k_BNTH, v_BNTH = q_BTNH.transpose(1, 2), k_BTKH.transpose(1, 2), v_BTKH.transpose(1, 2)
-        if plain:
+        if mask is not None and like.device.type == "cpu":
             scores_BNTT = torch.matmul(q_BNTH * q_BNTH.shape[-1] ** -0.5, k_BNTH.mT) + mask
             return torch.matmul(scores_BNTT.softmax(dim=-1), v_BNTH).transpose(1, 2)
         causal = mask is None
