@@ -1,0 +1,99 @@
+"""A tiny vocabulary and a tiny random model that likes to draw, for tests of the engine."""
+
+import functools
+
+import torch
+
+from twgi.decoding.engine import Engine
+from twgi.decoding.grammar import Grammar
+from twgi.decoding.guidance import Branch, Guidance, Ids, branch_ids, merge_equal
+from twgi.decoding.logits import Noise
+from twgi.decoding.params import Filter
+from twgi.decoding.sequence import Event, Finished, Guide, Request, Token
+from twgi.model.config import TransformerConfig
+from twgi.model.transformer import Transformer
+from twgi.vocab import Vocab
+
+VOCAB = Vocab(
+    size=60, bos=0, pad=1, eos=2, unk=3, boi=20, eoi=21, separator=22, placeholder=23, reserved=(24, 25),
+    image_tokens=(9, 8, 7, 6, 5, 4, 19, 18, 17, 16, 15, 14), tokens_per_image=9,
+)  # fmt: skip
+NEGATIVE = (40, 41, 42, 43)
+
+
+@functools.cache
+def tiny_model(*, swin_norm: bool = False, packed: bool = True, max_positions: int = 160) -> Transformer:
+    config = TransformerConfig(
+        vocab_size=VOCAB.size, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2,
+        max_positions=max_positions, swin_norm=swin_norm,
+    )  # fmt: skip
+    model = Transformer(config)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(0.0, 0.3, generator=generator)
+        model.head.weight[VOCAB.boi] *= 3.0
+    model.eval().requires_grad_(False)
+    return model.pack() if packed else model
+
+
+def guide_of(guidances: tuple[Guidance, ...], prompt: Ids) -> Guide:
+    """The k-th picture has the k-th guidance; the last one is for all that follow."""
+
+    def guide(k: int, history: Ids) -> tuple[tuple[Ids, float], ...]:
+        guidance = guidances[min(k, len(guidances) - 1)]
+        return merge_equal(
+            (branch_ids(branch, history, prompt=prompt[1:-1], negative=NEGATIVE, vocab=VOCAB), weight)
+            for branch, weight in guidance.weights.items()
+        )
+
+    return guide
+
+
+def request(
+    name: object = 0,
+    *,
+    prompt: Ids = (0, 30, 31, 32, 22),
+    guidances: tuple[Guidance, ...] = (Guidance.normal(2.0),),
+    seed: int = 0,
+    sample: int = 0,
+    budget: int = 60,
+    max_images: int = 3,
+    by: Filter | None = None,
+    starts_with_image: bool = False,
+    stop_after_images: int | None = None,
+) -> Request:
+    by = by or Filter()
+    return Request(
+        id=name,
+        prompt=prompt,
+        grammar=Grammar(
+            vocab=VOCAB, budget=budget, max_images=max_images, starts_with_image=starts_with_image,
+            stop_after_images=stop_after_images,
+        ),
+        text=by,
+        image=by,
+        noise=Noise(seed=seed, prompt=prompt, sample=sample),
+        guide=guide_of(guidances, prompt),
+        most_rows=1 + max(len(set(guidance.weights) - {Branch.FULL}) for guidance in guidances),
+    )  # fmt: skip
+
+
+def decode(requests: list[Request], *, rows: int = 20, model: Transformer | None = None) -> dict[object, list[int]]:
+    """The tokens of each request, decoded together."""
+    engine = Engine(model or tiny_model(), VOCAB, rows=rows)
+    for one in requests:
+        engine.submit(one)
+    return tokens_of(list(engine.run()))
+
+
+def tokens_of(events: list[Event]) -> dict[object, list[int]]:
+    tokens: dict[object, list[int]] = {event.id: [] for event in events}
+    done: set[object] = set()
+    for event in events:
+        assert event.id not in done, "an event after the end"
+        if isinstance(event, Token):
+            tokens[event.id].append(event.token)
+        elif isinstance(event, Finished):
+            done.add(event.id)
+    return tokens
