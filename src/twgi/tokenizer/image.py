@@ -46,19 +46,25 @@ def read_picture(data: bytes, *, name: str) -> Image.Image:
     if len(data) > MAX_BYTES:
         raise ImageError(f"{name}: more than {MAX_BYTES // 2**20} MiB; give a smaller picture")
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about damaged metadata, which does not matter here
         warnings.simplefilter("error", Image.DecompressionBombWarning)
+        picture = _opened(data, name)
+        _check_size(picture, name)
         try:
-            picture = Image.open(BytesIO(data), formats=FORMATS)
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise ImageError(f"{name}: more than {MAX_PIXELS // 10**6} megapixels; give a smaller picture") from error
-        except Exception as error:  # a hostile file may raise anything
-            raise ImageError(f"{name}: not a picture; give a PNG, JPEG or WebP file") from error
-    _check_size(picture, name)
+            picture.load()
+            return flatten(_upright(picture))
+        except Exception as error:
+            raise ImageError(f"{name}: a damaged picture ({_reason(error)})") from error
+
+
+def _opened(data: bytes, name: str) -> Image.Image:
+    """The picture with its size known and nothing decoded."""
     try:
-        picture.load()
-        return flatten(_upright(picture))
-    except Exception as error:
-        raise ImageError(f"{name}: a damaged picture ({_reason(error)})") from error
+        return Image.open(BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{name}: more than {MAX_PIXELS // 10**6} megapixels; give a smaller picture") from error
+    except Exception as error:  # a hostile file may raise anything
+        raise ImageError(f"{name}: not a picture; give a PNG, JPEG or WebP file") from error
 
 
 def _check_size(picture: Image.Image, name: str) -> None:
