@@ -26,12 +26,12 @@ MATERIAL = {
     "cake": "cake_variant", "couch": "sofa", "dining table": "table_furniture", "tv": "television_classic",
     "computer mouse": "mouse", "tv remote": "remote_tv", "computer keyboard": "keyboard", "cell phone": "cellphone",
     "oven": "stove", "refrigerator": "fridge", "book": "book_open_page_variant", "scissors": "content_cut",
-    "hair drier": "hair_dryer", "stop sign": "octagon", "surfboard": "surfing", "orange": "fruit_citrus",
-    "sink": "countertop", "parking meter": "parking", "baseball glove": "boxing_glove", "frisbee": "disc", "chair": "chair_rolling",
+    "hair drier": "hair_dryer", "stop sign": "octagon_outline", "surfboard": "surfing", "orange": "fruit_citrus",
+    "sink": "countertop", "parking meter": "parking", "baseball glove": "boxing_glove", "chair": "chair_rolling",
 }  # fmt: skip
 NOTO = {
     "zebra": 0x1F993, "giraffe": 0x1F992, "banana": 0x1F34C, "broccoli": 0x1F966, "vase": 0x1F3FA, "bear": 0x1F43B,
-    "donut": 0x1F369, "sandwich": 0x1F96A, "potted plant": 0x1FAB4, "skis": 0x1F3BF,
+    "donut": 0x1F369, "frisbee": 0x1F94F, "sandwich": 0x1F96A, "potted plant": 0x1FAB4, "skis": 0x1F3BF,
 }  # fmt: skip
 
 

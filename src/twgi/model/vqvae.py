@@ -61,7 +61,8 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x_BCHW, scale_factor=2.0, mode="nearest"))
+        # not F.interpolate: torch 2.13's compiler gives it no gradient in bfloat16 on the CPU
+        return self.conv(x_BCHW.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
 
 class Middle(nn.Module):

@@ -1,0 +1,266 @@
+"""Training of the icon world's image tokenizer (`twgi train vq recipes/icons_vq.yaml`).
+
+Three phases: the autoencoder without quantisation; k-means of its latents into the codebook; quantised training with
+codes that follow the latents by moving averages, dead codes revived. A *consistency* term pulls the latent of a cell
+towards the average latent of the same piece of the same coloured icon elsewhere, so that a thing has the same tokens
+wherever and beside whatever it stands: the language model can then copy what it drew.
+Data is a pure function of (seed, step): a killed run resumes exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from twgi.icons import world
+from twgi.model.config import VQConfig
+from twgi.model.vqvae import VQModel
+from twgi.training.config import load_recipe
+from twgi.training.state import load_state, save_state
+
+PIECES = world.SPAN**2
+KEYS = len(world.NAMES) * len(world.COLORS) * PIECES + 1  # every piece of every coloured icon, and the ground
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQRecipe:
+    """What `twgi train vq` reads; steps count over all phases."""
+
+    out: str
+    model: VQConfig = field(default_factory=VQConfig)
+    seed: int = 0
+    batch: int = 32
+    plain_steps: int = 800
+    steps: int = 2000
+    lr: float = 2e-3
+    warmup: int = 50
+    object_weight: float = 4.0
+    consistency: float = 0.5
+    commitment: float = 0.5
+    code_decay: float = 0.97
+    log_every: int = 50
+    save_every: int = 200
+    compile: bool = False
+    bf16: bool = True
+    threads: int = 1
+    device: str = "cpu"
+
+
+def sample_scene(rng: np.random.Generator) -> world.Scene:
+    """Zero to four random things, at most one in a quadrant."""
+    count = int(rng.choice([0, 1, 2, 3, 4], p=[0.02, 0.28, 0.25, 0.15, 0.30]))
+    quadrants = rng.permutation(4)[:count]
+    names, colors = rng.integers(len(world.NAMES), size=count), rng.integers(len(world.COLORS), size=count)
+    jitter = rng.integers(2, size=(count, 2))
+    things = [
+        world.Placed(world.NAMES[n], list(world.COLORS)[c], int(q % 2 * 4 + j[0]), int(q // 2 * 4 + j[1]))
+        for n, c, q, j in zip(names, colors, quadrants, jitter, strict=True)
+    ]
+    return world.Scene(tuple(things))
+
+
+def cell_keys(scene: world.Scene) -> np.ndarray:
+    """Which piece of which coloured icon each cell shows, int64 [GRID * GRID]; KEYS - 1 is the ground."""
+    keys = np.full((world.GRID, world.GRID), KEYS - 1, np.int64)
+    for thing in scene.objects:
+        look = world.NAMES.index(thing.name) * len(world.COLORS) + list(world.COLORS).index(thing.color)
+        spot = keys[thing.row : thing.row + world.SPAN, thing.col : thing.col + world.SPAN]
+        spot[:] = look * PIECES + np.arange(PIECES).reshape(world.SPAN, world.SPAN)
+    return keys.reshape(-1)
+
+
+def make_batch(seed: int, step: int, size: int) -> tuple[Tensor, Tensor]:
+    """Pixels in -1..1 [B, 3, H, W] (channels last) and cell keys [B, N]."""
+    rng = np.random.default_rng([seed, step])
+    scenes = [sample_scene(rng) for _ in range(size)]
+    pixels = np.stack([np.asarray(world.render(scene)) for scene in scenes])
+    keys = torch.from_numpy(np.stack([cell_keys(scene) for scene in scenes]))
+    return (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1), keys
+
+
+class CodeStatistics:
+    """Moving averages: mean latent of each key, and count and sum of latents of each code."""
+
+    def __init__(self, recipe: VQRecipe) -> None:
+        width, codes = recipe.model.embed_dim, recipe.model.num_embeddings
+        self.decay = recipe.code_decay
+        self.prototype = torch.zeros(KEYS, width)
+        self.seen = torch.zeros(KEYS)
+        self.count, self.sum = torch.ones(codes), torch.zeros(codes, width)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"prototype": self.prototype, "seen": self.seen, "count": self.count, "sum": self.sum}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        for name, value in tensors.items():
+            setattr(self, name, value)
+
+    def see(self, z_ND: Tensor, keys_N: Tensor) -> None:
+        """Moves each key's prototype towards the mean of its latents in this batch."""
+        total, hits = torch.zeros_like(self.prototype), torch.zeros(KEYS)
+        total.index_add_(0, keys_N, z_ND)
+        hits.index_add_(0, keys_N, torch.ones(len(keys_N)))
+        here = hits > 0
+        rate = torch.where(self.seen[here] > 0, 0.2, 1.0)[:, None]
+        self.prototype[here] += rate * (total[here] / hits[here, None] - self.prototype[here])
+        self.seen += hits
+
+    def start_codes(self, codebook: Tensor, rng: np.random.Generator) -> None:
+        """K-means over the prototypes seen so far; the codebook is written in place."""
+        centres = kmeans(self.prototype[self.seen > 0], len(codebook), rng)
+        codebook.copy_(centres)
+        self.count.fill_(1.0)
+        self.sum.copy_(centres)
+
+    def follow(self, codebook: Tensor, z_ND: Tensor, codes_N: Tensor, rng: np.random.Generator) -> int:
+        """Moves codes to the mean of their latents; unused codes restart at random latents. Returns how many did."""
+        hits, total = torch.zeros_like(self.count), torch.zeros_like(self.sum)
+        hits.index_add_(0, codes_N, torch.ones(len(codes_N)))
+        total.index_add_(0, codes_N, z_ND)
+        self.count.mul_(self.decay).add_(hits, alpha=1 - self.decay)
+        self.sum.mul_(self.decay).add_(total, alpha=1 - self.decay)
+        dead = (self.count < 0.01).nonzero()[:, 0]
+        if len(dead):
+            fresh = self.prototype[self.seen > 0]
+            self.sum[dead] = fresh[torch.from_numpy(rng.integers(len(fresh), size=len(dead)))]
+            self.count[dead] = 1.0
+        codebook.copy_(self.sum / self.count[:, None])
+        return len(dead)
+
+
+def kmeans(points_ND: Tensor, k: int, rng: np.random.Generator, rounds: int = 12) -> Tensor:
+    """Lloyd's algorithm from k random points; empty clusters restart at random points."""
+    centres = points_ND[torch.from_numpy(rng.choice(len(points_ND), k, replace=len(points_ND) < k))].clone()
+    for _ in range(rounds):
+        nearest = torch.cdist(points_ND, centres).argmin(1)
+        hits = torch.zeros(k).index_add_(0, nearest, torch.ones(len(points_ND)))
+        total = torch.zeros_like(centres).index_add_(0, nearest, points_ND)
+        empty = hits == 0
+        centres = total / hits.clamp(min=1)[:, None]
+        centres[empty] = points_ND[torch.from_numpy(rng.integers(len(points_ND), size=int(empty.sum())))]
+    return centres
+
+
+def pixel_loss(out: Tensor, pixels: Tensor, keys_BN: Tensor, object_weight: float) -> Tensor:
+    """Mean of absolute plus squared error, cells of objects weighted more."""
+    side = world.GRID
+    on_object = (keys_BN != KEYS - 1).view(-1, 1, side, side).float()
+    weight = 1 + (object_weight - 1) * F.interpolate(on_object, scale_factor=world.CELL_PX, mode="nearest")
+    error = out - pixels
+    return (weight * (error.abs() + error.square())).sum() / (weight.sum() * 3)
+
+
+class VQTrainer:
+    """Model, optimizer and statistics of one run, and one step of it."""
+
+    def __init__(self, recipe: VQRecipe) -> None:
+        self.recipe = recipe
+        torch.manual_seed(recipe.seed)
+        self.model = VQModel(recipe.model).to(memory_format=torch.channels_last)
+        trained = [p for name, p in self.model.named_parameters() if not name.startswith("quantize.")]
+        self.optimizer = torch.optim.AdamW(trained, lr=recipe.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.statistics = CodeStatistics(recipe)
+        self.codebook = self.model.quantize.embedding.weight.requires_grad_(False)
+        self.encode, self.decode = self.model.latents, self.model.decode_latents
+        if recipe.compile:
+            self.encode, self.decode = torch.compile(self.encode), torch.compile(self.decode)
+        self.step = 0
+
+    def learning_rate(self) -> float:
+        """Linear warm-up, then cosine to 5 %; warmed up again where quantisation begins."""
+        r = self.recipe
+        since = self.step if self.step < r.plain_steps else self.step - r.plain_steps
+        cosine = 0.5 * (1 + np.cos(np.pi * self.step / r.steps))
+        return r.lr * min(1.0, (since + 1) / r.warmup) * (0.05 + 0.95 * cosine)
+
+    def train_step(self) -> dict[str, float]:
+        r = self.recipe
+        pixels, keys_BN = make_batch(r.seed, self.step, r.batch)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        rng = np.random.default_rng([r.seed, self.step, 1])
+        if self.step == r.plain_steps:
+            self.statistics.start_codes(self.codebook, rng)
+        with torch.autocast(r.device, torch.bfloat16, enabled=r.bf16):
+            z_BND = self.encode(pixels).float()
+        losses, code_BND = self._latent_losses(z_BND, keys_BN, rng)
+        with torch.autocast(r.device, torch.bfloat16, enabled=r.bf16):
+            out = self.decode(z_BND + (code_BND - z_BND).detach()).float()
+        losses["pixels"] = pixel_loss(out, pixels, keys_BN, r.object_weight)
+        total = sum(losses.values(), start=torch.zeros(()))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        return {name: value.item() for name, value in losses.items()}
+
+    def _latent_losses(self, z_BND: Tensor, keys_BN: Tensor, rng: np.random.Generator) -> tuple[dict[str, Tensor], Tensor]:
+        """Consistency and commitment terms, and what the decoder is given for each cell."""
+        z_ND, keys_N = z_BND.flatten(0, 1), keys_BN.flatten()
+        scale = z_ND.detach().var(0).mean()
+        self.statistics.see(z_ND.detach(), keys_N)
+        prototype_ND = self.statistics.prototype[keys_N]
+        spread = (z_ND - prototype_ND).square().mean() / scale
+        ramp = min(1.0, self.step / self.recipe.plain_steps)  # first learn to see at all
+        losses = {"consistency": self.recipe.consistency * ramp * spread}
+        if self.step < self.recipe.plain_steps:
+            return losses, z_BND
+        with torch.no_grad():
+            codes_N = self.model.quantize.nearest(z_ND)
+            home_N = self.model.quantize.nearest(self.statistics.prototype)[keys_N]
+            self.agreement = float((codes_N == home_N).float().mean())
+            code_ND, home_ND = self.codebook[codes_N], self.codebook[home_N]
+            self.revived = self.statistics.follow(self.codebook, z_ND.detach(), codes_N, rng)
+        losses["commitment"] = self.recipe.commitment * (z_ND - home_ND).square().mean() / scale
+        return losses, code_ND.view_as(z_BND)
+
+    def state(self) -> dict[str, object]:
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "statistics": self.statistics.tensors(),
+        }
+
+    def load(self, state: dict[str, object]) -> None:
+        self.step = state["step"]  # type: ignore[assignment]
+        self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
+        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+        self.statistics.load(state["statistics"])  # type: ignore[arg-type]
+
+
+def run_vq(recipe_path: str | Path, overrides: list[str] | None = None) -> Path:
+    """Trains to the recipe's last step, resuming what its folder holds; returns that folder."""
+    recipe = load_recipe(VQRecipe, recipe_path, overrides or [])
+    torch.set_num_threads(recipe.threads)
+    out = Path(recipe.out)
+    trainer = VQTrainer(recipe)
+    state = load_state(out)
+    if state is not None:
+        trainer.load(state)
+    started, first = time.time(), trainer.step
+    with open(out / "metrics.jsonl", "a") as log:
+        while trainer.step < recipe.steps:
+            losses = trainer.train_step()
+            if trainer.step % recipe.log_every == 0:
+                row = {"step": trainer.step, **losses, "images_per_s": _rate(trainer, first, started)}
+                if trainer.step > recipe.plain_steps:
+                    row |= {"agreement": trainer.agreement, "revived": trainer.revived}
+                print(json.dumps(row), file=log, flush=True)
+                print("  ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
+            if trainer.step % recipe.save_every == 0 or trainer.step == recipe.steps:
+                save_state(out, trainer.state())
+    return out
+
+
+def _rate(trainer: VQTrainer, first: int, started: float) -> float:
+    return round((trainer.step - first) * trainer.recipe.batch / (time.time() - started), 1)
