@@ -140,6 +140,15 @@ def test_a_changed_run_is_not_resumed_and_says_what_changed(tmp_path: Path, chan
     RunFolder(tmp_path, run={**RUN, "started": "later"}, resume=True).close()
 
 
+def test_what_could_not_be_used_may_be_mended_before_resuming(tmp_path: Path) -> None:
+    RunFolder(tmp_path, run={**RUN, "prompts": {"0": "ab", "1": "unusable"}}).close()
+    mended = {**RUN, "prompts": {"0": "ab", "1": "cd"}}
+    RunFolder(tmp_path, run=mended, resume=True).close()
+    spoilt = {**RUN, "prompts": {"0": "unusable", "1": "cd"}}
+    with pytest.raises(RunError, match=r'prompts\.0 was "ab", is now "unusable"'):
+        RunFolder(tmp_path, run=spoilt, resume=True)
+
+
 def test_a_second_run_on_a_folder_is_refused_while_the_first_lives(tmp_path: Path) -> None:
     first = RunFolder(tmp_path, run=RUN)
     with pytest.raises(RunError, match=f"is in use by process {os.getpid()}"):

@@ -25,6 +25,7 @@ from twgi.trace import IMAGES, PAGE, RUN, TRACES, Trace, from_line, to_line
 
 ERRORS, LOCK, TEMPORARY = "errors.jsonl", ".lock", ".tmp-"
 IDENTITY = ("settings", "model", "prompts")  # what may not change between a run and its resumption
+UNUSABLE = "unusable"  # stands in ``run.json`` for what may: nothing came of it
 
 
 class RunFolder:
@@ -213,7 +214,7 @@ def _differences(name: str, there: Any, now: Any) -> Iterator[str]:
     if isinstance(there, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*there, *now]):
             yield from _differences(f"{name}.{key}", there.get(key), now.get(key))
-    elif there != now:
+    elif there not in (now, UNUSABLE):
         yield f"{name} was {_short(there)}, is now {_short(now)}"
 
 

@@ -1,0 +1,131 @@
+"""The command line: a table of commands. Each parses, calls one function, and prints; torch comes with the call."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from twgi import __version__
+from twgi.console import complain
+from twgi.errors import ConfigError, TwgiError
+
+INTERRUPTED, CLOSED_PIPE, OURS = 130, 141, 1
+
+app = typer.Typer(
+    help="Think in pictures: a model that writes, draws, looks at what it drew, and draws again.",
+    epilog='Try: twgi think "a photo of a red couch and a blue horse" --mode subgoal --seed 0 --out out/couch',
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+icons = typer.Typer(help="The icon world: a small world in which every score is exact.")
+train = typer.Typer(help="Train the image tokenizer or the language model by a recipe.")
+app.add_typer(icons, name="icons")
+app.add_typer(train, name="train")
+
+
+def _option(help: str, panel: str, *names: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(*names, help=help, rich_help_panel=panel, show_default=False)
+    return option
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"twgi {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _twgi(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None: ...
+
+
+ASK, GUIDE, DRAW, RUN = "What to think about", "Guidance of pictures", "Sampling and limits", "The run"
+OptionalFloat = float | None
+
+
+@app.command()
+def think(
+    prompt: Annotated[str | None, typer.Argument(help="What to think about.", show_default=False)] = None,
+    prompts: Annotated[Path | None, _option("File of prompts: a line is {\"prompt\": \"...\"}; GenEval's is fine.", ASK)] = None,
+    image: Annotated[list[Path] | None, _option("Picture for <image> in the prompt, or its end. Repeatable.", ASK)] = None,
+    model: Annotated[str, _option("Preset, or folder of a checkpoint. Default: icons.", ASK)] = "icons",
+    mode: Annotated[str | None, _option("direct, subgoal, critique or general.", ASK)] = None,
+    rounds: Annotated[int, _option("Times that critique looks and draws again. Default: 1.", ASK)] = 1,
+    samples: Annotated[int, _option("Thoughts for each prompt. Default: 1.", ASK)] = 1,
+    seed: Annotated[int, _option("Same seed, same thought. Default: 0.", ASK)] = 0,
+    guidance: Annotated[str | None, _option("paper, reference or icons. Default: the model's.", GUIDE)] = None,
+    scale_full: Annotated[float | None, _option("Towards all that was thought so far.", GUIDE)] = None,
+    scale_image: Annotated[float | None, _option("Towards the pictures so far.", GUIDE)] = None,
+    scale_negative: Annotated[float | None, _option("Away from the negative prompt.", GUIDE)] = None,
+    scale_prompt: Annotated[float | None, _option("Towards the bare prompt.", GUIDE)] = None,
+    temperature: Annotated[float | None, _option("Of text; 0 takes the likeliest token.", DRAW)] = None,
+    top_p: Annotated[float | None, _option("Of text: likeliest tokens up to this sum.", DRAW)] = None,
+    top_k: Annotated[int | None, _option("Of text: this many likeliest tokens; 0 is all.", DRAW)] = None,
+    image_temperature: Annotated[float | None, _option("The same for pictures.", DRAW)] = None,
+    image_top_p: Annotated[float | None, _option("The same for pictures.", DRAW)] = None,
+    image_top_k: Annotated[int | None, _option("The same for pictures.", DRAW)] = None,
+    max_tokens: Annotated[int | None, _option("Most tokens of a thought, pictures included.", DRAW)] = None,
+    max_images: Annotated[int | None, _option("Most pictures of a thought. Default: the mode's.", DRAW)] = None,
+    batch: Annotated[int, _option("Thoughts at a time; changes the speed alone. Default: 8.", RUN)] = 8,
+    out: Annotated[Path | None, _option("Run folder. Default: a new one in out/.", RUN)] = None,
+    resume: Annotated[bool, _option("Go on with the run in --out.", RUN, "--resume")] = False,
+    json: Annotated[bool, _option("Print traces as JSON lines, and nothing else.", RUN, "--json")] = False,
+) -> int:
+    """Think about a prompt, or about many, and make a page of it.
+
+    twgi think "a photo of a red couch and a blue horse" --mode subgoal --out out/couch
+
+    twgi think "What is in this picture?" --mode general --image couch.png
+
+    twgi think --prompts prompts.jsonl --mode critique --samples 4 --out out/many --resume
+    """
+    return 0
+
+
+@icons.command("sample")
+def sample() -> None:
+    """Look at the icon world."""
+
+
+def main() -> None:
+    """The command `twgi`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command; the exit status is 0 when all went well, 2 when the user can put it right, 1 when we must."""
+    command = typer.main.get_command(app)
+    try:
+        status = command.main(list(arguments) or ["--help"], prog_name="twgi", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except TwgiError as error:
+        complain(str(error))
+        return error.exit_status
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to read what is still buffered
+        return CLOSED_PIPE
+    except Exception as error:
+        return _other(error)
+
+
+def _other(error: Exception) -> int:
+    """A wrong option (the parser's own exception), or a bug of ours."""
+    if hasattr(error, "format_message"):
+        context = getattr(error, "ctx", None)
+        complain(f"{' '.join(error.format_message().split())} (see {context.command_path if context else 'twgi'} --help)")
+        return 2
+    if os.environ.get("TWGI_DEBUG"):
+        traceback.print_exc()
+    complain(f"a mistake of ours: {type(error).__name__}: {error}; TWGI_DEBUG=1 shows where, please report it")
+    return OURS
