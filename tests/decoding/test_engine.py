@@ -103,7 +103,7 @@ def test_sequences_enter_and_leave_at_any_step_and_harm_no_other(many: list[Requ
         if left and chance.random() < 0.3:
             engine.submit(left.pop())
         if chance.random() < 0.05:
-            engine.cancel(doomed.pop() if doomed else None)
+            engine.cancel(doomed.pop() if doomed else -1)
         events += engine.step()
     reasons = {event.id: event.reason for event in events if isinstance(event, Finished)}
     assert set(reasons) == set(alone)
@@ -225,5 +225,5 @@ def test_the_context_can_be_used_to_its_last_position() -> None:
 
 def test_cancelling_what_is_not_there_does_nothing() -> None:
     engine = Engine(tiny_model(), VOCAB, rows=5)
-    engine.cancel("nobody")
+    engine.cancel(7)
     assert not engine.busy

@@ -51,7 +51,7 @@ def guide_of(guidances: tuple[Guidance, ...], prompt: Ids) -> Guide:
 
 
 def request(
-    name: object = 0,
+    name: int = 0,
     *,
     prompt: Ids = (0, 30, 31, 32, 22),
     guidances: tuple[Guidance, ...] = (Guidance.normal(2.0),),
@@ -79,7 +79,7 @@ def request(
     )  # fmt: skip
 
 
-def decode(requests: list[Request], *, rows: int = 20, model: Transformer | None = None) -> dict[object, list[int]]:
+def decode(requests: list[Request], *, rows: int = 20, model: Transformer | None = None) -> dict[int, list[int]]:
     """The tokens of each request, decoded together."""
     engine = Engine(model or tiny_model(), VOCAB, rows=rows)
     for one in requests:
@@ -87,9 +87,9 @@ def decode(requests: list[Request], *, rows: int = 20, model: Transformer | None
     return tokens_of(list(engine.run()))
 
 
-def tokens_of(events: list[Event]) -> dict[object, list[int]]:
-    tokens: dict[object, list[int]] = {event.id: [] for event in events}
-    done: set[object] = set()
+def tokens_of(events: list[Event]) -> dict[int, list[int]]:
+    tokens: dict[int, list[int]] = {event.id: [] for event in events}
+    done: set[int] = set()
     for event in events:
         assert event.id not in done, "an event after the end"
         if isinstance(event, Token):

@@ -8,7 +8,7 @@ nothing waits for a part of another. What a sequence says is the same alone and 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 
 import torch
 
@@ -62,7 +62,7 @@ class Engine:
             raise ConfigError(f"one thought needs {request.most_rows} cache rows, and there are {self.rows.size}")
         self._waiting.append(Sequence(request))
 
-    def cancel(self, id: Hashable) -> None:
+    def cancel(self, id: int) -> None:
         """End a request; its `Finished` event comes with the next step. Unknown and finished ones are left alone."""
         for sequence in [s for s in (*self._live, *self._waiting) if s.request.id == id]:
             self._leave(sequence)

@@ -7,7 +7,7 @@ picture, because the rows of the next one often begin like them.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from twgi.decoding.grammar import FinishReason, Grammar, State
@@ -30,7 +30,7 @@ class Request:
         most_rows: rows it never exceeds, the full row among them.
     """
 
-    id: Hashable
+    id: int
     prompt: Ids
     grammar: Grammar
     text: Filter
@@ -44,7 +44,7 @@ class Request:
 class Token:
     """A token that request `id` now has at `position` (counted from the start of its prompt)."""
 
-    id: Hashable
+    id: int
     token: int
     position: int
 
@@ -53,7 +53,7 @@ class Token:
 class Finished:
     """Request `id` has its last token."""
 
-    id: Hashable
+    id: int
     reason: FinishReason
 
 

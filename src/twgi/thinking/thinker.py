@@ -1,0 +1,122 @@
+"""Thinker: prompt -> Trace, with the events of its segments as they appear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from twgi.decoding.engine import Engine
+from twgi.decoding.sequence import Finished
+from twgi.errors import TwgiError
+from twgi.model.transformer import Transformer
+from twgi.thinking.thought import Done, Failed, Task, Thinking, Thought, ThoughtEvent
+from twgi.tokenizer.multimodal import MultimodalTokenizer
+from twgi.trace import ModelId, Trace
+
+MOST_BRANCHES = 5
+
+
+class Info(Protocol):
+    """What a checkpoint says of itself."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def defaults(self) -> Mapping[str, Any]: ...
+
+
+class Thinker:
+    """A model that thinks. One prompt with `think` or `stream`, many with `think_many` or `stream_many`.
+
+    Args:
+        model: in eval mode, on its device.
+        tokenizer: of the same checkpoint.
+        info: its name, its hash, and the settings it is best used with.
+    """
+
+    def __init__(self, model: Transformer, tokenizer: MultimodalTokenizer, info: Info) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.thinking = Thinking(
+            tokenizer=tokenizer,
+            context=model.config.max_positions,
+            model=ModelId(name=info.name, sha256=info.sha256),
+            defaults=info.defaults,
+        )
+
+    def think(self, prompt: str, **settings: Any) -> Trace:
+        """The whole thought about one prompt; `settings` are those of `Task`.
+
+        Raises:
+            TwgiError: the prompt or a setting cannot be used (see `Thought`).
+        """
+        for event in self.stream(prompt, **settings):
+            if isinstance(event, Done):
+                return event.trace
+        raise AssertionError("a thought ends with Done")
+
+    def stream(self, prompt: str, **settings: Any) -> Iterator[ThoughtEvent]:
+        """The events of one thought as they appear; close the iterator to stop thinking. Raises as `think` does."""
+        for _, event in self.stream_many([Task(prompt=prompt, **settings)], batch=1):
+            if isinstance(event, Failed):
+                raise event.error
+            yield event
+
+    def think_many(self, tasks: Iterable[Task], *, batch: int = 8) -> Iterator[tuple[int, Trace | TwgiError]]:
+        """(index, trace or what is wrong) of each task, in the order in which they are done.
+
+        `batch` thoughts are on their way at once; tasks are taken in as there is room. No trace depends on it.
+        """
+        for index, event in self.stream_many(tasks, batch=batch):
+            if isinstance(event, Done):
+                yield index, event.trace
+            elif isinstance(event, Failed):
+                yield index, event.error
+
+    def stream_many(self, tasks: Iterable[Task], *, batch: int = 8) -> Iterator[tuple[int, ThoughtEvent | Failed]]:
+        """(index, event) of all tasks, interleaved; each task ends with one Done or one Failed."""
+        numbered = enumerate(tasks)
+        desk: Desk | None = None
+        while True:
+            while desk is None or len(desk.thoughts) < batch:
+                index, task = next(numbered, (-1, None))
+                if task is None:
+                    break
+                try:
+                    thought = Thought(index, task, self.thinking)
+                    desk = desk or Desk(self.model, self.tokenizer, rows=max(MOST_BRANCHES, batch * thought.most_rows))
+                    desk.begin(thought)
+                except TwgiError as error:
+                    yield index, Failed(error)
+            if desk is None or not desk.thoughts:
+                return
+            yield from desk.step()
+
+
+class Desk:
+    """Thoughts on their way together, in one engine. `step` may be mixed with `begin` and `cancel` as one likes."""
+
+    def __init__(self, model: Transformer, tokenizer: MultimodalTokenizer, *, rows: int) -> None:
+        self.engine = Engine(model, tokenizer.vocab, rows=rows)
+        self.thoughts: dict[int, Thought] = {}
+
+    def begin(self, thought: Thought) -> None:
+        """Take a thought in; TwgiError when the engine has not the rows for it."""
+        self.engine.submit(thought.request)
+        self.thoughts[thought.id] = thought
+
+    def cancel(self, index: int) -> None:
+        """End a thought: its trace, with what is there of it, comes with the next step."""
+        self.engine.cancel(index)
+
+    def step(self) -> Iterator[tuple[int, ThoughtEvent]]:
+        """The events of one step of the engine."""
+        for event in self.engine.step():
+            index = event.id
+            if isinstance(event, Finished):
+                events = self.thoughts.pop(index).finish(event.reason)
+            else:
+                events = self.thoughts[index].hear(event.token)
+            for one in events:
+                yield index, one
