@@ -1,0 +1,244 @@
+"""Thoughts about icon scenes that are true by construction: what training data is made of, and what tests know.
+
+A chain is what a mode's response looks like: words and scenes in order. A scene marked `learn=False` is read but not
+imitated (a flawed first picture). No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from twgi.icons import tasks
+from twgi.icons.tasks import COLOR_NAMES, COUNTS, PLACES, Request, plural, with_article
+from twgi.icons.world import NAMES, Placed, Scene
+
+WHOLE = "Now the whole picture."
+FITS = "This matches the prompt."
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture in a chain; without `learn` it is context only."""
+
+    scene: Scene
+    learn: bool = True
+
+
+Part = str | Drawn
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One row of data: mode, prompt (of a general chain with `<image>` marks for its pictures), and the response."""
+
+    mode: str
+    prompt: str
+    response: tuple[Part, ...]
+    pictures: tuple[Scene, ...] = ()
+
+
+def reading_order(things: Sequence[Placed]) -> list[Placed]:
+    return sorted(things, key=lambda thing: thing.quadrant)
+
+
+def named(thing: Placed) -> str:
+    """ "a red couch at the upper left" """
+    return f"{with_article(f'{thing.color} {thing.name}')} {PLACES[thing.quadrant]}"
+
+
+def describe(scene: Scene) -> str:
+    """Everything in the scene in reading order, as one sentence."""
+    words = [named(thing) for thing in reading_order(scene.objects)]
+    if not words:
+        return "There is nothing."
+    listed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return f"There is {listed}."
+
+
+def direct(request: Request, scene: Scene) -> Chain:
+    return Chain("direct", request.prompt, (Drawn(scene),))
+
+
+def subgoal(request: Request, scene: Scene) -> Chain:
+    """Each thing alone where it will stand, then the whole."""
+    response: list[Part] = []
+    for i, thing in enumerate(scene.objects):
+        response += [f"{'Then' if i else 'First'}, {named(thing)}.", Drawn(Scene((thing,)))]
+    return Chain("subgoal", request.prompt, (*response, WHOLE, Drawn(scene)))
+
+
+# Flaws: (request, scene, rng) -> (flawed scene, what to say about it), or None where the flaw does not apply.
+Flaw = Callable[[Request, Scene, np.random.Generator], tuple[Scene, str] | None]
+
+
+def _index(rng: np.random.Generator, scene: Scene) -> int:
+    return int(rng.integers(len(scene.objects)))
+
+
+def _with(scene: Scene, i: int, thing: Placed) -> Scene:
+    return Scene((*scene.objects[:i], thing, *scene.objects[i + 1 :]))
+
+
+def _other(rng: np.random.Generator, all_of: Sequence[str], avoid: set[str]) -> str:
+    kept = [value for value in all_of if value not in avoid]
+    return kept[rng.integers(len(kept))]
+
+
+def _clause_color(request: Request, thing: Placed) -> str | None:
+    return next((c.color for c in request.include if c.name == thing.name), None)
+
+
+def wrong_color(request: Request, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str] | None:
+    i = _index(rng, scene)
+    thing = scene.objects[i]
+    if _clause_color(request, thing) is None:
+        return None
+    flawed = replace(thing, color=_other(rng, COLOR_NAMES, {thing.color}))
+    return _with(scene, i, flawed), f"The {thing.name} should be {thing.color}."
+
+
+def missing(request: Request, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str] | None:
+    if len(scene.objects) < 2 or _counted(request):
+        return None
+    i = _index(rng, scene)
+    flawed = Scene(scene.objects[:i] + scene.objects[i + 1 :])
+    return flawed, f"{with_article(scene.objects[i].name).capitalize()} is missing."
+
+
+def wrong_thing(request: Request, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str] | None:
+    """Another thing in its place."""
+    i = _index(rng, scene)
+    thing = scene.objects[i]
+    present = {other.name for other in scene.objects}
+    flawed = replace(thing, name=_other(rng, NAMES, present))
+    return _with(scene, i, flawed), f"The {flawed.name} should be {with_article(thing.name)}."
+
+
+def wrong_count(request: Request, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str] | None:
+    if not _counted(request):
+        return None
+    want, first = len(scene.objects), scene.objects[0]
+    have = int(rng.choice([n for n in (1, 2, 3, 4) if n != want and abs(n - want) < 3]))
+    things = list(scene.objects[:have])
+    free = [q for q in range(4) if q not in {thing.quadrant for thing in scene.objects}]
+    things += [tasks.place(first.name, first.color, q, rng) for q in free[: have - len(things)]]
+    return Scene(tuple(things)), f"There should be {COUNTS[want]} {plural(first.name)}, not {COUNTS[have]}."
+
+
+def wrong_side(request: Request, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str] | None:
+    """The two things of a relation in each other's place."""
+    placed = next((c for c in request.include if c.position), None)
+    if placed is None or placed.position is None:
+        return None
+    b, a, *rest = scene.objects
+    flawed = Scene((replace(b, col=a.col, row=a.row), replace(a, col=b.col, row=b.row), *rest))
+    return flawed, f"The {a.name} should be {placed.position[0]} the {b.name}."
+
+
+def _counted(request: Request) -> bool:
+    return any(clause.count > 1 for clause in request.include)
+
+
+FLAWS: tuple[Flaw, ...] = (wrong_color, missing, wrong_thing, wrong_count, wrong_side)
+
+
+def flaw(request: Request, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str]:
+    """A random flaw that applies; `wrong_thing` always does."""
+    for i in rng.permutation(len(FLAWS)):
+        made = FLAWS[i](request, scene, rng)
+        if made is not None:
+            return made
+    raise AssertionError("no flaw applies")
+
+
+def critique(request: Request, scene: Scene, rng: np.random.Generator, flawed_share: float = 0.7) -> Chain:
+    """Draft, verdict, and (after a flaw) the redrawn picture with its verdict; sometimes it takes a second round."""
+    response: list[Part] = []
+    while rng.random() < flawed_share:
+        wrong, remark = flaw(request, scene, rng)
+        response += [Drawn(wrong, learn=False), f"{describe(wrong)} {remark}"]
+        flawed_share *= 0.2
+    response += [Drawn(scene), f"{describe(scene)} {FITS}"]
+    return Chain("critique", request.prompt, tuple(response))
+
+
+def caption(scene: Scene, rng: np.random.Generator) -> Chain:
+    question = ("What is in this picture?", "Describe this picture.", "Tell me about this picture.")[rng.integers(3)]
+    return _about(question, scene, describe(scene))
+
+
+def _about(question: str, scene: Scene, *response: Part) -> Chain:
+    return Chain("general", f"{question}<image>", tuple(response), (scene,))
+
+
+def question(scene: Scene, rng: np.random.Generator) -> Chain:
+    """A question about a picture, and its answer."""
+    thing = scene.objects[_index(rng, scene)]
+    alike = sum(other.name == thing.name for other in scene.objects)
+    match int(rng.integers(4)):
+        case 0 if alike == 1:
+            return _about(f"Where is the {thing.name}?", scene, f"{PLACES[thing.quadrant].capitalize()}.")
+        case 1:
+            return _about(f"How many {plural(thing.name)} are there?", scene, f"{COUNTS[alike].capitalize()}.")
+        case 2:
+            absent = _other(rng, NAMES, {other.name for other in scene.objects})
+            name, answer = ((thing.name, "Yes."), (absent, "No."))[rng.integers(2)]
+            return _about(f"Is there {with_article(name)}?", scene, answer)
+    return _about(f"What color is the {thing.name}?", scene, f"{thing.color.capitalize()}.")
+
+
+def edit(scene: Scene, rng: np.random.Generator) -> Chain:
+    """An instruction to change a picture, and the changed picture."""
+    i = _index(rng, scene)
+    thing = scene.objects[i]
+    free = [q for q in range(4) if q not in {other.quadrant for other in scene.objects}]
+    match int(rng.integers(4)):
+        case 0 if len(scene.objects) > 1:
+            left = Scene(scene.objects[:i] + scene.objects[i + 1 :])
+            return _about(f"Remove the {thing.name}.", scene, Drawn(left))
+        case 1 if free:
+            name = _other(rng, NAMES, {other.name for other in scene.objects})
+            color = COLOR_NAMES[rng.integers(len(COLOR_NAMES))]
+            new = tasks.place(name, color, free[rng.integers(len(free))], rng)
+            return _about(f"Add {named(new)}.", scene, Drawn(Scene((*scene.objects, new))))
+        case 2:
+            name = _other(rng, NAMES, {other.name for other in scene.objects})
+            changed = _with(scene, i, replace(thing, name=name))
+            return _about(f"Replace the {thing.name} with {with_article(name)}.", scene, Drawn(changed))
+    color = _other(rng, COLOR_NAMES, {thing.color})
+    return _about(f"Make the {thing.name} {color}.", scene, Drawn(_with(scene, i, replace(thing, color=color))))
+
+
+def steps(rng: np.random.Generator) -> Chain:
+    """Words and pictures in turn: a thing appears, then changes colour or gets company."""
+    first = tasks.place(*_look(rng, set()), int(rng.integers(4)), rng)
+    if rng.random() < 0.5:
+        color = _other(rng, COLOR_NAMES, {first.color})
+        wish, second = f"make it {color}", Scene((replace(first, color=color),))
+    else:
+        free = [q for q in range(4) if q != first.quadrant]
+        new = tasks.place(*_look(rng, {first.name}), free[rng.integers(3)], rng)
+        wish, second = f"add {with_article(f'{new.color} {new.name}')}", Scene((first, new))
+    look = with_article(f"{first.color} {first.name}")
+    start = Scene((first,))
+    response = (describe(start), Drawn(start), describe(second), Drawn(second))
+    return Chain("general", f"Show {look}, then {wish}.", response)
+
+
+def _look(rng: np.random.Generator, avoid: set[str]) -> tuple[str, str]:
+    return _other(rng, NAMES, avoid), COLOR_NAMES[rng.integers(len(COLOR_NAMES))]
+
+
+def general(scene: Scene, rng: np.random.Generator) -> Chain:
+    """A caption, a question, an edit, or an interleaved show, in equal parts."""
+    match int(rng.integers(4)):
+        case 0:
+            return caption(scene, rng)
+        case 1:
+            return question(scene, rng)
+        case 2:
+            return edit(scene, rng)
+    return steps(rng)
