@@ -121,6 +121,8 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.head = Linear(config.hidden_size, config.vocab_size)
+        self.cos: Tensor
+        self.sin: Tensor
         cos, sin = rope_table(config)
         self.cos: Tensor
         self.sin: Tensor
@@ -192,9 +194,13 @@ class Transformer(nn.Module):
 
 
 def rope_table(config: TransformerConfig) -> Rope:
-    """cos and signed sin of every position and channel, TH each; the first half of sin carries the minus."""
-    powers = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-    angles = torch.outer(torch.arange(config.max_positions, dtype=torch.float32), 1.0 / config.rope_theta**powers)
+    """cos and signed sin of every position and channel, TH each; the first half of sin carries the minus.
+
+    On the CPU even where a model is built on the meta device: no checkpoint would fill them.
+    """
+    powers = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device="cpu") / config.head_dim
+    positions = torch.arange(config.max_positions, dtype=torch.float32, device="cpu")
+    angles = torch.outer(positions, 1.0 / config.rope_theta**powers)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 

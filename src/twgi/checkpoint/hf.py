@@ -1,0 +1,180 @@
+"""The Hugging Face layout, as the published code's fork of transformers saves it: names and settings, both directions.
+
+Tables only: nothing here opens a file. Ours joins what is always used together (q, k and v; gate and up; the norms of
+q and k), in the order of the table, along the first dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from twgi.errors import CheckpointError
+from twgi.model.config import TransformerConfig, VQConfig
+
+TENSORS: Mapping[str, tuple[str, ...]] = {
+    "embed.weight": ("model.embed_tokens.weight",),
+    "norm.weight": ("model.norm.weight",),
+    "head.weight": ("lm_head.weight",),
+}
+LAYER_TENSORS: Mapping[str, tuple[str, ...]] = {
+    "attention_norm.weight": ("input_layernorm.weight",),
+    "attention.wqkv.weight": ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
+    "attention.qk_norm.weight": ("self_attn.q_norm.weight", "self_attn.k_norm.weight"),
+    "attention.qk_norm.bias": ("self_attn.q_norm.bias", "self_attn.k_norm.bias"),
+    "attention.wo.weight": ("self_attn.o_proj.weight",),
+    "mlp_norm.weight": ("post_attention_layernorm.weight",),
+    "mlp.w_gate_up.weight": ("mlp.gate_proj.weight", "mlp.up_proj.weight"),
+    "mlp.w_down.weight": ("mlp.down_proj.weight",),
+}
+VQ_PREFIX = "model.vqmodel."
+
+CONFIG_KEYS: Mapping[str, tuple[str, Any]] = {  # ours -> (theirs, what it means when left out)
+    "vocab_size": ("vocab_size", 65536),
+    "hidden_size": ("hidden_size", 4096),
+    "intermediate_size": ("intermediate_size", 11008),
+    "num_layers": ("num_hidden_layers", 32),
+    "num_heads": ("num_attention_heads", 32),
+    "num_kv_heads": ("num_key_value_heads", 32),
+    "max_positions": ("max_position_embeddings", 4096),
+    "rope_theta": ("rope_theta", 10000.0),
+    "rms_norm_eps": ("rms_norm_eps", 1e-5),
+    "swin_norm": ("swin_norm", False),
+}
+VQ_CONFIG_KEYS: Mapping[
+    str, tuple[str, ...]
+] = {  # ours -> theirs: the present name, then the one of the original VQGAN
+    "resolution": ("resolution",),
+    "in_channels": ("in_channels",),
+    "out_channels": ("out_channels", "out_ch"),
+    "base_channels": ("base_channels", "ch"),
+    "channel_multiplier": ("channel_multiplier", "ch_mult"),
+    "num_res_blocks": ("num_res_blocks",),
+    "attn_resolutions": ("attn_resolutions",),
+    "attn_type": ("attn_type",),
+    "latent_channels": ("latent_channels", "z_channels"),
+    "double_latent": ("double_latent", "double_z"),
+    "num_embeddings": ("num_embeddings", "n_embed"),
+    "embed_dim": ("embed_dim",),
+}
+ONLY: Mapping[str, tuple[Any, ...]] = {  # settings of Hugging Face's that change the maths: the values we compute
+    "model_type": ("chameleon",),
+    "hidden_act": ("silu",),
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
+    "tie_word_embeddings": (False,),
+    "rope_scaling": (None,),
+    "quantization_config": (None,),
+}
+FORBIDDEN = ("auto_map", "trust_remote_code", "_attn_implementation_internal")  # they name code to run
+MAX_SIZES = {"vocab_size": 2**20, "hidden_size": 2**16, "intermediate_size": 2**18, "num_layers": 1024,
+             "num_heads": 1024, "max_positions": 2**20}  # fmt: skip
+MAX_VQ_SIZES = {"resolution": 2**12, "base_channels": 2**12, "latent_channels": 2**14, "num_embeddings": 2**20,
+                "embed_dim": 2**14, "num_res_blocks": 64}  # fmt: skip
+
+
+def names(config: TransformerConfig) -> dict[str, tuple[str, ...]]:
+    """Our name of every tensor of the decoder -> its parts' names in the file."""
+    table = dict(TENSORS)
+    for layer in range(config.num_layers):
+        for ours, theirs in LAYER_TENSORS.items():
+            table[f"blocks.{layer}.{ours}"] = tuple(f"model.layers.{layer}.{name}" for name in theirs)
+    return table
+
+
+def part_sizes(config: TransformerConfig, ours: str, rows: int) -> tuple[int, ...]:
+    """How many of a tensor's first dimension (`rows` long) each of its parts takes."""
+    heads = (config.num_heads, config.num_kv_heads)
+    if ours.endswith("wqkv.weight"):
+        return tuple(count * config.head_dim for count in (*heads, config.num_kv_heads))
+    if "qk_norm" in ours:
+        return heads
+    if ours.endswith("w_gate_up.weight"):
+        return (config.intermediate_size, config.intermediate_size)
+    return (rows,)
+
+
+def shapes(config: TransformerConfig, ours: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Name in the file -> shape, of every tensor of the decoder; `ours` may be on the meta device."""
+    expected = {}
+    for name, theirs in names(config).items():
+        first, *rest = ours[name].shape
+        for part, size in zip(theirs, part_sizes(config, name, first), strict=True):
+            expected[part] = (size, *rest)
+    return expected
+
+
+def split(config: TransformerConfig, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our tensors -> the file's, in its order."""
+    out: dict[str, Tensor] = {}
+    for name, theirs in names(config).items():
+        sizes = part_sizes(config, name, len(ours[name]))
+        out.update(zip(theirs, torch.split(ours[name], list(sizes)), strict=True))
+    return out
+
+
+def read_config(raw: Mapping[str, Any]) -> tuple[TransformerConfig, VQConfig]:
+    """config.json -> both networks' sizes. Raises `CheckpointError` for what we would compute differently."""
+    _refuse_code(raw)
+    for key, allowed in ONLY.items():
+        if raw.get(key, allowed[0]) not in allowed:
+            raise CheckpointError(f"config.json: {key} = {raw[key]!r} is not supported, only {allowed[0]!r} is")
+    settings = {**raw, **_rope(raw.get("rope_parameters") or {})}
+    values = {ours: settings.get(theirs, default) for ours, (theirs, default) in CONFIG_KEYS.items()}
+    values["num_kv_heads"] = values["num_kv_heads"] or values["num_heads"]
+    _check_sizes(values, MAX_SIZES)
+    return TransformerConfig(**values), _read_vq_config(raw.get("vq_config") or {})
+
+
+def write_config(config: TransformerConfig, vq: VQConfig) -> dict[str, Any]:
+    """The inverse of `read_config`, with both names of every setting of the image tokenizer."""
+    raw = {theirs: getattr(config, ours) for ours, (theirs, _) in CONFIG_KEYS.items()}
+    raw |= {key: allowed[0] for key, allowed in ONLY.items() if key != "quantization_config"}
+    raw["vq_config"] = {"model_type": "chameleon_vqgan"}
+    for ours, theirs in VQ_CONFIG_KEYS.items():
+        value = getattr(vq, ours)
+        raw["vq_config"] |= dict.fromkeys(theirs, list(value) if isinstance(value, tuple) else value)
+    return {"architectures": ["ChameleonForConditionalGeneration"], **raw}
+
+
+def _refuse_code(raw: Mapping[str, Any]) -> None:
+    for part in (raw, raw.get("vq_config") or {}):
+        found = [key for key in FORBIDDEN if key in part]
+        if found:
+            raise CheckpointError(f"config.json: {found[0]} asks to run code from the checkpoint; remove it to load")
+
+
+def _rope(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """transformers 5 writes the rotary settings as one group."""
+    if parameters.get("rope_type", "default") != "default":
+        raise CheckpointError(f"config.json: rope_type {parameters['rope_type']!r} is not supported, only 'default' is")
+    return {"rope_theta": parameters["rope_theta"]} if "rope_theta" in parameters else {}
+
+
+def _read_vq_config(raw: Mapping[str, Any]) -> VQConfig:
+    values: dict[str, Any] = {}
+    for ours, theirs in VQ_CONFIG_KEYS.items():
+        given = {name: raw[name] for name in theirs if name in raw}
+        if not given:
+            continue
+        value, *others = given.values()
+        if any(other != value for other in others):
+            raise CheckpointError(f"config.json: vq_config contradicts itself: {given}")
+        values[ours] = value
+    for name in ("channel_multiplier", "attn_resolutions"):
+        if name in values:
+            values[name] = tuple(values[name] or ())
+    if "attn_type" in values:
+        values["attn_type"] = values["attn_type"] or "none"
+    _check_sizes(values, MAX_VQ_SIZES)
+    return VQConfig(**values)
+
+
+def _check_sizes(values: Mapping[str, Any], largest: Mapping[str, int]) -> None:
+    for name, limit in largest.items():
+        value = values.get(name, 1)
+        if type(value) is not int or not 0 < value <= limit:
+            raise CheckpointError(f"config.json: {name} must be a whole number in 1..{limit}, got {value!r}")
