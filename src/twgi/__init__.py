@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from twgi.decoding.guidance import Guidance
+    from twgi.decoding.guidance import Guidance, GuidancePlan, Scales
     from twgi.decoding.params import SamplingParams
     from twgi.errors import (
         CheckpointError,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         TwgiError,
     )
     from twgi.thinking.thinker import Thinker
+    from twgi.thinking.thought import Done, ImageFinished, ImageProgress, ImageStarted, Task, TextPiece
     from twgi.trace import Anomaly, ImageSegment, TextSegment, Trace
 
 __version__ = "0.1.0"
@@ -35,12 +36,20 @@ _HOME_OF = {
     "Anomaly": "twgi.trace",
     "CheckpointError": "twgi.errors",
     "ConfigError": "twgi.errors",
+    "Done": "twgi.thinking.thought",
     "Guidance": "twgi.decoding.guidance",
+    "GuidancePlan": "twgi.decoding.guidance",
     "ImageError": "twgi.errors",
+    "ImageFinished": "twgi.thinking.thought",
+    "ImageProgress": "twgi.thinking.thought",
     "ImageSegment": "twgi.trace",
+    "ImageStarted": "twgi.thinking.thought",
     "PromptError": "twgi.errors",
     "RunError": "twgi.errors",
     "SamplingParams": "twgi.decoding.params",
+    "Scales": "twgi.decoding.guidance",
+    "Task": "twgi.thinking.thought",
+    "TextPiece": "twgi.thinking.thought",
     "TextSegment": "twgi.trace",
     "Thinker": "twgi.thinking.thinker",
     "Trace": "twgi.trace",
@@ -52,12 +61,20 @@ __all__ = [
     "Anomaly",
     "CheckpointError",
     "ConfigError",
+    "Done",
     "Guidance",
+    "GuidancePlan",
     "ImageError",
+    "ImageFinished",
+    "ImageProgress",
     "ImageSegment",
+    "ImageStarted",
     "PromptError",
     "RunError",
     "SamplingParams",
+    "Scales",
+    "Task",
+    "TextPiece",
     "TextSegment",
     "Thinker",
     "Trace",
