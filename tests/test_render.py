@@ -110,7 +110,7 @@ def test_anomalies_and_an_early_end_are_shown() -> None:
     cut = ImageSegment(tokens=(1, 2, 3))
     words = Page(render_page([replace(THOUGHT, anomalies=(anomaly,), segments=(cut,), finish_reason="length")])).words
     assert "short_image at 41: 3 of 4" in words
-    assert "not whole3 tokens" in words
+    assert "not drawn3 tokens" in words
     assert "length limit" in words
 
 

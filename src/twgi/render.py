@@ -61,7 +61,7 @@ class _Pictures:
         content = self._content(segment)
         kind = "final" if final else "step"
         if content is None:
-            why = "an image that is not whole" if segment.image is None else "the file is missing"
+            why = "an image that was not drawn" if segment.image is None else "the file is missing"
             note = f'<div class="missing">{why}<br>{len(segment.tokens)} tokens</div>'
             return f'<figure class="{kind}">{note}<figcaption>{_text(caption)}</figcaption></figure>'
         width, height = _size(content)

@@ -14,6 +14,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from twgi.errors import ImageError
+from twgi.model.config import VQConfig
+from twgi.model.vqvae import VQModel
 from twgi.tokenizer.image import MAX_BYTES, ImageTokenizer, flatten, open_picture, read_picture, to_square
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
@@ -199,3 +201,15 @@ def test_pictures_of_pixels_are_those_of_the_reference(shared: Callable[[str], P
     for pixels, expected in zip(arrays["c.pixels"], arrays["c.uint8"], strict=True):
         picture = tokenizer(32, reference=True).picture(pixels)
         np.testing.assert_array_equal(np.asarray(picture).transpose(2, 0, 1), expected)
+
+
+def test_a_real_image_model_reads_and_draws_whole_pictures() -> None:
+    torch.manual_seed(0)
+    config = VQConfig(resolution=16, base_channels=32, channel_multiplier=(1, 1), num_res_blocks=1, num_embeddings=7)
+    ours = ImageTokenizer(VQModel(config).eval(), 16)
+    (codes,) = ours.encode([Image.fromarray(RAMP)])
+    assert len(codes) == 64
+    assert set(codes) <= set(range(7))
+    (picture,) = ours.decode([codes])
+    assert (picture.mode, picture.size) == ("RGB", (16, 16))
+    assert ours.encode([Image.new("RGB", (9, 9)), Image.fromarray(RAMP)])[1] == codes
