@@ -23,6 +23,7 @@ from twgi.icons import world
 from twgi.model.config import VQConfig
 from twgi.model.vqvae import VQModel
 from twgi.training.config import load_recipe
+from twgi.training.optimizer import MuonAdamW
 from twgi.training.state import load_state, save_state
 
 PIECES = world.SPAN**2
@@ -39,6 +40,7 @@ class VQRecipe:
     batch: int = 32
     plain_steps: int = 800
     steps: int = 2000
+    matrix_lr: float = 0.02
     lr: float = 2e-3
     warmup: int = 50
     object_weight: float = 4.0
@@ -164,8 +166,7 @@ class VQTrainer:
         self.recipe = recipe
         torch.manual_seed(recipe.seed)
         self.model = VQModel(recipe.model).to(memory_format=torch.channels_last)
-        trained = [p for name, p in self.model.named_parameters() if not name.startswith("quantize.")]
-        self.optimizer = torch.optim.AdamW(trained, lr=recipe.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.optimizer = self._optimizer()
         self.statistics = CodeStatistics(recipe)
         self.codebook = self.model.quantize.embedding.weight.requires_grad_(False)
         self.encode, self.decode = self.model.latents, self.model.decode_latents
@@ -173,12 +174,22 @@ class VQTrainer:
             self.encode, self.decode = torch.compile(self.encode), torch.compile(self.decode)
         self.step = 0
 
-    def learning_rate(self) -> float:
+    def _optimizer(self) -> MuonAdamW:
+        """Muon on the convolutions between the first and the last, AdamW on the rest; the codebook follows averages."""
+        named = [(n, p) for n, p in self.model.named_parameters() if not n.startswith("quantize.")]
+        inner = [p for n, p in named if p.ndim == 4 and not n.endswith(("conv_in.weight", "decoder.conv_out.weight"))]
+        chosen = {id(p) for p in inner}
+        rest = [p for _, p in named if id(p) not in chosen]
+        groups = [{"params": inner, "lr": self.recipe.matrix_lr, "parts": 1}, {"params": rest, "lr": self.recipe.lr}]
+        self.base_lr = [group["lr"] for group in groups]
+        return MuonAdamW(groups)
+
+    def learning_rate_scale(self) -> float:
         """Linear warm-up, then cosine to 5 %; warmed up again where quantisation begins."""
         r = self.recipe
         since = self.step if self.step < r.plain_steps else self.step - r.plain_steps
         cosine = 0.5 * (1 + np.cos(np.pi * self.step / r.steps))
-        return r.lr * min(1.0, (since + 1) / r.warmup) * (0.05 + 0.95 * cosine)
+        return float(min(1.0, (since + 1) / r.warmup) * (0.05 + 0.95 * cosine))
 
     def train_step(self) -> dict[str, float]:
         r = self.recipe
@@ -194,8 +205,8 @@ class VQTrainer:
             out = self.decode(z_BND + (code_BND - z_BND).detach()).float()
         losses["pixels"] = pixel_loss(out, pixels, keys_BN, r.object_weight)
         total = sum(losses.values(), start=torch.zeros(()))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+        for group, base in zip(self.optimizer.param_groups, self.base_lr, strict=True):
+            group["lr"] = base * self.learning_rate_scale()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
