@@ -1,17 +1,22 @@
 """The command line: a table of commands. Each parses, calls one function, and prints; torch comes with the call."""
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from twgi import __version__
 from twgi.console import complain
-from twgi.errors import ConfigError, TwgiError
+from twgi.errors import ConfigError, PromptError, TwgiError
+
+if TYPE_CHECKING:
+    from twgi.thinking.plan import RunPlan
+    from twgi.thinking.prompts import BadLine, PromptLine
 
 INTERRUPTED, CLOSED_PIPE, OURS = 130, 141, 1
 
@@ -48,17 +53,18 @@ def _twgi(
 
 
 ASK, GUIDE, DRAW, RUN = "What to think about", "Guidance of pictures", "Sampling and limits", "The run"
-OptionalFloat = float | None
 
 
 @app.command()
 def think(
     prompt: Annotated[str | None, typer.Argument(help="What to think about.", show_default=False)] = None,
-    prompts: Annotated[Path | None, _option("File of prompts: a line is {\"prompt\": \"...\"}; GenEval's is fine.", ASK)] = None,
-    image: Annotated[list[Path] | None, _option("Picture for <image> in the prompt, or its end. Repeatable.", ASK)] = None,
+    prompts: Annotated[Path | None, _option('File of {"prompt": "..."} lines; GenEval\'s is fine.', ASK)] = None,
+    image: Annotated[
+        list[Path] | None, _option("Picture for <image> in the prompt, or its end; repeatable.", ASK)
+    ] = None,
     model: Annotated[str, _option("Preset, or folder of a checkpoint. Default: icons.", ASK)] = "icons",
-    mode: Annotated[str | None, _option("direct, subgoal, critique or general.", ASK)] = None,
-    rounds: Annotated[int, _option("Times that critique looks and draws again. Default: 1.", ASK)] = 1,
+    mode: Annotated[str, _option("direct, subgoal, critique or general. Default: direct.", ASK)] = "",
+    rounds: Annotated[int, _option("How often critique looks and draws again. Default: 1.", ASK)] = 1,
     samples: Annotated[int, _option("Thoughts for each prompt. Default: 1.", ASK)] = 1,
     seed: Annotated[int, _option("Same seed, same thought. Default: 0.", ASK)] = 0,
     guidance: Annotated[str | None, _option("paper, reference or icons. Default: the model's.", GUIDE)] = None,
@@ -68,26 +74,94 @@ def think(
     scale_prompt: Annotated[float | None, _option("Towards the bare prompt.", GUIDE)] = None,
     temperature: Annotated[float | None, _option("Of text; 0 takes the likeliest token.", DRAW)] = None,
     top_p: Annotated[float | None, _option("Of text: likeliest tokens up to this sum.", DRAW)] = None,
-    top_k: Annotated[int | None, _option("Of text: this many likeliest tokens; 0 is all.", DRAW)] = None,
+    top_k: Annotated[int | None, _option("Of text: so many likeliest tokens; 0: all.", DRAW)] = None,
     image_temperature: Annotated[float | None, _option("The same for pictures.", DRAW)] = None,
     image_top_p: Annotated[float | None, _option("The same for pictures.", DRAW)] = None,
     image_top_k: Annotated[int | None, _option("The same for pictures.", DRAW)] = None,
-    max_tokens: Annotated[int | None, _option("Most tokens of a thought, pictures included.", DRAW)] = None,
-    max_images: Annotated[int | None, _option("Most pictures of a thought. Default: the mode's.", DRAW)] = None,
-    batch: Annotated[int, _option("Thoughts at a time; changes the speed alone. Default: 8.", RUN)] = 8,
+    max_tokens: Annotated[int | None, _option("Most tokens of a thought, pictures too.", DRAW)] = None,
+    max_images: Annotated[int | None, _option("Most pictures of a thought.", DRAW)] = None,
+    batch: Annotated[int, _option("Thoughts at a time; only speed changes. Default: 8.", RUN)] = 8,
     out: Annotated[Path | None, _option("Run folder. Default: a new one in out/.", RUN)] = None,
     resume: Annotated[bool, _option("Go on with the run in --out.", RUN, "--resume")] = False,
-    json: Annotated[bool, _option("Print traces as JSON lines, and nothing else.", RUN, "--json")] = False,
+    json: Annotated[bool, _option("Print traces as JSON lines, nothing else.", RUN, "--json")] = False,
 ) -> int:
     """Think about a prompt, or about many, and make a page of it.
 
-    twgi think "a photo of a red couch and a blue horse" --mode subgoal --out out/couch
+    Example: twgi think "a photo of a red couch and a blue horse" --mode subgoal --out out/couch
 
-    twgi think "What is in this picture?" --mode general --image couch.png
+    With a picture: twgi think "What is in this picture?" --image couch.png
 
-    twgi think --prompts prompts.jsonl --mode critique --samples 4 --out out/many --resume
+    Many, and again after a crash: twgi think --prompts prompts.jsonl --mode critique --out out/many --resume
     """
-    return 0
+    from twgi.thinking.plan import RunPlan
+
+    plan = RunPlan(
+        prompts=_prompts(prompt, prompts, image or []),
+        mode=mode or ("general" if image else "direct"),
+        rounds=rounds,
+        samples=samples,
+        seed=seed,
+        guidance=guidance,
+        scales=_given(full=scale_full, image=scale_image, negative=scale_negative, prompt=scale_prompt),
+        sampling=_given(
+            text_temperature=temperature, text_top_p=top_p, text_top_k=top_k, image_temperature=image_temperature,
+            image_top_p=image_top_p, image_top_k=image_top_k, max_tokens=max_tokens, max_images=max_images,
+        ),
+    )  # fmt: skip
+    return _run(plan, model=model, out=out, title=prompt or str(prompts), batch=batch, resume=resume, json=json)
+
+
+def _given(**options: float | int | None) -> dict[str, float | int]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _prompts(prompt: str | None, prompts: Path | None, images: list[Path]) -> "tuple[PromptLine | BadLine, ...]":
+    from twgi.thinking.prompts import PromptLine, read_prompts
+
+    if (prompt is None) == (prompts is None):
+        raise ConfigError("give one prompt, or a file of them with --prompts")
+    if prompt is not None:
+        return (PromptLine(where="", prompt=prompt, images=tuple(images)),)
+    if images:
+        raise ConfigError('--image is for a single prompt; in a file, write "images" on its line')
+    assert prompts is not None
+    return tuple(read_prompts(prompts))
+
+
+def _run(plan: "RunPlan", *, model: str, out: Path | None, title: str, batch: int, resume: bool, json: bool) -> int:
+    from twgi.thinking.run_folder import check_folder, fresh_folder
+
+    if batch < 1:
+        raise ConfigError(f"batch must be 1 or more, got {batch}")
+    if resume and out is None:
+        raise ConfigError("--resume needs --out: the folder of the run to go on with")
+    jobs = sum(1 for _ in plan.jobs())
+    if not jobs:
+        first = next(line for _, line in plan.bad_lines())
+        raise PromptError(f"no prompt in the file can be used; {first.where}: {first.problem}")
+    folder = out or fresh_folder(Path("out"), title)
+    check_folder(folder, resume=resume)
+
+    from twgi import load
+    from twgi.console import reporter
+    from twgi.thinking.run import run
+
+    report = reporter(many=jobs > 1 or len(plan.prompts) > 1, json=json)
+    try:
+        outcome = run(load(model), plan, folder, report=report, batch=batch, resume=resume)
+    finally:
+        report.close()
+    report.conclude(outcome)
+    if outcome.interrupted:
+        complain(f"stopped: {outcome.kept}; go on with: {_again(folder)}")
+        return INTERRUPTED
+    return TwgiError.exit_status if outcome.failures else 0
+
+
+def _again(folder: Path) -> str:
+    """The command that goes on with this run."""
+    words = [*sys.argv[1:], *([] if any(w.split("=")[0] == "--out" for w in sys.argv) else ["--out", str(folder)])]
+    return shlex.join(["twgi", *words, *([] if "--resume" in words else ["--resume"])])
 
 
 @icons.command("sample")
@@ -97,10 +171,10 @@ def sample() -> None:
 
 def main() -> None:
     """The command `twgi`."""
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(execute(sys.argv[1:]))
 
 
-def run(arguments: Sequence[str]) -> int:
+def execute(arguments: Sequence[str]) -> int:
     """Run a command; the exit status is 0 when all went well, 2 when the user can put it right, 1 when we must."""
     command = typer.main.get_command(app)
     try:
@@ -123,7 +197,9 @@ def _other(error: Exception) -> int:
     """A wrong option (the parser's own exception), or a bug of ours."""
     if hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
-        complain(f"{' '.join(error.format_message().split())} (see {context.command_path if context else 'twgi'} --help)")
+        complain(
+            f"{' '.join(error.format_message().split())} (see {context.command_path if context else 'twgi'} --help)"
+        )
         return 2
     if os.environ.get("TWGI_DEBUG"):
         traceback.print_exc()

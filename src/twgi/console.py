@@ -1,94 +1,203 @@
 """What the command line shows: a thought's story as it unfolds, or how far a run of many has come.
 
-Stories and results go to stdout, progress and complaints to stderr.
+Stories and JSON lines go to stdout, progress and complaints to stderr.
 """
 
+from __future__ import annotations
+
+import re
 import sys
 import time
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command line starts, and complains, without torch
+    from pathlib import Path
+
     from rich.progress import Progress
+
+    from twgi.thinking.run import Outcome
+    from twgi.thinking.thought import ThoughtEvent
+    from twgi.trace import Trace
+
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_PURPOSE = {"direct": "", "free": "", "part": "subgoal", "whole": "the whole", "draft": "draft", "redraw": "redrawn"}
 
 
 def complain(text: str) -> None:
     """One line on stderr."""
-    print(f"twgi: {text}", file=sys.stderr, flush=True)
-
-
-class Lines:
-    """Progress as plain lines on stderr: for logs and pipes."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.pictures, self.start = total, 0, 0, time.monotonic()
-
-    def finished(self, prompt: str, pictures: int) -> None:
-        """A thought is stored."""
-        self.done += 1
-        self.pictures += pictures
-        text = f"{self.done}/{self.total} {shortened(prompt)}: {counted(pictures, 'picture')}, {self._left()}"
-        print(text, file=sys.stderr, flush=True)
-
-    def failed(self, where: str, problem: str) -> None:
-        """A thought could not be had."""
-        self.done += 1
-        complain(f"{where}: {problem}")
-
-    def close(self) -> None: ...
-
-    def _left(self) -> str:
-        seconds = (time.monotonic() - self.start) / self.done * (self.total - self.done)
-        return f"{duration(seconds)} left"
-
-
-class Bar:
-    """Progress as a bar on stderr: for people."""
-
-    def __init__(self, total: int) -> None:
-        self.pictures = 0
-        self._bar = _bar()
-        self._task = self._bar.add_task("thinking", total=total, pictures="")
-        self._bar.start()
-
-    def finished(self, prompt: str, pictures: int) -> None:
-        """A thought is stored."""
-        self.pictures += pictures
-        self._bar.update(self._task, advance=1, pictures=counted(self.pictures, "picture"))
-
-    def failed(self, where: str, problem: str) -> None:
-        """A thought could not be had."""
-        self._bar.console.print(f"twgi: {where}: {problem}", markup=False, highlight=False, soft_wrap=True)
-        self._bar.update(self._task, advance=1)
-
-    def close(self) -> None:
-        """Leave the line."""
-        self._bar.stop()
+    print(f"twgi: {shown(' '.join(text.split()))}", file=sys.stderr, flush=True)
 
 
 class Quiet:
-    """No progress; complaints only."""
+    """Nothing but complaints."""
 
-    def finished(self, prompt: str, pictures: int) -> None: ...
+    def begin(self, todo: int) -> None: ...
+
+    def hear(self, event: ThoughtEvent, path: Path | None) -> None: ...
+
+    def finished(self, trace: Trace) -> None: ...
 
     def failed(self, where: str, problem: str) -> None:
-        """A thought could not be had."""
-        complain(f"{where}: {problem}")
+        """Say where, when there is more than one place."""
+        complain(f"{where}: {problem}" if where else problem)
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """The run is over, or broken off."""
+
+    def conclude(self, outcome: Outcome) -> None:
+        """What came of it, and where to look at it."""
+        if outcome.failed_prompts > 1 or (outcome.failures and outcome.traces):
+            failed = f"{outcome.failed_prompts} of {counted(outcome.prompts, 'prompt')} failed"
+            complain(f"{failed}: see {outcome.folder}/errors.jsonl" if outcome.page else failed)
+        if outcome.page:
+            self.say(f"page: {outcome.page}")
+
+    def say(self, text: str) -> None:
+        """Where results go."""
+        print(text, flush=True)
 
 
-def _bar() -> "Progress":
+class JsonLines(Quiet):
+    """Each trace as a line of JSON on stdout, which holds nothing else."""
+
+    def say(self, text: str) -> None:
+        """People may read it on stderr."""
+        print(text, file=sys.stderr, flush=True)
+
+    def finished(self, trace: Trace) -> None:
+        """Pipes get it at once."""
+        from twgi.trace import to_line
+
+        sys.stdout.write(to_line(trace).decode())
+        sys.stdout.flush()
+
+
+class Story(Quiet):
+    """One thought as it unfolds: words as they come, pictures by name."""
+
+    def __init__(self) -> None:
+        self.kind, self.at_line_start, self.is_terminal = "", True, sys.stderr.isatty()
+
+    def hear(self, event: ThoughtEvent, path: Path | None) -> None:
+        """Words are printed as they come, so that lines end where the model ends them."""
+        from twgi.thinking.thought import ImageFinished, ImageProgress, ImageStarted, TextPiece
+
+        match event:
+            case TextPiece(text=text):
+                self._words(text.lstrip() if self.at_line_start else text)
+            case ImageStarted(kind=kind):
+                self.kind = _PURPOSE.get(kind, kind)
+            case ImageProgress(number=number, done=done, total=total) if self.is_terminal:
+                self._status(f"drawing picture {number + 1}: {100 * done // total} %")
+            case ImageFinished(number=number):
+                self._line(f"[picture {number + 1}{': ' * bool(self.kind)}{self.kind} -> {path}]")
+
+    def finished(self, trace: Trace) -> None:
+        """How it ended, when not by itself."""
+        if trace.finish_reason == "length":
+            self._line("(the thought was cut off: no room for more tokens)")
+        elif not self.at_line_start:
+            self._words("\n")
+
+    def conclude(self, outcome: Outcome) -> None:
+        """The page stands apart from the story."""
+        if outcome.page:
+            print()
+        super().conclude(outcome)
+
+    def _words(self, text: str) -> None:
+        if text:
+            print(shown(text), end="", flush=True)
+            self.at_line_start = text.endswith("\n")
+
+    def _line(self, text: str) -> None:
+        if self.is_terminal:
+            self._status("")
+        self._words(f"{'' if self.at_line_start else chr(10)}{text}\n")
+
+    def _status(self, text: str) -> None:
+        if not self.at_line_start:
+            self._words("\n")
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+class _Many(Quiet):
+    def conclude(self, outcome: Outcome) -> None:
+        """With the number of thoughts, of earlier runs in the folder too."""
+        if outcome.page:
+            self.say(outcome.kept)
+        super().conclude(outcome)
+
+
+class Lines(_Many):
+    """A plain line on stderr for each thought: for logs and pipes."""
+
+    def begin(self, todo: int) -> None:
+        """Time runs from here."""
+        self.todo, self.done, self.start = todo, 0, time.monotonic()
+
+    def finished(self, trace: Trace) -> None:
+        """What was thought, and how long it may yet take."""
+        self.done += 1
+        left = (time.monotonic() - self.start) / self.done * (self.todo - self.done)
+        text = f"{shortened(trace.prompt)}: {counted(len(trace.images), 'picture')}, {duration(left)} left"
+        print(f"{self.done}/{self.todo} {shown(text)}", file=sys.stderr, flush=True)
+
+
+class Bar(_Many):
+    """A bar on stderr: for people."""
+
+    def begin(self, todo: int) -> None:
+        """Show it."""
+        self.pictures, self._bar = 0, _bar()
+        self._task = self._bar.add_task("thinking", total=todo, pictures="no picture yet")
+        self._bar.start()
+
+    def hear(self, event: ThoughtEvent, path: Path | None) -> None:
+        """Pictures count as soon as they are drawn."""
+        from twgi.thinking.thought import ImageFinished
+
+        if isinstance(event, ImageFinished):
+            self.pictures += 1
+            self._bar.update(self._task, pictures=counted(self.pictures, "picture"))
+
+    def finished(self, trace: Trace) -> None:
+        """One more."""
+        self._bar.advance(self._task)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if hasattr(self, "_bar"):
+            self._bar.stop()
+
+
+def reporter(*, many: bool, json: bool) -> Quiet:
+    """Who tells of a run: of one thought or of many, to a person, a log or a program."""
+    if json:
+        return JsonLines()
+    if not many:
+        return Story()
+    return Bar() if sys.stderr.isatty() else Lines()
+
+
+def _bar() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[pictures]}"),
         TimeRemainingColumn(),
+        TextColumn("left"),
+        console=Console(stderr=True),
     )
-    return Progress(*columns, console=Console(stderr=True))
+
+
+def shown(text: str) -> str:
+    """Text of a model or a user, without what would command the terminal."""
+    return _COMMANDS.sub("�", text)
 
 
 def counted(number: int, noun: str) -> str:

@@ -66,6 +66,7 @@ def test_blank_lines_and_a_byte_order_mark_do_not_count(tmp_path: Path) -> None:
         ('{"prompt": "a", "seed": "1"}', '"seed" must be a whole number'),
         ('{"prompt": "a", "seed": true}', '"seed" must be a whole number'),
         ('{"prompt": "an <image>"}', "1 <image> and 0 pictures"),
+        ('{"prompt": "an <image> and <image>", "images": ["a.png"]}', "2 <image> and 1 pictures"),
         ('{"prompt": "an <image>", "images": ["a.png", "b.png"]}', "1 <image> and 2 pictures"),
     ],
 )

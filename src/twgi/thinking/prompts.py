@@ -22,6 +22,8 @@ CARRIED = frozenset({"id", "item_id", "tag", "include", "exclude"})  # metadata 
 class PromptLine:
     """One prompt, with what it fixes for itself; ``where`` is ``file:line``.
 
+    Its pictures stand where the prompt says ``<image>``, or all at its end when it does not (see ``place_pictures``).
+
     Raises:
         PromptError: the text is empty or not Unicode, or it has another number of ``<image>`` than pictures.
     """
@@ -35,7 +37,7 @@ class PromptLine:
     def __post_init__(self) -> None:
         check_text(self.prompt)
         places = self.prompt.count(IMAGE)
-        if places != len(self.images):
+        if places and places != len(self.images):
             raise PromptError(
                 f"the prompt has {places} {IMAGE} and {len(self.images)} pictures: give one picture for each {IMAGE}"
             )
@@ -102,10 +104,9 @@ def parse_line(line: str, *, where: str, folder: Path) -> PromptLine:
     """
     record = _object(line)
     _check_fields(record)
-    images = record.get("images") or []
-    prompt = place_pictures(record["prompt"], len(images))
-    paths = tuple(folder / image for image in images)
-    return PromptLine(where=where, prompt=prompt, images=paths, mode=record.get("mode"), seed=record.get("seed"))
+    paths = tuple(folder / image for image in record.get("images") or [])
+    mode, seed = record.get("mode"), record.get("seed")
+    return PromptLine(where=where, prompt=record["prompt"], images=paths, mode=mode, seed=seed)
 
 
 def _object(line: str) -> Mapping[str, Any]:

@@ -15,7 +15,11 @@ torn last line, which the next one clears away.
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -42,7 +46,7 @@ class RunFolder:
 
     def __init__(self, path: Path, *, run: Mapping[str, Any], resume: bool = False) -> None:
         self.path = path
-        _refuse_foreign(path)
+        check_folder(path, resume=resume)
         with _writing(path):
             path.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(path)
@@ -54,8 +58,8 @@ class RunFolder:
 
     def _open(self, run: dict[str, Any], resume: bool) -> None:
         stored = _read_run(self.path)
-        if stored is not None and not resume:
-            raise RunError(f"{self.path} holds a run already: continue it with --resume, or give another --out")
+        if stored is not None and not resume:  # another process was faster
+            check_folder(self.path, resume=False)
         with _writing(self.path):
             if stored is None:
                 replace(self.path / RUN, json.dumps(run, indent=2, ensure_ascii=False).encode() + b"\n")
@@ -95,6 +99,12 @@ class RunFolder:
             self._append(TRACES, line)
         self._lines.append(line)
 
+    def put(self, name: str, content: bytes) -> Path:
+        """Write one file, such as a picture of a thought that is not finished yet."""
+        with _writing(self.path):
+            replace(self.path / name, content)
+        return self.path / name
+
     def fail(self, record: Mapping[str, Any]) -> None:
         """Note why something could not be done."""
         with _writing(self.path):
@@ -102,9 +112,17 @@ class RunFolder:
 
     def write_page(self, page: str) -> Path:
         """Put ``index.html`` in place and return its path."""
-        with _writing(self.path):
-            replace(self.path / PAGE, page.encode())
-        return self.path / PAGE
+        return self.put(PAGE, page.encode())
+
+    def discard(self) -> None:
+        """Take a run away that has no thought in it, so that the folder is as good as new."""
+        assert not self._lines
+        with suppress(OSError):
+            for file in (*self.path.glob(f"{IMAGES}/*"), *(self.path / name for name in (RUN, TRACES, ERRORS, PAGE))):
+                file.unlink(missing_ok=True)
+            (self.path / IMAGES).rmdir()
+            (self.path / LOCK).unlink()
+            self.path.rmdir()
 
     def _append(self, name: str, line: bytes) -> None:
         with open(self.path / name, "ab") as file:
@@ -159,8 +177,12 @@ class _writing:
             raise RunError(f"cannot write to {self.path}: {reason}; finished thoughts are kept there") from error
 
 
-def _refuse_foreign(path: Path) -> None:
-    """A folder with other things in it is not ours to fill."""
+def check_folder(path: Path, *, resume: bool) -> None:
+    """Whether a run may begin, or go on, in a folder; nothing is written yet.
+
+    Raises:
+        RunError: it holds a run and is not to be resumed, holds something else, or cannot be read.
+    """
     try:
         names = {entry.name for entry in path.iterdir()}
     except FileNotFoundError:
@@ -168,8 +190,18 @@ def _refuse_foreign(path: Path) -> None:
     except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
         reason = getattr(error, "strerror", None) or error
         raise RunError(f"cannot use {str(path)!r} as a run folder: {reason}; give another --out") from None
+    if RUN in names and not resume:
+        raise RunError(f"{path} holds a run already: continue it with --resume, or give another --out")
     if RUN not in names and any(name != LOCK and not name.startswith(TEMPORARY) for name in names):
         raise RunError(f"{path} is not empty and holds no run: give a new or empty folder as --out")
+
+
+def fresh_folder(parent: Path, title: str) -> Path:
+    """A path in `parent` where nothing is yet, named by the time and the title."""
+    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40].strip("-")
+    name = "-".join(part for part in (datetime.now().strftime("%Y%m%d-%H%M%S"), words) if part)
+    candidates = (parent / (name if number == 1 else f"{name}-{number}") for number in count(1))
+    return next(path for path in candidates if not path.exists())
 
 
 def _lock(path: Path) -> IO[str]:
@@ -185,6 +217,9 @@ def _lock(path: Path) -> IO[str]:
         owner = file.read().strip() or "unknown"
         file.close()
         raise RunError(f"{path} is in use by process {owner}: wait for it, or give another --out") from None
+    if os.fstat(file.fileno()).st_nlink == 0:  # the run before has just taken its folder away
+        file.close()
+        return _lock(path)
     file.truncate(0)
     file.write(f"{os.getpid()}\n")
     file.flush()
