@@ -70,10 +70,13 @@ def decode(loaded: Loaded, prompt: list[int], guide: Guide, **rules: Any) -> lis
 def test_every_picture_is_drawn_as_the_reference_draws_it(loaded: Loaded, cases: dict[str, Any]) -> None:
     vocab = loaded.tokenizer.vocab
     for segment in cases["f"]["segments"]:
-        guidance = guidance_of(cases, segment["cfg_type"], segment["scales"])
+
+        def guidance_at(k: int, scheme: str = segment["cfg_type"], scales: str = segment["scales"]) -> Guidance:
+            return guidance_of(cases, scheme, scales)
+
         guide = partial(
             rows,
-            guidance_at=lambda k, g=guidance: g,
+            guidance_at=guidance_at,
             prompt=tuple(segment["original_prompt_tokens"] or ()),
             negative=tuple(cases["f"]["negative_prompt_ids"]),
             vocab=vocab,
