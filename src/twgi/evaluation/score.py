@@ -104,31 +104,19 @@ def is_well_formed(trace: Trace) -> bool:
 
 
 def score(
-    items: Sequence[Item],
-    samples: int,
-    traces: Iterable[Trace],
-    detector: Detector,
-    *,
-    failed: Iterable[tuple[str, int]] = (),
+    items: Sequence[Item], samples: int, thoughts: Mapping[tuple[int, int], Trace | None], detector: Detector
 ) -> Scores:
-    """Judge every trace, with its pictures, that belongs to one of the items; `failed` are (prompt, sample)."""
-    by_prompt = {item.prompt: item for item in items}
-    rows = {
-        (trace.prompt, trace.sample): _row(by_prompt[trace.prompt], trace, detector)
-        for trace in traces
-        if trace.prompt in by_prompt and trace.sample < samples
-    }
-    for prompt, sample in failed:
-        if prompt in by_prompt and sample < samples:
-            rows.setdefault((prompt, sample), Row(item=by_prompt[prompt], sample=sample))
-    ordered = sorted(rows.values(), key=lambda row: (row.item.index, row.sample))
-    return Scores(items=items, samples=samples, rows=ordered)
+    """Judge the thoughts, by (place in `items`, sample); None is one that failed, and what is not there is missing."""
+    rows = [_row(items[place], sample, trace, detector) for (place, sample), trace in sorted(thoughts.items())]
+    return Scores(items=items, samples=samples, rows=rows)
 
 
-def _row(item: Item, trace: Trace, detector: Detector) -> Row:
+def _row(item: Item, sample: int, trace: Trace | None, detector: Detector) -> Row:
+    if trace is None:
+        return Row(item=item, sample=sample)
     return Row(
         item=item,
-        sample=trace.sample,
+        sample=sample,
         verdicts=tuple(_verdict(item, image, detector) for image in trace.images),
         images=tuple(image.image for image in trace.images),
         well_formed=is_well_formed(trace),
