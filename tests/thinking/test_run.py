@@ -1,0 +1,247 @@
+"""A run thinks about each job once, whatever stops it, and gives the same thoughts in any order and any batch."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tests.thinking.tiny import thinker
+
+from twgi.errors import ConfigError, RunError
+from twgi.thinking.plan import Job, RunPlan, digest
+from twgi.thinking.prompts import BadLine, PromptLine
+from twgi.thinking.run import Outcome, claimed, run
+from twgi.thinking.thought import ThoughtEvent
+from twgi.trace import ImageSegment, Trace, read_traces
+
+SHORT = {"max_tokens": 40}
+
+
+class Log:
+    """A report that remembers, and calls `then` after each stored thought."""
+
+    def __init__(self, then: Callable[[int], None] = lambda count: None) -> None:
+        self.then = then
+        self.todo, self.count, self.problems, self.paths = 0, 0, list[tuple[str, str]](), list[Path]()
+
+    def begin(self, todo: int) -> None:
+        self.todo = todo
+
+    def hear(self, event: ThoughtEvent, path: Path | None) -> None:
+        if path is not None:
+            assert path.exists()
+            self.paths.append(path)
+
+    def finished(self, trace: Trace) -> None:
+        self.count += 1
+        self.then(self.count)
+
+    def failed(self, where: str, problem: str) -> None:
+        self.problems.append((where, problem))
+
+
+def prompts(*texts: str, **fixed: Any) -> tuple[PromptLine, ...]:
+    return tuple(PromptLine(where=f"p:{number}", prompt=text, **fixed) for number, text in enumerate(texts, start=1))
+
+
+def plan(lines: Sequence[PromptLine | BadLine], **settings: Any) -> RunPlan:
+    return RunPlan(prompts=tuple(lines), **{"mode": "general", "sampling": SHORT, "guidance": "icons", **settings})
+
+
+def go(out: Path, what: RunPlan, *, log: Log | None = None, **options: Any) -> Outcome:
+    return run(thinker(), what, out, report=log or Log(), **options)
+
+
+def tokens(outcome: Outcome) -> dict[tuple[int, int], tuple[int, ...]]:
+    return {(job.number, job.sample): trace.tokens for job, trace in outcome.traces.items()}
+
+
+def stored(out: Path) -> list[tuple[str, int]]:
+    return sorted((trace.prompt, trace.sample) for trace in read_traces(out))
+
+
+SIX = plan(prompts("a", "b", "c"), samples=2)
+EVERY = [(text, sample) for text in "abc" for sample in (0, 1)]
+
+
+def test_a_run_is_its_folder(tmp_path: Path) -> None:
+    log = Log()
+    outcome = go(tmp_path / "out", SIX, log=log)
+    assert stored(tmp_path / "out") == EVERY
+    described = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert described["settings"]["sampling"]["max_tokens"] == 40
+    assert described["settings"]["guidance"]["name"] == "icons"
+    assert described["model"] == {"name": "tiny", "sha256": "0" * 64}
+    assert set(described["versions"]) == {"twgi", "torch", "python"}
+    assert outcome.page == tmp_path / "out" / "index.html"
+    assert (log.todo, log.count, log.problems) == (6, 6, [])
+    assert outcome.kept.startswith("6 of 6 thoughts with")
+    for trace in read_traces(tmp_path / "out"):
+        for segment in trace.segments:
+            if isinstance(segment, ImageSegment) and segment.image:
+                assert (tmp_path / "out" / segment.image) in log.paths
+
+
+def test_no_thought_depends_on_batch_or_order(tmp_path: Path) -> None:
+    alone = tokens(go(tmp_path / "1", SIX, batch=1))
+    assert tokens(go(tmp_path / "16", SIX, batch=16)) == alone
+    backwards = tokens(go(tmp_path / "back", plan(prompts("c", "b", "a"), samples=2), batch=4))
+    assert {(2 - number, sample): ids for (number, sample), ids in backwards.items()} == alone
+    assert len(set(alone.values())) == 6
+
+
+def stop(count: int) -> None:
+    if count == 3:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_keeps_its_thoughts_and_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    whole = tokens(go(tmp_path / "whole", SIX))
+    first = go(tmp_path / "out", SIX, log=Log(stop), batch=2)
+    assert first.interrupted
+    assert first.page is not None
+    assert len(stored(tmp_path / "out")) == 3
+    log = Log()
+    second = go(tmp_path / "out", SIX, log=log, batch=3, resume=True)
+    assert (log.todo, second.interrupted) == (3, False)
+    assert stored(tmp_path / "out") == EVERY
+    assert tokens(second) == whole
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
+    go(tmp_path, SIX)
+    log = Log()
+    assert len(go(tmp_path, SIX, log=log, resume=True).traces) == 6
+    assert log.todo == 0
+    assert stored(tmp_path) == EVERY
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 1}, "settings.seed was 0, is now 1"),
+        ({"samples": 3}, "settings.samples was 2, is now 3"),
+        ({"mode": "subgoal"}, 'settings.mode was "general", is now "subgoal"'),
+        ({"scales": {"full": 3.0}}, "settings.guidance.scales.free.full was 2.0, is now 3.0"),
+        ({"sampling": {"max_tokens": 41}}, "settings.sampling.max_tokens was 40, is now 41"),
+        ({"prompts": prompts("a", "b", "d")}, "prompts.2 was"),
+        ({"prompts": prompts("a", "b")}, "prompts.2 was"),
+    ],
+)
+def test_a_changed_run_is_not_resumed(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    go(tmp_path, SIX)
+    with pytest.raises(RunError) as error:
+        go(tmp_path, replace(SIX, **change), resume=True)
+    assert said in str(error.value)
+    assert stored(tmp_path) == EVERY
+
+
+def test_a_bad_prompt_is_told_once_and_harms_no_other(tmp_path: Path) -> None:
+    lines: list[PromptLine | BadLine] = [
+        PromptLine(where="p:1", prompt="a"),
+        BadLine(where="p:2", problem="broken JSON"),
+        PromptLine(where="p:3", prompt="x" * 1000),
+        PromptLine(where="p:4", prompt="b", mode="dreaming"),
+        PromptLine(where="p:5", prompt="b", images=(tmp_path / "none.png",)),
+        PromptLine(where="p:6", prompt="c"),
+    ]
+    log = Log()
+    outcome = go(tmp_path / "out", plan(lines, samples=2), log=log)
+    assert stored(tmp_path / "out") == [("a", 0), ("a", 1), ("c", 0), ("c", 1)]
+    assert [where for where, _ in log.problems] == ["p:2", "p:3", "p:4", "p:5"]
+    for problem, (_, said) in zip(["broken JSON", "too long", "unknown mode", "no such"], log.problems, strict=True):
+        assert problem in said
+    assert outcome.failed_prompts == 4
+    errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
+    assert [error["where"] for error in errors] == ["p:2", "p:3", "p:3", "p:4", "p:4", "p:5", "p:5"]
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "unknown mode" in page
+
+
+def test_what_failed_may_be_mended_and_is_done_by_resuming(tmp_path: Path) -> None:
+    missing = tmp_path / "late.png"
+    before = plan([PromptLine(where="p:1", prompt="a"), PromptLine(where="p:2", prompt="what?", images=(missing,))])
+    assert go(tmp_path / "out", before).failed_prompts == 1
+    Image.new("RGB", (12, 12), "red").save(missing)
+    assert not go(tmp_path / "out", before, resume=True).failures
+    assert stored(tmp_path / "out") == [("a", 0), ("what?", 0)]
+    assert not (tmp_path / "out" / "errors.jsonl").exists()
+
+
+def test_a_run_without_a_thought_leaves_nothing_behind(tmp_path: Path) -> None:
+    outcome = go(tmp_path / "out", plan(prompts("x" * 1000)))
+    assert (outcome.page, outcome.failed_prompts) == (None, 1)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()
+
+    def at_once(event: ThoughtEvent, path: Path | None) -> None:
+        raise KeyboardInterrupt
+
+    log = Log()
+    log.hear = at_once  # type: ignore[method-assign]
+    assert go(tmp_path / "mine", SIX, log=log).interrupted
+    assert not list(tmp_path.glob("mine/*"))
+
+
+def test_settings_that_fit_no_prompt_are_refused_before_there_is_a_folder(tmp_path: Path) -> None:
+    for settings, said in [
+        ({"scales": {"full": -1.0}}, "scale-full"),
+        ({"scales": {"full": 0.0}}, "no weight on the prompt"),
+        ({"scales": {"negative": 1.0}}, "scale-negative has no effect"),
+    ]:
+        with pytest.raises(ConfigError, match=said):
+            go(tmp_path / "out", plan(prompts("a"), **settings))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"mode": "dreaming"}, "unknown mode 'dreaming'"),
+        ({"rounds": 2}, "has no rounds"),
+        ({"samples": 0}, "samples must be 1 or more"),
+        ({"sampling": {"text_top_p": 2}}, "top_p must be in"),
+        ({"guidance": "papr"}, "unknown guidance"),
+    ],
+)
+def test_a_plan_checks_itself(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        plan(prompts("a"), **settings)
+
+
+def test_a_line_may_say_its_own_mode_and_seed() -> None:
+    first, second = plan([*prompts("a"), *prompts("b", mode="direct", seed=7)], seed=1).jobs()
+    assert (first.mode, first.seed, second.mode, second.seed) == ("general", 1, "direct", 7)
+
+
+def test_the_digest_of_a_prompt_knows_its_pictures(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    line = PromptLine(where="p:1", prompt="a", images=(picture,))
+    assert digest(line) == digest(BadLine(where="p:1", problem="broken")) == "unusable"
+    Image.new("RGB", (4, 4), "red").save(picture)
+    red = digest(line)
+    Image.new("RGB", (4, 4), "blue").save(picture)
+    assert len({red, digest(line), digest(prompts("a")[0])}) == 3
+
+
+def test_equal_prompts_are_thought_about_as_often_as_they_stand(tmp_path: Path) -> None:
+    twice = plan(prompts("a", "a", "b"))
+    first = go(tmp_path, twice, log=Log(lambda count: stop(count + 2)), batch=1)
+    assert first.interrupted
+    assert len(go(tmp_path, twice, resume=True).traces) == 3
+    assert stored(tmp_path) == [("a", 0), ("a", 0), ("b", 0)]
+
+
+def test_thoughts_find_their_jobs_by_their_pictures_and_else_by_what_they_say(tmp_path: Path) -> None:
+    (trace,) = go(tmp_path, plan(prompts("a"))).traces.values()
+    words, picture = Job(number=0, sample=0, prompt=prompts("a")[0], mode="general", seed=0), trace.filed("00001-0")
+    drawn = Job(number=1, sample=0, prompt=prompts("a")[0], mode="general", seed=0)
+    with_picture = [*picture.segments, ImageSegment(image="images/00001-0-0.png", role="final")]
+    record = Trace.from_json({**trace.to_json(), "segments": [segment.to_json() for segment in with_picture]})
+    only_words = Trace.from_json({**trace.to_json(), "segments": []})
+    assert claimed([words, drawn], [record, only_words]) == {drawn: record, words: only_words}
+    with pytest.raises(RunError, match="holds 1 thoughts that are of no prompt"):
+        claimed([words], [record])
