@@ -1,0 +1,201 @@
+"""Rows for training on the icon world, made fresh as training goes: chains -> token ids and labels.
+
+What step i trains on is a pure function of (seed, i): a resumed run sees the rows it would have seen.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from twgi.icons import chains, tasks, world
+from twgi.icons.chains import Chain, Drawn
+from twgi.icons.world import GRID, Placed, Scene, render
+from twgi.thinking.modes import MODES
+from twgi.tokenizer.multimodal import MultimodalTokenizer
+from twgi.training.loss import IGNORED
+
+Row = tuple[list[int], list[int]]  # token ids and labels
+GROUP = 8  # steps whose rows are made together, so that rows of like length meet in a batch
+
+
+class SceneCodes:
+    """Codes of a scene, laid together from the codes of its things seen alone.
+
+    The image tokenizer gives a thing the same codes beside whatever it stands (its consistency term), so this equals
+    encoding the picture but for the rare cell; `agreement` measures that. It is a thousand times faster.
+    """
+
+    def __init__(self, tokenizer: MultimodalTokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.ground = self.encode([Scene(())])[0]
+        self._alone = functools.lru_cache(maxsize=None)(self._encode_alone)
+
+    def encode(self, scenes: Sequence[Scene]) -> np.ndarray:
+        """By the real encoder: int64 [scenes, tokens per image]."""
+        return np.asarray(self.tokenizer.codes([render(scene) for scene in scenes]))
+
+    def _encode_alone(self, col: int, row: int) -> np.ndarray:
+        """Codes of every coloured icon alone at this place: [name, colour, N]."""
+        looks = [(name, color) for name in world.NAMES for color in world.COLORS]
+        scenes = [Scene((Placed(name, color, col, row),)) for name, color in looks]
+        parts = [self.encode(scenes[i : i + 100]) for i in range(0, len(scenes), 100)]
+        return np.concatenate(parts).reshape(len(world.NAMES), len(world.COLORS), -1).astype(np.int32)
+
+    def __call__(self, scene: Scene) -> np.ndarray:
+        codes = self.ground.copy()
+        for thing in scene.objects:
+            table = self._alone(thing.col, thing.row)
+            alone = table[world.NAMES.index(thing.name), tasks.COLOR_NAMES.index(thing.color)]
+            changed = alone != self.ground
+            codes[changed] = alone[changed]
+        return codes
+
+    def agreement(self, scenes: Sequence[Scene]) -> float:
+        """Share of cells where the laid codes are those of the real encoder."""
+        return float(np.mean(np.stack([self(scene) for scene in scenes]) == self.encode(scenes)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """How many rows of what; shares are of rows unless said otherwise."""
+
+    direct_rows: int = 32
+    chain_tokens: int = 3200
+    unconditional: float = 0.10
+    bare_prompt: float = 0.04
+    pictures_only: float = 0.04
+    chains: dict[str, float] = field(default_factory=lambda: {"subgoal": 0.4, "critique": 0.3, "general": 0.3})
+    tasks: dict[str, float] = field(
+        default_factory=lambda: {
+            "single_object": 0.12, "two_object": 0.16, "counting": 0.16, "colors": 0.12, "position": 0.14,
+            "color_attr": 0.16, "many": 0.07, "related": 0.07,
+        }
+    )  # fmt: skip
+    simple_steps: int = 400  # until here, simple scenes are drawn more often
+
+
+SIMPLE = ("single_object", "colors")
+
+
+class RowMaker:
+    """Random rows of every kind."""
+
+    def __init__(self, tokenizer: MultimodalTokenizer, codes: SceneCodes, mixture: Mixture) -> None:
+        self.tokenizer, self.codes, self.mixture = tokenizer, codes, mixture
+        self.words = functools.lru_cache(maxsize=50_000)(lambda text: tuple(tokenizer.text.encode(text)))
+
+    def image(self, scene: Scene) -> list[int]:
+        return self.tokenizer.image_block(self.codes(scene).tolist())
+
+    def prompt_ids(self, chain: Chain) -> list[int]:
+        pictures = [self.codes(scene).tolist() for scene in chain.pictures]
+        return self.tokenizer.encode_prompt(MODES[chain.mode].prompt_text(chain.prompt), pictures)
+
+    def row(self, chain: Chain) -> Row:
+        """The whole row: loss on the response alone, and there not on pictures that are only context."""
+        ids = self.prompt_ids(chain)
+        labels = [IGNORED] * len(ids)
+        for part in chain.response:
+            piece = self.image(part.scene) if isinstance(part, Drawn) else list(self.words(part))
+            learn = not isinstance(part, Drawn) or part.learn
+            ids += piece
+            labels += piece if learn else [piece[0], *[IGNORED] * (len(piece) - 1)]
+        return [*ids, self.tokenizer.vocab.eos], [*labels, self.tokenizer.vocab.eos]
+
+    def bare(self, before: Sequence[int], scene: Scene) -> Row:
+        """A condition row of guidance: whatever comes before, then the picture."""
+        image = self.image(scene)
+        return [*before, *image], [IGNORED] * (len(before) + 1) + image[1:]
+
+    def request(self, rng: np.random.Generator, step: int) -> tasks.Request:
+        weights = dict(self.mixture.tasks)
+        if step < self.mixture.simple_steps:
+            weights = {task: w * (4 if task in SIMPLE else 1) for task, w in weights.items()}
+        shares = np.array(list(weights.values()))
+        return tasks.TASKS[list(weights)[rng.choice(len(shares), p=shares / shares.sum())]](rng)
+
+    def direct_row(self, rng: np.random.Generator, step: int) -> Row:
+        request = self.request(rng, step)
+        scene = tasks.make_scene(request, rng)
+        chance = rng.random()
+        if chance < self.mixture.unconditional:
+            return self.bare([], scene)
+        if chance < self.mixture.unconditional + self.mixture.bare_prompt:
+            return self.bare(self.words(request.prompt), scene)
+        return self.row(chains.direct(request, scene))
+
+    def chain_row(self, rng: np.random.Generator, step: int) -> Row:
+        request = self.request(rng, step)
+        scene = tasks.make_scene(request, rng)
+        shares = self.mixture.chains
+        match str(rng.choice(list(shares), p=list(shares.values()))):
+            case "subgoal":
+                chain = chains.subgoal(request, scene)
+            case "critique":
+                chain = chains.critique(request, scene, rng)
+            case _:
+                chain = chains.general(scene, rng)
+        if rng.random() < self.mixture.pictures_only:
+            return self._without_words(chain)
+        return self.row(chain)
+
+    def _without_words(self, chain: Chain) -> Row:
+        """What the image branch of guidance reads: bos and pictures."""
+        ids, labels = [self.tokenizer.vocab.bos], [IGNORED]
+        for part in chain.response:
+            if isinstance(part, Drawn):
+                image = self.image(part.scene)
+                ids += image
+                labels += [IGNORED, *(image[1:] if part.learn else [IGNORED] * (len(image) - 1))]
+        return ids, labels
+
+
+def pad(rows: Sequence[Row], pad_id: int, multiple: int = 16) -> dict[str, Tensor]:
+    """Right-padded batch; labels of padding carry no loss."""
+    longest = -(-max(len(ids) for ids, _ in rows) // multiple) * multiple
+    ids = [row + [pad_id] * (longest - len(row)) for row, _ in rows]
+    labels = [row + [IGNORED] * (longest - len(row)) for _, row in rows]
+    return {"ids": torch.tensor(ids), "labels": torch.tensor(labels)}
+
+
+class Steps(Dataset[list[dict[str, Tensor]]]):
+    """Item i is what step i trains on: one batch of direct rows and one of chains of like length."""
+
+    def __init__(self, maker: RowMaker, *, seed: int, steps: int) -> None:
+        self.maker, self.seed, self.steps = maker, seed, steps
+        self._group = functools.lru_cache(maxsize=2)(self._make_group)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, index: int) -> list[dict[str, Tensor]]:
+        return self._group(index // GROUP)[index % GROUP]
+
+    def _make_group(self, group: int) -> list[list[dict[str, Tensor]]]:
+        rng, step = np.random.default_rng([self.seed, group]), group * GROUP
+        mixture, pad_id = self.maker.mixture, self.maker.tokenizer.vocab.pad
+        direct = [self.maker.direct_row(rng, step) for _ in range(mixture.direct_rows * GROUP)]
+        chained: list[Row] = []
+        while sum(len(ids) for ids, _ in chained) < mixture.chain_tokens * GROUP:
+            chained.append(self.maker.chain_row(rng, step))
+        batches = _cut_by_length(chained, GROUP)
+        order = rng.permutation(GROUP)
+        return [
+            [pad(direct[i::GROUP], pad_id), *([pad(batches[order[i]], pad_id)] if batches[order[i]] else [])]
+            for i in range(GROUP)
+        ]
+
+
+def _cut_by_length(rows: list[Row], parts: int) -> list[list[Row]]:
+    """Rows sorted by length, cut into parts of about equal numbers of tokens."""
+    ordered = sorted(rows, key=lambda row: len(row[0]))
+    ends = np.cumsum([len(ids) for ids, _ in ordered])
+    part = np.minimum((ends - 1) * parts // ends[-1], parts - 1)
+    return [[row for row, p in zip(ordered, part, strict=True) if p == i] for i in range(parts)]
