@@ -207,6 +207,11 @@ BAD: list[tuple[dict[str, Any], type[TwgiError], str]] = [
     ({"prompt": "a", "guidance": "icons", "scales": {"negative": 1.0}}, ConfigError, "no effect"),
     ({"prompt": "a", "scales": {"full": 0.0}}, ConfigError, "no weight"),
     ({"prompt": "a", "rounds": 2}, ConfigError, "has no rounds"),
+    (
+        {"prompt": "a", "mode": "critique", "guidance": "paper", "negative_prompt": " "},
+        ConfigError,
+        "negative prompt is empty",
+    ),
     *(
         (
             {"prompt": "a", "mode": mode, "sampling": SamplingParams(max_tokens=IMAGE_LENGTH - 1)},

@@ -152,12 +152,15 @@ class Thought:
         codes = self.tokenizer.codes(self.pictures)
         self.prompt_ids = tuple(self.tokenizer.encode_prompt(self.mode.prompt_text(said), codes))
         self.bare_ids = tuple(self.tokenizer.encode_prompt(said, codes)[1:-1])
-        branches = {branch for scales in self.plan.scales.values() for branch in scales.guidance.weights}
-        self.most_rows = 1 + max(
-            len(set(scales.guidance.weights) - {Branch.FULL}) for scales in self.plan.scales.values()
-        )
-        negative = self.task.negative_prompt if Branch.NEGATIVE in branches else ""
-        self.negative_ids = tuple(self.tokenizer.text.encode(negative)) if negative else ()
+        self.most_rows = self.plan.most_rows
+        self.negative_ids = self._negative() if Branch.NEGATIVE in self.plan.branches else ()
+
+    def _negative(self) -> Ids:
+        if not self.task.negative_prompt.strip():
+            raise ConfigError(
+                "the negative prompt is empty, and the guidance has a negative branch: set scale-negative to 0"
+            )
+        return tuple(self.tokenizer.text.encode(self.task.negative_prompt))
 
     def _request(self) -> Request:
         return Request(
@@ -207,7 +210,7 @@ class Thought:
     def _guide(self, k: int, history: Ids) -> tuple[tuple[Ids, float], ...]:
         kind = self._kind(k, history)
         scales = self.plan.scales[kind]
-        weights = scales.guidance.weights
+        weights = self.plan.for_picture(kind).weights
         self._guided.append({"kind": kind, **asdict(scales), "weights": {str(b): w for b, w in weights.items()}})
         return merge_equal((self._branch(branch, history), weight) for branch, weight in weights.items())
 
