@@ -121,8 +121,6 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.head = Linear(config.hidden_size, config.vocab_size)
-        self.cos: Tensor
-        self.sin: Tensor
         cos, sin = rope_table(config)
         self.cos: Tensor
         self.sin: Tensor
