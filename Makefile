@@ -26,8 +26,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@rm -rf out/demo
 	@for mode in subgoal critique; do \
-		OMP_NUM_THREADS=1 $(BIN)/twgi think "$(PROMPT)" --mode $$mode --seed 0 --out out/demo/$$mode || exit 1; \
-		echo "page: $(CURDIR)/out/demo/$$mode/index.html"; \
+		echo "== $$mode: $(PROMPT)"; \
+		OMP_NUM_THREADS=1 $(BIN)/twgi think "$(PROMPT)" --mode $$mode --seed 0 --out "$(CURDIR)/out/demo/$$mode" || exit 1; \
+		echo; \
 	done
 
 test: $(STAMP)
