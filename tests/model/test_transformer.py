@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from twgi.errors import ConfigError
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.transformer import Transformer, positions_in_documents
 
-SIZES = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "num_heads": 4,
+SIZES: dict[str, Any] = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "num_heads": 4,
          "num_kv_heads": 2, "max_positions": 64}  # fmt: skip
 
 
@@ -34,8 +36,7 @@ def test_every_parameter_learns() -> None:
     model = fresh()
     with torch.no_grad():
         for weight in model.parameters():
-            weight += 0.05
-            weight += torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * 0.05
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * 0.05 + 0.05)
     model.logits(model(torch.arange(40).view(2, 20))).logsumexp(-1).mean().backward()
     for name, weight in model.named_parameters():
         assert weight.grad is not None, name
@@ -64,14 +65,14 @@ def test_positions_start_anew_in_each_document() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"num_heads": 3}, {"num_kv_heads": 3}, {"num_layers": 0}, {"rope_theta": -1.0}])
-def test_sizes_that_do_not_fit_are_refused(wrong: dict[str, float]) -> None:
+def test_sizes_that_do_not_fit_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        TransformerConfig(**SIZES | wrong)  # type: ignore[arg-type]
+        TransformerConfig(**SIZES | wrong)
 
 
 @pytest.mark.parametrize(
     "wrong", [{"resolution": 100}, {"base_channels": 48}, {"channel_multiplier": ()}, {"attn_type": "no"}]
 )
-def test_image_sizes_that_do_not_fit_are_refused(wrong: dict[str, object]) -> None:
+def test_image_sizes_that_do_not_fit_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        VQConfig(**wrong)  # type: ignore[arg-type]
+        VQConfig(**wrong)

@@ -12,10 +12,14 @@ from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
 
-TINY = {"vocab_size": 300, "hidden_size": 64, "intermediate_size": 112, "num_layers": 2, "num_heads": 4,
-        "num_kv_heads": 4, "max_positions": 256}  # fmt: skip
-TINY_VQ = {"resolution": 16, "base_channels": 32, "channel_multiplier": (1, 2), "num_res_blocks": 1, "embed_dim": 8,
-           "num_embeddings": 32, "latent_channels": 8}  # fmt: skip
+TINY: dict[str, Any] = {
+    "vocab_size": 300, "hidden_size": 64, "intermediate_size": 112, "num_layers": 2, "num_heads": 4,
+    "num_kv_heads": 4, "max_positions": 256,
+}  # fmt: skip
+TINY_VQ: dict[str, Any] = {
+    "resolution": 16, "base_channels": 32, "channel_multiplier": (1, 2), "num_res_blocks": 1, "embed_dim": 8,
+    "num_embeddings": 32, "latent_channels": 8,
+}  # fmt: skip
 
 
 def chameleon(config: TransformerConfig, vq_config: VQConfig) -> Any:

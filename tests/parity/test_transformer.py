@@ -24,7 +24,7 @@ CASES: dict[str, dict[str, Any]] = {
 Pair = tuple[Any, Transformer]
 
 
-@pytest.fixture(scope="module", params=CASES.values(), ids=CASES.keys())
+@pytest.fixture(scope="module", params=list(CASES.values()), ids=list(CASES))
 def pair(request: pytest.FixtureRequest) -> Pair:
     config = TransformerConfig(**TINY | request.param)
     theirs = chameleon(config, VQConfig(**TINY_VQ))
@@ -93,10 +93,12 @@ def test_gradients(pair: Pair) -> None:
     model.logits(model(tokens_BT)).square().mean().backward()
     theirs.zero_grad()
     theirs.lm_head(theirs.model(input_ids=tokens_BT).last_hidden_state).square().mean().backward()
-    for mine, name in (
-        ("blocks.0.mlp.w_down", "layers.0.mlp.down_proj"),
-        ("blocks.1.attention.wo", "layers.1.self_attn.o_proj"),
-    ):
-        mine_grad, their_grad = model.get_submodule(mine).weight.grad, theirs.model.get_submodule(name).weight.grad
-        assert mine_grad is not None
-        assert_close(mine_grad, their_grad)
+    pairs = (
+        ("blocks.0.mlp.w_down.weight", "layers.0.mlp.down_proj.weight"),
+        ("blocks.1.attention.wo.weight", "layers.1.self_attn.o_proj.weight"),
+        ("blocks.0.attention_norm.weight", "layers.0.input_layernorm.weight"),
+    )
+    for mine, name in pairs:
+        grad = model.get_parameter(mine).grad
+        assert grad is not None
+        assert_close(grad, theirs.model.get_parameter(name).grad)

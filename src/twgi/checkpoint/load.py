@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from twgi.checkpoint import hf
 from twgi.checkpoint.presets import resolve
-from twgi.errors import CheckpointError
+from twgi.errors import CheckpointError, TwgiError
 from twgi.model.config import VQConfig
 from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
@@ -58,18 +59,16 @@ def load(
     device = torch.device(device)
     if device.type == "cpu":
         torch.set_num_threads(threads)
-    raw = read_json(folder / "config.json")
-    try:
+    with _naming(folder):
+        raw = read_json(folder / "config.json")
         config, vq_config = hf.read_config(raw)
-    except CheckpointError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
-    with torch.device("meta"), _NoInit():
-        model, vq = Transformer(config), VQModel(vq_config)
-    file = folder / "model.safetensors"
-    dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-    _read_weights(file, model, vq, device, dtype)
-    tokenizer = _read_tokenizer(folder, raw, config.vocab_size, vq_config, vq)
-    defaults = _read_optional(folder / "generation_config.json").get("twgi", {})
+        with torch.device("meta"), _NoInit():
+            model, vq = Transformer(config), VQModel(vq_config)
+        file = folder / "model.safetensors"
+        dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+        _read_weights(file, model, vq, device, dtype)
+        tokenizer = _read_tokenizer(folder, raw, config.vocab_size, vq_config, vq)
+        defaults = _read_optional(folder / "generation_config.json").get("twgi", {})
     ready = model.pack() if _worth_packing(model, device, dtype) else model
     return Loaded(model=ready, tokenizer=tokenizer, name=name, sha256=_sha256(file), folder=folder, defaults=defaults)
 
@@ -114,6 +113,17 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: must hold a JSON object")
     return value
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Every mistake found inside is one of the checkpoint, and says in which folder."""
+    try:
+        yield
+    except TwgiError as error:
+        if str(folder) in str(error):
+            raise
+        raise CheckpointError(f"{folder}: {error}") from error
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
