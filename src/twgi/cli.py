@@ -31,6 +31,8 @@ icons = typer.Typer(help="The icon world: a small world in which every score is 
 train = typer.Typer(help="Train the image tokenizer or the language model by a recipe.")
 app.add_typer(icons, name="icons")
 app.add_typer(train, name="train")
+benchmarks = typer.Typer(help="Run a benchmark: think about its prompts, then judge the pictures.")
+app.add_typer(benchmarks, name="eval")
 
 
 def _option(help: str, panel: str, *names: str) -> typer.models.OptionInfo:
@@ -165,8 +167,106 @@ def _again(folder: Path) -> str:
 
 
 @icons.command("sample")
-def sample() -> None:
-    """Look at the icon world."""
+def sample(
+    out: Annotated[Path, typer.Option(help="A new folder for scenes.jsonl, traces.jsonl, images/ and the page.")],
+    scenes: Annotated[int, typer.Option(help="How many.")] = 32,
+    seed: Annotated[int, typer.Option(help="Same seed, same scenes.")] = 0,
+) -> None:
+    """Look at the icon world: scenes of every task, and a true thought of every mode about them.
+
+    Example: twgi icons sample --scenes 64 --out out/sample
+    """
+    from twgi.icons.sample import write_sample
+
+    written = write_sample(out, scenes=scenes, seed=seed)
+    print(f"{written.scenes} scenes, {written.read_right} of them read right by the checker")
+    print(f"page: {written.page}")
+
+
+@benchmarks.command("geneval")
+def eval_geneval(
+    prompts: Annotated[Path, _option("GenEval's evaluation_metadata.jsonl, or lines like its.", ASK)],
+    out: Annotated[Path, _option("Run folder; scores.json and results.jsonl go there too.", RUN)],
+    model: Annotated[str, _option("Preset, or folder of a checkpoint. Default: icons.", ASK)] = "icons",
+    mode: Annotated[str, _option("direct, subgoal or critique. Default: direct.", ASK)] = "direct",
+    rounds: Annotated[int, _option("Times that critique looks and draws again. Default: 1.", ASK)] = 1,
+    samples: Annotated[int, _option("Thoughts for each prompt. Default: 4, as published.", ASK)] = 4,
+    seed: Annotated[int, _option("Same seed, same thoughts. Default: 0.", ASK)] = 0,
+    limit: Annotated[int | None, _option("Only the first so many prompts of each task.", ASK)] = None,
+    guidance: Annotated[str | None, _option("paper, reference or icons. Default: the model's.", GUIDE)] = None,
+    scale_full: Annotated[float | None, _option("Towards all that was thought so far.", GUIDE)] = None,
+    scale_image: Annotated[float | None, _option("Towards the pictures so far.", GUIDE)] = None,
+    scale_negative: Annotated[float | None, _option("Away from the negative prompt.", GUIDE)] = None,
+    scale_prompt: Annotated[float | None, _option("Towards the bare prompt.", GUIDE)] = None,
+    temperature: Annotated[float | None, _option("Of text; 0 takes the likeliest token.", DRAW)] = None,
+    image_temperature: Annotated[float | None, _option("The same for pictures.", DRAW)] = None,
+    image_top_p: Annotated[float | None, _option("Of pictures: likeliest tokens up to this sum.", DRAW)] = None,
+    image_top_k: Annotated[int | None, _option("Of pictures: this many likeliest tokens.", DRAW)] = None,
+    batch: Annotated[int, _option("Thoughts at a time; changes the speed alone. Default: 16.", RUN)] = 16,
+    resume: Annotated[bool, _option("Go on with the run in --out.", RUN, "--resume")] = False,
+) -> int:
+    """GenEval in the icon world, whose checker tells right from wrong exactly.
+
+    Example: twgi eval geneval --prompts evaluation_metadata.jsonl --mode critique --out out/critique
+    """
+    from twgi import load
+    from twgi.console import reporter
+    from twgi.evaluation.generate import Benchmark, evaluate
+    from twgi.evaluation.score import table
+    from twgi.thinking.run_folder import check_folder
+
+    benchmark = Benchmark.read(prompts, limit=limit)
+    plan = benchmark.plan(
+        mode=mode,
+        rounds=rounds,
+        samples=samples,
+        seed=seed,
+        guidance=guidance,
+        scales=_given(full=scale_full, image=scale_image, negative=scale_negative, prompt=scale_prompt),
+        sampling=_given(
+            text_temperature=temperature, image_temperature=image_temperature, image_top_p=image_top_p,
+            image_top_k=image_top_k,
+        ),
+    )  # fmt: skip
+    check_folder(out, resume=resume)
+    report = reporter(many=True, json=False)
+    try:
+        result = evaluate(load(model), benchmark, plan, out, report=report, batch=batch, resume=resume)
+    finally:
+        report.close()
+    report.conclude(result.outcome)
+    if result.scores is not None:
+        print(table(result.scores))
+    if result.outcome.interrupted:
+        complain(f"stopped: {result.outcome.kept}; go on with: {_again(out)}")
+        return INTERRUPTED
+    return TwgiError.exit_status if result.outcome.failures else 0
+
+
+Recipe = Annotated[Path, typer.Argument(help="A YAML file, such as those in recipes/.", show_default=False)]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value: changes to it.", show_default=False)]
+
+
+@train.command("vq")
+def train_vq(recipe: Recipe, overrides: Overrides = None) -> None:
+    """Train the image tokenizer.
+
+    Example: twgi train vq recipes/icons_vq.yaml seed=1
+    """
+    from twgi.training.vq import run_vq
+
+    print(run_vq(recipe, overrides))
+
+
+@train.command("lm")
+def train_lm(recipe: Recipe, overrides: Overrides = None) -> None:
+    """Train the language model.
+
+    Example: twgi train lm recipes/icons_lm.yaml seed=1
+    """
+    from twgi.training.lm import run_lm
+
+    print(run_lm(recipe, overrides))
 
 
 def main() -> None:
@@ -185,6 +285,7 @@ def execute(arguments: Sequence[str]) -> int:
         complain(str(error))
         return error.exit_status
     except (KeyboardInterrupt, typer.Abort):
+        complain("stopped")
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to read what is still buffered

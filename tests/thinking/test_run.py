@@ -13,11 +13,12 @@ from tests.thinking.tiny import thinker
 from twgi.errors import ConfigError, RunError
 from twgi.thinking.plan import Job, RunPlan, digest
 from twgi.thinking.prompts import BadLine, PromptLine
-from twgi.thinking.run import Outcome, claimed, run
+from twgi.thinking.run import Outcome, claimed, describe, run
+from twgi.thinking.run_folder import RunFolder
 from twgi.thinking.thought import ThoughtEvent
 from twgi.trace import ImageSegment, Trace, read_traces
 
-SHORT = {"max_tokens": 40}
+SHORT = {"max_tokens": 24}
 
 
 class Log:
@@ -72,7 +73,7 @@ def test_a_run_is_its_folder(tmp_path: Path) -> None:
     outcome = go(tmp_path / "out", SIX, log=log)
     assert stored(tmp_path / "out") == EVERY
     described = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert described["settings"]["sampling"]["max_tokens"] == 40
+    assert described["settings"]["sampling"]["max_tokens"] == 24
     assert described["settings"]["guidance"]["name"] == "icons"
     assert described["model"] == {"name": "tiny", "sha256": "0" * 64}
     assert set(described["versions"]) == {"twgi", "torch", "python"}
@@ -126,17 +127,16 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
         ({"samples": 3}, "settings.samples was 2, is now 3"),
         ({"mode": "subgoal"}, 'settings.mode was "general", is now "subgoal"'),
         ({"scales": {"full": 3.0}}, "settings.guidance.scales.free.full was 2.0, is now 3.0"),
-        ({"sampling": {"max_tokens": 41}}, "settings.sampling.max_tokens was 40, is now 41"),
+        ({"sampling": {"max_tokens": 41}}, "settings.sampling.max_tokens was 24, is now 41"),
         ({"prompts": prompts("a", "b", "d")}, "prompts.2 was"),
         ({"prompts": prompts("a", "b")}, "prompts.2 was"),
     ],
 )
 def test_a_changed_run_is_not_resumed(tmp_path: Path, change: dict[str, Any], said: str) -> None:
-    go(tmp_path, SIX)
+    RunFolder(tmp_path, run=describe(thinker(), SIX)).close()
     with pytest.raises(RunError) as error:
         go(tmp_path, replace(SIX, **change), resume=True)
     assert said in str(error.value)
-    assert stored(tmp_path) == EVERY
 
 
 def test_a_bad_prompt_is_told_once_and_harms_no_other(tmp_path: Path) -> None:
@@ -172,9 +172,9 @@ def test_what_failed_may_be_mended_and_is_done_by_resuming(tmp_path: Path) -> No
 
 
 def test_a_run_without_a_thought_leaves_nothing_behind(tmp_path: Path) -> None:
-    outcome = go(tmp_path / "out", plan(prompts("x" * 1000)))
+    outcome = go(tmp_path / "deep" / "out", plan(prompts("x" * 1000)))
     assert (outcome.page, outcome.failed_prompts) == (None, 1)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "deep").exists()
     (tmp_path / "mine").mkdir()
 
     def at_once(event: ThoughtEvent, path: Path | None) -> None:
@@ -183,7 +183,7 @@ def test_a_run_without_a_thought_leaves_nothing_behind(tmp_path: Path) -> None:
     log = Log()
     log.hear = at_once  # type: ignore[method-assign]
     assert go(tmp_path / "mine", SIX, log=log).interrupted
-    assert not list(tmp_path.glob("mine/*"))
+    assert [file.name for file in tmp_path.rglob("*")] == ["mine"]
 
 
 def test_settings_that_fit_no_prompt_are_refused_before_there_is_a_folder(tmp_path: Path) -> None:

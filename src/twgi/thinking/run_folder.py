@@ -47,6 +47,7 @@ class RunFolder:
     def __init__(self, path: Path, *, run: Mapping[str, Any], resume: bool = False) -> None:
         self.path = path
         check_folder(path, resume=resume)
+        self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         with _writing(path):
             path.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(path)
@@ -115,14 +116,15 @@ class RunFolder:
         return self.put(PAGE, page.encode())
 
     def discard(self) -> None:
-        """Take a run away that has no thought in it, so that the folder is as good as new."""
+        """Take a run away that has no thought in it, so that all is as it was before."""
         assert not self._lines
         with suppress(OSError):
             for file in (*self.path.glob(f"{IMAGES}/*"), *(self.path / name for name in (RUN, TRACES, ERRORS, PAGE))):
                 file.unlink(missing_ok=True)
             (self.path / IMAGES).rmdir()
             (self.path / LOCK).unlink()
-            self.path.rmdir()
+            for folder in self._made:
+                folder.rmdir()
 
     def _append(self, name: str, line: bytes) -> None:
         with open(self.path / name, "ab") as file:
