@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from twgi.icons import world
+from twgi.icons import tasks, world
 from twgi.icons.checker import Found, find, find_many
 
 COLORS = tuple(world.COLORS)
@@ -26,14 +26,10 @@ def random_places(rng: np.random.Generator, count: int) -> list[tuple[int, int]]
                 return places
 
 
-def random_scene(rng: np.random.Generator, count: int, *, same_name: bool = False) -> world.Scene:
-    names = [str(rng.choice(world.NAMES))] * count if same_name else [str(n) for n in rng.choice(world.NAMES, count)]
-    places = random_places(rng, count)
+def random_scene(rng: np.random.Generator, count: int) -> world.Scene:
+    names, colors, places = rng.choice(world.NAMES, count), rng.choice(COLORS, count), random_places(rng, count)
     return world.Scene(
-        tuple(
-            world.Placed(name, str(rng.choice(COLORS)), col, row)
-            for name, (col, row) in zip(names, places, strict=True)
-        )
+        tuple(world.Placed(str(n), str(c), col, row) for n, c, (col, row) in zip(names, colors, places, strict=True))
     )
 
 
@@ -69,11 +65,16 @@ def test_every_icon_in_every_colour_is_found_where_it_stands() -> None:
     assert wrong(scenes) == 0
 
 
-@pytest.mark.parametrize("same_name", [True, False])
-def test_rendered_scenes_of_one_to_four_objects_are_read_without_error(same_name: bool) -> None:
-    rng = np.random.default_rng(1)
-    scenes = [random_scene(rng, 1 + index % 4, same_name=same_name) for index in range(700)]
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_rendered_scenes_of_every_task_are_read_without_error(task: str) -> None:
+    rng = np.random.default_rng(list(tasks.TASKS).index(task))
+    scenes = [tasks.make_scene(tasks.TASKS[task](rng), rng) for _ in range(260)]
     assert wrong(scenes) == 0
+
+
+def test_things_need_not_stand_in_quadrants() -> None:
+    rng = np.random.default_rng(1)
+    assert wrong([random_scene(rng, 1 + index % 4) for index in range(200)]) == 0
 
 
 def test_plain_ground_holds_nothing() -> None:

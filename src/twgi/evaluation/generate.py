@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from twgi.errors import PromptError
+from twgi.errors import ConfigError, PromptError
 from twgi.evaluation.geneval import IconDetector, Item, read_items
 from twgi.evaluation.score import Scores, score
 from twgi.icons import world
@@ -39,8 +39,11 @@ class Benchmark:
         """Read a metadata file of GenEval; `limit` keeps the first so many prompts of each task.
 
         Raises:
+            ConfigError: the limit is below one.
             PromptError: the file cannot be read, a line is not GenEval's, or nothing in it can be drawn.
         """
+        if limit is not None and limit < 1:
+            raise ConfigError(f"limit must be 1 or more, got {limit}")
         items = read_items(path)
         drawable = [item for item in items if item.names <= set(world.NAMES)]
         if not drawable:

@@ -1,0 +1,76 @@
+"""An evaluation is a run with a verdict on each thought: it resumes, and says what it could not draw."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.thinking.tiny import thinker
+
+from twgi.console import Quiet
+from twgi.errors import PromptError
+from twgi.evaluation.generate import RESULTS, SCORES, Benchmark, Evaluation, evaluate
+from twgi.trace import Trace
+
+
+def line(name: str, tag: str = "single_object") -> dict[str, Any]:
+    return {"tag": tag, "include": [{"class": name, "count": 1}], "prompt": f"a {name}"}
+
+
+def benchmark(folder: Path, *lines: dict[str, Any], limit: int | None = None) -> Benchmark:
+    path = folder / "prompts.jsonl"
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+    return Benchmark.read(path, limit=limit)
+
+
+class Stopping(Quiet):
+    """Ctrl-C after the first thought."""
+
+    def finished(self, trace: Trace) -> None:
+        raise KeyboardInterrupt
+
+
+def evaluated(prompts: Benchmark, out: Path, *, report: Quiet | None = None, resume: bool = False) -> Evaluation:
+    plan = prompts.plan(mode="direct", samples=2)
+    return evaluate(thinker(), prompts, plan, out, report=report or Quiet(), batch=2, resume=resume)
+
+
+def test_an_evaluation_writes_a_row_for_each_thought_and_the_scores(tmp_path: Path) -> None:
+    prompts = benchmark(tmp_path, line("cat"), line("dog", "colors"))
+    scores = evaluated(prompts, tmp_path / "out").scores
+    assert scores is not None
+    assert scores == json.loads((tmp_path / "out" / SCORES).read_text())
+    assert scores["thoughts"] == 4
+    assert scores["tasks"] == {"single_object": 0.0, "colors": 0.0}
+    assert scores["well_formed"] == 1.0
+    assert scores["model"]["name"] == "tiny"
+    rows = [json.loads(row) for row in (tmp_path / "out" / RESULTS).read_text().splitlines()]
+    assert [(row["prompt_index"], row["sample"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert all((tmp_path / "out" / row["images"][0]).is_file() for row in rows)
+
+
+def test_a_stopped_evaluation_is_partial_and_goes_on_to_the_same_scores(tmp_path: Path) -> None:
+    prompts = benchmark(tmp_path, line("cat"), line("dog"))
+    stopped = evaluated(prompts, tmp_path / "a", report=Stopping())
+    assert stopped.outcome.interrupted
+    assert stopped.scores is not None
+    assert stopped.scores["partial"] == "1/4"
+    evaluated(prompts, tmp_path / "a", resume=True)
+    evaluated(prompts, tmp_path / "b")
+    assert (tmp_path / "a" / RESULTS).read_text() == (tmp_path / "b" / RESULTS).read_text()
+    assert json.loads((tmp_path / "a" / SCORES).read_text())["partial"] is None
+
+
+def test_what_the_world_cannot_draw_is_left_out_and_listed(tmp_path: Path) -> None:
+    prompts = benchmark(tmp_path, line("cat"), line("unicorn"), line("dog"))
+    assert [item.index for item in prompts.items] == [0, 2]
+    scores = evaluated(prompts, tmp_path / "out").scores
+    assert scores is not None
+    assert scores["left_out"] == ["a unicorn"]
+    with pytest.raises(PromptError, match="none of its 1 prompts"):
+        benchmark(tmp_path, line("unicorn"))
+
+
+def test_a_limit_keeps_the_first_of_each_task(tmp_path: Path) -> None:
+    lines = [line("cat"), line("dog"), line("cow", "colors"), line("bird", "colors"), line("bus")]
+    assert [item.prompt for item in benchmark(tmp_path, *lines, limit=1).items] == ["a cat", "a cow"]
