@@ -1,6 +1,6 @@
 """Draw `src/twgi/icons/icons.png`: one 24 x 24 mask per GenEval object name, from two free icon fonts.
 
-Needs the extra `icons` (fonticon-materialdesignicons7, fontTools) and the npm package `@fontsource/noto-emoji` unpacked:
+Needs `fonticon-materialdesignicons7` and `fontTools` (extra `icons`), and the npm package `@fontsource/noto-emoji`:
 
     npm pack @fontsource/noto-emoji@5.3.2 && tar xzf fontsource-noto-emoji-5.3.2.tgz
     python scripts/make_icon_atlas.py package/files/noto-emoji-emoji-700-normal.woff

@@ -1,5 +1,7 @@
 """Laws of training: rows, loss, optimizer, and runs that resume exactly."""
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +39,7 @@ save_every: 2
 class PlainCodes(SceneCodes):
     """Codes that need no encoder: code 0 is the ground, and a thing is one code everywhere."""
 
-    def encode(self, scenes: list[Scene]) -> np.ndarray:
+    def encode(self, scenes: Sequence[Scene]) -> np.ndarray:
         codes = np.zeros((len(scenes), 8, 8), np.int64)
         for i, scene in enumerate(scenes):
             for thing in scene.objects:
@@ -96,7 +98,7 @@ def test_a_response_decodes_into_its_words_and_whole_pictures(maker: RowMaker) -
     ids, _ = maker.row(chain)
     segments, anomalies = maker.tokenizer.decode(ids[len(maker.prompt_ids(chain)) :])
     assert not anomalies
-    pictures = [maker.tokenizer.codes_of(s) for s in segments if maker.tokenizer.codes_of(s)]
+    pictures = [codes for s in segments if (codes := maker.tokenizer.codes_of(s)) is not None]
     drawn = [part.scene for part in chain.response if isinstance(part, Drawn)]
     assert [list(p) for p in pictures] == [maker.codes(scene).tolist() for scene in drawn]
 
@@ -132,9 +134,7 @@ def test_the_loss_of_unequal_lengths_is_the_mean_over_real_targets() -> None:
     rows = [(list(range(3, 3 + n)), [IGNORED] * 2 + list(range(5, 3 + n))) for n in (6, 17, 9)]
     batch = pad(rows, pad_id=1)
     together = token_loss_sum(model(batch["ids"]), batch["labels"], model.head.weight)
-    alone = [
-        token_loss_sum(model(torch.tensor([i])), torch.tensor([t]), model.head.weight) for i, t in rows
-    ]
+    alone = [token_loss_sum(model(torch.tensor([i])), torch.tensor([t]), model.head.weight) for i, t in rows]
     torch.testing.assert_close(together, torch.stack(alone).sum(), rtol=1e-5, atol=1e-5)
 
 
@@ -175,10 +175,8 @@ def run_vq(folder: Path, steps: int, out: str) -> dict[str, torch.Tensor]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vq.VQTrainer, "train_step", stopping)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             vq.run_vq(recipe)
-        except KeyboardInterrupt:
-            pass
     state = load_state(folder / out)
     assert state is not None
     return state["model"]

@@ -29,7 +29,7 @@ COLOR_NAMES = tuple(COLORS)
 
 @dataclass(frozen=True, kw_only=True)
 class Clause:
-    """One condition: `count` things of a class, perhaps of a colour, perhaps placed (relation, index of the other clause)."""
+    """One condition: `count` things of a class, perhaps of a colour, perhaps placed: (relation, index of the other)."""
 
     name: str
     count: int = 1
@@ -146,8 +146,7 @@ def related(rng: np.random.Generator) -> Request:
 
 
 TASKS: Mapping[str, Callable[[np.random.Generator], Request]] = {
-    task.__name__: task
-    for task in (single_object, two_object, counting, colors, position, color_attr, many, related)
+    task.__name__: task for task in (single_object, two_object, counting, colors, position, color_attr, many, related)
 }
 GENEVAL_TASKS = tuple(TASKS)[:6]
 

@@ -43,7 +43,7 @@ class LMRecipe:
     out: str
     vq: str
     merges: int = 680
-    model: dict[str, int] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
     mixture: Mixture = field(default_factory=Mixture)
     defaults: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -58,6 +58,7 @@ class LMRecipe:
     save_every: int = 250
     bf16: bool = True
     threads: int = 1
+    device: str = "cpu"
 
 
 def read_vq(recipe_path: Path) -> VQModel:
@@ -76,9 +77,7 @@ def make_tokenizer(vq: VQModel, merges: int, seed: int) -> MultimodalTokenizer:
     config: VQConfig = vq.config
     text = TextTokenizer.from_bpe(train_bpe(sentences(6000, seed), codes=config.num_embeddings, merges=merges))
     names = text.names
-    vocab = Vocab.from_names(
-        names, tokens_per_image=config.tokens_per_image, size=len(names), special=text.special_ids
-    )
+    vocab = Vocab.from_names(names, tokens_per_image=config.tokens_per_image, size=len(names), special=text.special_ids)
     return MultimodalTokenizer(vocab, text, ImageTokenizer(vq, resolution=config.resolution))
 
 
@@ -98,6 +97,17 @@ def schedule(recipe: LMRecipe, step: int) -> float:
     return min(1.0, (step + 1) / recipe.warmup, max(left, 0.0))
 
 
+class Objective(torch.nn.Module):
+    """The model and its loss: what the Trainer sees (it would write into the `config` of a bare model)."""
+
+    def __init__(self, decoder: Transformer) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, ids: Tensor, labels: Tensor) -> Tensor:
+        return token_loss_sum(self.decoder(ids), labels, self.decoder.head.weight)
+
+
 class LMTrainer(Trainer):
     """A step is a few batches of unequal shape; its loss is the mean over all their real targets."""
 
@@ -107,16 +117,16 @@ class LMTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # the loss is already a mean over the step
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        steps = range(self.first_step, len(self.train_dataset))  # type: ignore[arg-type]
-        return DataLoader(self.train_dataset, batch_size=None, sampler=steps)  # type: ignore[arg-type]
+        steps = range(self.first_step, len(self.train_dataset))
+        return DataLoader(self.train_dataset, batch_size=None, sampler=steps)
 
-    def training_step(self, model: torch.nn.Module, inputs: list[dict[str, Tensor]], *_: Any) -> Tensor:  # type: ignore[override]
+    def training_step(self, model: torch.nn.Module, inputs: list[dict[str, Tensor]], *_: Any) -> Tensor:
         targets = sum(int((batch["labels"][:, 1:] >= 0).sum()) for batch in inputs)
         total = torch.zeros((), device=self.args.device)
         for batch in inputs:
             ids, labels = (batch[name].to(self.args.device) for name in ("ids", "labels"))
             with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.recipe.bf16):
-                loss = token_loss_sum(model(ids), labels, self.model.head.weight) / targets  # type: ignore[union-attr]
+                loss = model(ids, labels) / targets
             loss.backward()
             total += loss.detach()
         if not math.isfinite(float(total)):
@@ -162,12 +172,14 @@ def _train(recipe: LMRecipe, model: Transformer, tokenizer: MultimodalTokenizer)
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(recipe, step))
     arguments = TrainingArguments(
-        output_dir=str(out), max_steps=recipe.steps, max_grad_norm=recipe.clip, use_cpu=True, report_to=[],
+        output_dir=str(out), max_steps=recipe.steps, max_grad_norm=recipe.clip, report_to=[],
+        use_cpu=recipe.device == "cpu",
         logging_steps=recipe.log_every, save_steps=recipe.save_every, save_total_limit=2, ignore_data_skip=True,
         disable_tqdm=True, remove_unused_columns=False, seed=recipe.seed,
     )  # fmt: skip
     trainer = LMTrainer(
-        recipe, first, model=model, args=arguments, train_dataset=Steps(maker, seed=recipe.seed, steps=recipe.steps),
+        recipe, first, model=Objective(model), args=arguments,
+        train_dataset=Steps(maker, seed=recipe.seed, steps=recipe.steps),
         optimizers=(optimizer, scheduler), callbacks=[MetricsFile(out / "metrics.jsonl")],
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

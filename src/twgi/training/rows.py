@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from twgi.icons import chains, tasks, world
 from twgi.icons.chains import Chain, Drawn
-from twgi.icons.world import GRID, Placed, Scene, render
+from twgi.icons.world import Placed, Scene, render
 from twgi.thinking.modes import MODES
 from twgi.tokenizer.multimodal import MultimodalTokenizer
 from twgi.training.loss import IGNORED

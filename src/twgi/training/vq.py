@@ -13,6 +13,7 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +81,7 @@ def cell_keys(scene: world.Scene) -> np.ndarray:
 
 def make_batch(seed: int, step: int, size: int) -> tuple[Tensor, Tensor]:
     """Pixels in -1..1 [B, 3, H, W] (channels last) and cell keys [B, N]."""
-    rng = np.random.default_rng([seed, step])
+    rng = np.random.default_rng([seed, step + 1])
     scenes = [sample_scene(rng) for _ in range(size)]
     pixels = np.stack([np.asarray(world.render(scene)) for scene in scenes])
     keys = torch.from_numpy(np.stack([cell_keys(scene) for scene in scenes]))
@@ -93,9 +94,10 @@ class CodeStatistics:
     def __init__(self, recipe: VQRecipe) -> None:
         width, codes = recipe.model.embed_dim, recipe.model.num_embeddings
         self.decay = recipe.code_decay
-        self.prototype = torch.zeros(KEYS, width)
-        self.seen = torch.zeros(KEYS)
-        self.count, self.sum = torch.ones(codes), torch.zeros(codes, width)
+        self.prototype = torch.zeros(KEYS, width, device=recipe.device)
+        self.seen = torch.zeros(KEYS, device=recipe.device)
+        self.count = torch.ones(codes, device=recipe.device)
+        self.sum = torch.zeros(codes, width, device=recipe.device)
 
     def tensors(self) -> dict[str, Tensor]:
         return {"prototype": self.prototype, "seen": self.seen, "count": self.count, "sum": self.sum}
@@ -106,9 +108,9 @@ class CodeStatistics:
 
     def see(self, z_ND: Tensor, keys_N: Tensor) -> None:
         """Moves each key's prototype towards the mean of its latents in this batch."""
-        total, hits = torch.zeros_like(self.prototype), torch.zeros(KEYS)
+        total, hits = torch.zeros_like(self.prototype), torch.zeros_like(self.seen)
         total.index_add_(0, keys_N, z_ND)
-        hits.index_add_(0, keys_N, torch.ones(len(keys_N)))
+        hits.index_add_(0, keys_N, torch.ones_like(keys_N, dtype=hits.dtype))
         here = hits > 0
         rate = torch.where(self.seen[here] > 0, 0.2, 1.0)[:, None]
         self.prototype[here] += rate * (total[here] / hits[here, None] - self.prototype[here])
@@ -124,7 +126,7 @@ class CodeStatistics:
     def follow(self, codebook: Tensor, z_ND: Tensor, codes_N: Tensor, rng: np.random.Generator) -> int:
         """Moves codes to the mean of their latents; unused codes restart at random latents. Returns how many did."""
         hits, total = torch.zeros_like(self.count), torch.zeros_like(self.sum)
-        hits.index_add_(0, codes_N, torch.ones(len(codes_N)))
+        hits.index_add_(0, codes_N, torch.ones_like(codes_N, dtype=hits.dtype))
         total.index_add_(0, codes_N, z_ND)
         self.count.mul_(self.decay).add_(hits, alpha=1 - self.decay)
         self.sum.mul_(self.decay).add_(total, alpha=1 - self.decay)
@@ -142,7 +144,7 @@ def kmeans(points_ND: Tensor, k: int, rng: np.random.Generator, rounds: int = 12
     centres = points_ND[torch.from_numpy(rng.choice(len(points_ND), k, replace=len(points_ND) < k))].clone()
     for _ in range(rounds):
         nearest = torch.cdist(points_ND, centres).argmin(1)
-        hits = torch.zeros(k).index_add_(0, nearest, torch.ones(len(points_ND)))
+        hits = torch.bincount(nearest, minlength=k).to(points_ND.dtype)
         total = torch.zeros_like(centres).index_add_(0, nearest, points_ND)
         empty = hits == 0
         centres = total / hits.clamp(min=1)[:, None]
@@ -165,7 +167,7 @@ class VQTrainer:
     def __init__(self, recipe: VQRecipe) -> None:
         self.recipe = recipe
         torch.manual_seed(recipe.seed)
-        self.model = VQModel(recipe.model).to(memory_format=torch.channels_last)
+        self.model = VQModel(recipe.model).to(recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = self._optimizer()
         self.statistics = CodeStatistics(recipe)
         self.codebook = self.model.quantize.embedding.weight.requires_grad_(False)
@@ -181,7 +183,7 @@ class VQTrainer:
         chosen = {id(p) for p in inner}
         rest = [p for _, p in named if id(p) not in chosen]
         groups = [{"params": inner, "lr": self.recipe.matrix_lr, "parts": 1}, {"params": rest, "lr": self.recipe.lr}]
-        self.base_lr = [group["lr"] for group in groups]
+        self.base_lr = [self.recipe.matrix_lr, self.recipe.lr]
         return MuonAdamW(groups)
 
     def learning_rate_scale(self) -> float:
@@ -194,7 +196,8 @@ class VQTrainer:
     def train_step(self) -> dict[str, float]:
         r = self.recipe
         pixels, keys_BN = make_batch(r.seed, self.step, r.batch)
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        pixels = pixels.to(r.device, memory_format=torch.channels_last)
+        keys_BN = keys_BN.to(r.device)
         rng = np.random.default_rng([r.seed, self.step, 1])
         if self.step == r.plain_steps:
             self.statistics.start_codes(self.codebook, rng)
@@ -204,7 +207,7 @@ class VQTrainer:
         with torch.autocast(r.device, torch.bfloat16, enabled=r.bf16):
             out = self.decode(z_BND + (code_BND - z_BND).detach()).float()
         losses["pixels"] = pixel_loss(out, pixels, keys_BN, r.object_weight)
-        total = sum(losses.values(), start=torch.zeros(()))
+        total = torch.stack(list(losses.values())).sum()
         for group, base in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = base * self.learning_rate_scale()
         self.optimizer.zero_grad(set_to_none=True)
@@ -214,7 +217,9 @@ class VQTrainer:
         self.step += 1
         return {name: value.item() for name, value in losses.items()}
 
-    def _latent_losses(self, z_BND: Tensor, keys_BN: Tensor, rng: np.random.Generator) -> tuple[dict[str, Tensor], Tensor]:
+    def _latent_losses(
+        self, z_BND: Tensor, keys_BN: Tensor, rng: np.random.Generator
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Consistency and commitment terms, and what the decoder is given for each cell."""
         z_ND, keys_N = z_BND.flatten(0, 1), keys_BN.flatten()
         scale = z_ND.detach().var(0).mean()
@@ -234,7 +239,7 @@ class VQTrainer:
         losses["commitment"] = self.recipe.commitment * (z_ND - home_ND).square().mean() / scale
         return losses, code_ND.view_as(z_BND)
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         return {
             "step": self.step,
             "model": self.model.state_dict(),
@@ -242,11 +247,29 @@ class VQTrainer:
             "statistics": self.statistics.tensors(),
         }
 
-    def load(self, state: dict[str, object]) -> None:
-        self.step = state["step"]  # type: ignore[assignment]
-        self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
-        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
-        self.statistics.load(state["statistics"])  # type: ignore[arg-type]
+    def load(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.statistics.load(state["statistics"])
+
+
+@torch.no_grad()
+def merge_ground_codes(model: VQModel, seed: int, pictures: int = 512, share: float = 0.5) -> int:
+    """Gives the codes that stand for nothing but ground one vector, so that ground is one token; returns how many.
+
+    Ties go to the lowest index, so the merged code is the first of them.
+    """
+    pixels, keys_BN = make_batch(seed, -1, pictures)
+    device = model.quantize.embedding.weight.device
+    parts = [model.encode(p.to(device, memory_format=torch.channels_last)).cpu() for p in pixels.split(64)]
+    codes_N, ground_N = torch.cat(parts).flatten(), (keys_BN == KEYS - 1).flatten()
+    table = model.quantize.embedding.weight
+    used = torch.bincount(codes_N, minlength=len(table))
+    on_ground = torch.bincount(codes_N[ground_N], minlength=len(table))
+    alike = ((on_ground >= share * used) & (used > 0)).nonzero()[:, 0]
+    table[alike] = table[on_ground.argmax()].clone()
+    return len(alike)
 
 
 def run_vq(recipe_path: str | Path, overrides: list[str] | None = None) -> Path:
@@ -270,6 +293,8 @@ def run_vq(recipe_path: str | Path, overrides: list[str] | None = None) -> Path:
                 print("  ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
             if trainer.step % recipe.save_every == 0 or trainer.step == recipe.steps:
                 save_state(out, trainer.state())
+    print(f"{merge_ground_codes(trainer.model, recipe.seed)} codes show nothing but ground and are now one")
+    save_state(out, trainer.state())
     return out
 
 
