@@ -6,6 +6,7 @@ q and k), in the order of the table, along the first dimension.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,10 +71,16 @@ ONLY: Mapping[str, tuple[Any, ...]] = {  # settings of Hugging Face's that chang
     "quantization_config": (None,),
 }
 FORBIDDEN = ("auto_map", "trust_remote_code", "_attn_implementation_internal")  # they name code to run
-MAX_SIZES = {"vocab_size": 2**20, "hidden_size": 2**16, "intermediate_size": 2**18, "num_layers": 1024,
-             "num_heads": 1024, "max_positions": 2**20}  # fmt: skip
-MAX_VQ_SIZES = {"resolution": 2**12, "base_channels": 2**12, "latent_channels": 2**14, "num_embeddings": 2**20,
-                "embed_dim": 2**14, "num_res_blocks": 64}  # fmt: skip
+MAX_SIZES = {
+    "vocab_size": 2**20, "hidden_size": 2**16, "intermediate_size": 2**18, "num_layers": 1024,
+    "num_heads": 1024, "num_kv_heads": 1024, "max_positions": 2**20,
+}  # fmt: skip
+MAX_VQ_SIZES = {
+    "resolution": 2**12, "in_channels": 16, "out_channels": 16, "base_channels": 2**12, "latent_channels": 2**14,
+    "num_embeddings": 2**20, "embed_dim": 2**14, "num_res_blocks": 64,
+}  # fmt: skip
+FLAGS = ("swin_norm", "double_latent")
+FRACTIONS = ("rope_theta", "rms_norm_eps")
 
 
 def names(config: TransformerConfig) -> dict[str, tuple[str, ...]]:
@@ -118,15 +125,18 @@ def split(config: TransformerConfig, ours: Mapping[str, Tensor]) -> dict[str, Te
 
 def read_config(raw: Mapping[str, Any]) -> tuple[TransformerConfig, VQConfig]:
     """config.json -> both networks' sizes. Raises `CheckpointError` for what we would compute differently."""
-    _refuse_code(raw)
+    vq_raw, rope = _group(raw, "vq_config"), _group(raw, "rope_parameters")
+    _refuse_code(raw, vq_raw)
     for key, allowed in ONLY.items():
         if raw.get(key, allowed[0]) not in allowed:
             raise CheckpointError(f"config.json: {key} = {raw[key]!r} is not supported, only {allowed[0]!r} is")
-    settings = {**raw, **_rope(raw.get("rope_parameters") or {})}
+    if rope.get("rope_type", "default") != "default":
+        raise CheckpointError(f"config.json: rope_type {rope['rope_type']!r} is not supported, only 'default' is")
+    settings = {**raw, **rope}  # transformers 5 writes rope_theta inside the group
     values = {ours: settings.get(theirs, default) for ours, (theirs, default) in CONFIG_KEYS.items()}
     values["num_kv_heads"] = values["num_kv_heads"] or values["num_heads"]
-    _check_sizes(values, MAX_SIZES)
-    return TransformerConfig(**values), _read_vq_config(raw.get("vq_config") or {})
+    _check_values(values, MAX_SIZES)
+    return TransformerConfig(**values), _read_vq_config(vq_raw)
 
 
 def write_config(config: TransformerConfig, vq: VQConfig) -> dict[str, Any]:
@@ -140,18 +150,18 @@ def write_config(config: TransformerConfig, vq: VQConfig) -> dict[str, Any]:
     return {"architectures": ["ChameleonForConditionalGeneration"], **raw}
 
 
-def _refuse_code(raw: Mapping[str, Any]) -> None:
-    for part in (raw, raw.get("vq_config") or {}):
-        found = [key for key in FORBIDDEN if key in part]
+def _group(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    group = raw.get(key) or {}
+    if not isinstance(group, Mapping):
+        raise CheckpointError(f"config.json: {key} must be a group of settings, got {group!r}")
+    return group
+
+
+def _refuse_code(*groups: Mapping[str, Any]) -> None:
+    for group in groups:
+        found = [key for key in FORBIDDEN if key in group]
         if found:
             raise CheckpointError(f"config.json: {found[0]} asks to run code from the checkpoint; remove it to load")
-
-
-def _rope(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """transformers 5 writes the rotary settings as one group."""
-    if parameters.get("rope_type", "default") != "default":
-        raise CheckpointError(f"config.json: rope_type {parameters['rope_type']!r} is not supported, only 'default' is")
-    return {"rope_theta": parameters["rope_theta"]} if "rope_theta" in parameters else {}
 
 
 def _read_vq_config(raw: Mapping[str, Any]) -> VQConfig:
@@ -166,15 +176,29 @@ def _read_vq_config(raw: Mapping[str, Any]) -> VQConfig:
         values[ours] = value
     for name in ("channel_multiplier", "attn_resolutions"):
         if name in values:
-            values[name] = tuple(values[name] or ())
-    if "attn_type" in values:
-        values["attn_type"] = values["attn_type"] or "none"
-    _check_sizes(values, MAX_VQ_SIZES)
+            values[name] = _whole_numbers(name, values[name])
+    if values.get("attn_type", "") is None:
+        values["attn_type"] = "none"
+    _check_values(values, MAX_VQ_SIZES)
     return VQConfig(**values)
 
 
-def _check_sizes(values: Mapping[str, Any], largest: Mapping[str, int]) -> None:
-    for name, limit in largest.items():
-        value = values.get(name, 1)
-        if type(value) is not int or not 0 < value <= limit:
-            raise CheckpointError(f"config.json: {name} must be a whole number in 1..{limit}, got {value!r}")
+def _whole_numbers(name: str, value: Any) -> tuple[int, ...]:
+    numbers = [] if value is None else value
+    if not isinstance(numbers, list) or len(numbers) > 32 or any(type(n) is not int or n > 2**12 for n in numbers):
+        raise CheckpointError(f"config.json: {name} must be a short list of whole numbers, got {value!r}")
+    return tuple(numbers)
+
+
+def _check_values(values: Mapping[str, Any], largest: Mapping[str, int]) -> None:
+    """Every number is one, and not so large that building the network would hurt."""
+    for name, value in values.items():
+        if name in largest:
+            if type(value) is not int or not 0 < value <= largest[name]:
+                raise CheckpointError(
+                    f"config.json: {name} must be a whole number in 1..{largest[name]}, got {value!r}"
+                )
+        elif name in FLAGS and type(value) is not bool:
+            raise CheckpointError(f"config.json: {name} must be true or false, got {value!r}")
+        elif name in FRACTIONS and (type(value) not in (int, float) or not math.isfinite(value)):
+            raise CheckpointError(f"config.json: {name} must be a number, got {value!r}")

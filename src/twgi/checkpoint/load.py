@@ -68,7 +68,7 @@ def load(
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
         _read_weights(file, model, vq, device, dtype)
         tokenizer = _read_tokenizer(folder, raw, config.vocab_size, vq_config, vq)
-        defaults = _read_optional(folder / "generation_config.json").get("twgi", {})
+        defaults = _read_defaults(folder / "generation_config.json")
     ready = model.pack() if _worth_packing(model, device, dtype) else model
     return Loaded(model=ready, tokenizer=tokenizer, name=name, sha256=_sha256(file), folder=folder, defaults=defaults)
 
@@ -128,6 +128,13 @@ def _naming(folder: Path) -> Iterator[None]:
 
 def _read_optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
+
+
+def _read_defaults(path: Path) -> dict[str, Any]:
+    defaults = _read_optional(path).get("twgi", {})
+    if not isinstance(defaults, dict):
+        raise CheckpointError(f"{path}: twgi must be a group of settings, got {defaults!r}")
+    return defaults
 
 
 def _read_weights(file: Path, model: Transformer, vq: VQModel, device: torch.device, dtype: torch.dtype) -> None:
