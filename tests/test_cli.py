@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -54,6 +53,14 @@ def twgi(
 def start(model: str, *arguments: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "twgi", "think", "--model", model, *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_thoughts(process: "subprocess.Popen[str]", out: Path, count: int) -> None:
+    began = time.monotonic()
+    while not (out / "traces.jsonl").exists() or (out / "traces.jsonl").read_bytes().count(b"\n") < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() - began < PATIENCE
+        time.sleep(0.02)
 
 
 def write_prompts(path: Path, *prompts: str) -> str:
@@ -283,43 +290,66 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(
     assert len(ids(out)) == 3
 
 
-def test_a_killed_run_goes_on_to_what_an_unbroken_one_gives(model: str, tmp_path: Path) -> None:
-    file = write_prompts(tmp_path / "prompts.jsonl", *(f"prompt {number}" for number in range(30)))
-    common = ("--prompts", file, "--mode", "general", "--max-tokens", "60", "--guidance", "icons")
-    out = tmp_path / "out"
-    first = start(model, *common, "--batch", "2", "--out", str(out))
-    waited = time.monotonic()
-    while not (out / "traces.jsonl").exists() or (out / "traces.jsonl").read_bytes().count(b"\n") < 2:
-        assert first.poll() is None, first.communicate()
-        assert time.monotonic() - waited < PATIENCE
-        time.sleep(0.02)
-    second = start(model, *common, "--out", str(out), "--resume")
-    _, told = second.communicate(timeout=PATIENCE)
-    if first.poll() is None:  # else it was done before the second had started
-        assert (second.returncode, f"is in use by process {first.pid}" in told) == (2, True)
-    first.send_signal(signal.SIGKILL)
+def test_a_killed_run_goes_on_to_what_an_unbroken_one_gives(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_prompts(tmp_path / "prompts.jsonl", *(f"prompt {number}" for number in range(16)))
+    common = ("think", "--model", model, "--prompts", file, "--mode", "general", "--max-tokens", "30")
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    first = start(model, *common[3:], "--batch", "2", "--out", str(out))
+    wait_for_thoughts(first, out, 2)
+    second = cli.execute([*common, "--out", str(out), "--resume"])
+    if first.poll() is None:  # else it was done before the second began
+        assert second == 2
+        assert f"is in use by process {first.pid}" in capsys.readouterr().err
+    first.kill()
     first.communicate(timeout=PATIENCE)
     done = ids(out)
-    resumed = cli.execute(["think", "--model", model, *common, "--batch", "5", "--out", str(out), "--resume"])
-    unbroken = cli.execute(["think", "--model", model, *common, "--batch", "7", "--out", str(tmp_path / "whole")])
-    assert (resumed, unbroken) == (0, 0)
-    assert ids(out) == ids(tmp_path / "whole")
+    assert cli.execute([*common, "--batch", "5", "--out", str(out), "--resume"]) == 0
+    assert cli.execute([*common, "--batch", "7", "--out", str(whole)]) == 0
+    assert ids(out) == ids(whole)
     assert done.items() <= ids(out).items()
 
 
-def test_help_and_version_are_quick_and_do_not_import_torch(model: str) -> None:
+@pytest.mark.parametrize("how", ["terminate", "close"])
+def test_a_run_that_is_told_to_stop_keeps_its_thoughts_and_writes_its_page(
+    model: str, tmp_path: Path, how: str
+) -> None:
+    out = tmp_path / "out"
+    running = start(model, "a", "--mode", "direct", "--samples", "2000", "--json", "--out", str(out))
+    wait_for_thoughts(running, out, 1)
+    assert running.stdout is not None
+    assert running.stderr is not None
+    if how == "close":
+        running.stdout.close()
+    else:
+        running.terminate()
+    told = running.stderr.read()
+    assert running.wait(PATIENCE) == 130
+    assert "thoughts with" in told
+    assert f"--out {out} --resume" in told
+    assert told.count("\n") == 1
+    assert (out / "index.html").exists()
+    assert 1 <= len(ids(out)) < 2000
+
+
+def test_help_version_and_complaints_do_not_import_torch() -> None:
     code = (
-        "import sys; from twgi import cli; status = cli.execute(sys.argv[1:]); "
-        "print(status, 'torch' in sys.modules, 'numpy' in sys.modules)"
+        "import json, sys; from twgi import cli\n"
+        "for words in json.loads(sys.argv[1]): cli.execute(words)\n"
+        "print('torch' in sys.modules, file=sys.stderr)"
     )
-    for arguments in (["--help"], [], ["think", "--help"], ["--version"], ["think", "a", "--mode", "x"]):
-        asked = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=PATIENCE
-        )
-        last = asked.stdout.splitlines()[-1]
-        assert last.split()[1] == "False", f"twgi {' '.join(arguments)} imports torch"
-        if "x" not in arguments:
-            assert last == "0 False False", f"twgi {' '.join(arguments)} imports numpy"
+    asked = [
+        ["--help"],
+        [],
+        ["think", "--help"],
+        ["--version"],
+        ["think", "a", "--mode", "x"],
+        ["think", "--top-p", "2"],
+    ]
+    command = [sys.executable, "-c", code, json.dumps(asked)]
+    answered = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert answered.stderr.splitlines()[-1] == "False"
 
 
 def test_help_answers_in_half_a_second_of_work() -> None:

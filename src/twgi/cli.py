@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,8 +16,10 @@ from twgi.console import complain
 from twgi.errors import ConfigError, PromptError, TwgiError
 
 if TYPE_CHECKING:
+    from twgi.console import Quiet
     from twgi.thinking.plan import RunPlan
     from twgi.thinking.prompts import BadLine, PromptLine
+    from twgi.thinking.run import Outcome
 
 INTERRUPTED, CLOSED_PIPE, OURS = 130, 141, 1
 
@@ -55,6 +58,19 @@ def _twgi(
 
 
 ASK, GUIDE, DRAW, RUN = "What to think about", "Guidance of pictures", "Sampling and limits", "The run"
+Model = Annotated[str, _option("Preset, or folder of a checkpoint. Default: icons.", ASK)]
+Rounds = Annotated[int, _option("How often critique looks and draws again. Default: 1.", ASK)]
+Seed = Annotated[int, _option("Same seed, same thoughts. Default: 0.", ASK)]
+GuidanceName = Annotated[str | None, _option("paper, reference or icons. Default: the model's.", GUIDE)]
+ScaleFull = Annotated[float | None, _option("Towards all that was thought so far.", GUIDE)]
+ScaleImage = Annotated[float | None, _option("Towards the pictures so far.", GUIDE)]
+ScaleNegative = Annotated[float | None, _option("Away from the negative prompt.", GUIDE)]
+ScalePrompt = Annotated[float | None, _option("Towards the bare prompt.", GUIDE)]
+Temperature = Annotated[float | None, _option("Of text; 0 takes the likeliest token.", DRAW)]
+ImageTemperature = Annotated[float | None, _option("The same for pictures.", DRAW)]
+ImageTopP = Annotated[float | None, _option("The same for pictures.", DRAW)]
+ImageTopK = Annotated[int | None, _option("The same for pictures.", DRAW)]
+Resume = Annotated[bool, _option("Go on with the run in --out.", RUN, "--resume")]
 
 
 @app.command()
@@ -64,27 +80,27 @@ def think(
     image: Annotated[
         list[Path] | None, _option("Picture for <image> in the prompt, or its end; repeatable.", ASK)
     ] = None,
-    model: Annotated[str, _option("Preset, or folder of a checkpoint. Default: icons.", ASK)] = "icons",
+    model: Model = "icons",
     mode: Annotated[str, _option("direct, subgoal, critique or general. Default: direct.", ASK)] = "",
-    rounds: Annotated[int, _option("How often critique looks and draws again. Default: 1.", ASK)] = 1,
+    rounds: Rounds = 1,
     samples: Annotated[int, _option("Thoughts for each prompt. Default: 1.", ASK)] = 1,
-    seed: Annotated[int, _option("Same seed, same thought. Default: 0.", ASK)] = 0,
-    guidance: Annotated[str | None, _option("paper, reference or icons. Default: the model's.", GUIDE)] = None,
-    scale_full: Annotated[float | None, _option("Towards all that was thought so far.", GUIDE)] = None,
-    scale_image: Annotated[float | None, _option("Towards the pictures so far.", GUIDE)] = None,
-    scale_negative: Annotated[float | None, _option("Away from the negative prompt.", GUIDE)] = None,
-    scale_prompt: Annotated[float | None, _option("Towards the bare prompt.", GUIDE)] = None,
-    temperature: Annotated[float | None, _option("Of text; 0 takes the likeliest token.", DRAW)] = None,
+    seed: Seed = 0,
+    guidance: GuidanceName = None,
+    scale_full: ScaleFull = None,
+    scale_image: ScaleImage = None,
+    scale_negative: ScaleNegative = None,
+    scale_prompt: ScalePrompt = None,
+    temperature: Temperature = None,
     top_p: Annotated[float | None, _option("Of text: likeliest tokens up to this sum.", DRAW)] = None,
     top_k: Annotated[int | None, _option("Of text: so many likeliest tokens; 0: all.", DRAW)] = None,
-    image_temperature: Annotated[float | None, _option("The same for pictures.", DRAW)] = None,
-    image_top_p: Annotated[float | None, _option("The same for pictures.", DRAW)] = None,
-    image_top_k: Annotated[int | None, _option("The same for pictures.", DRAW)] = None,
+    image_temperature: ImageTemperature = None,
+    image_top_p: ImageTopP = None,
+    image_top_k: ImageTopK = None,
     max_tokens: Annotated[int | None, _option("Most tokens of a thought, pictures too.", DRAW)] = None,
     max_images: Annotated[int | None, _option("Most pictures of a thought.", DRAW)] = None,
     batch: Annotated[int, _option("Thoughts at a time; only speed changes. Default: 8.", RUN)] = 8,
     out: Annotated[Path | None, _option("Run folder. Default: a new one in out/.", RUN)] = None,
-    resume: Annotated[bool, _option("Go on with the run in --out.", RUN, "--resume")] = False,
+    resume: Resume = False,
     json: Annotated[bool, _option("Print traces as JSON lines, nothing else.", RUN, "--json")] = False,
 ) -> int:
     """Think about a prompt, or about many, and make a page of it.
@@ -153,10 +169,15 @@ def _run(plan: "RunPlan", *, model: str, out: Path | None, title: str, batch: in
         outcome = run(load(model), plan, folder, report=report, batch=batch, resume=resume)
     finally:
         report.close()
-    report.conclude(outcome)
+    return _end(report, outcome)
+
+
+def _end(report: "Quiet", outcome: "Outcome") -> int:
+    """Say what came of a run; the exit status."""
     if outcome.interrupted:
-        complain(f"stopped: {outcome.kept}; go on with: {_again(folder)}")
+        complain(f"stopped: {outcome.kept}; go on with: {_again(outcome.folder)}")
         return INTERRUPTED
+    report.conclude(outcome)
     return TwgiError.exit_status if outcome.failures else 0
 
 
@@ -187,23 +208,23 @@ def sample(
 def eval_geneval(
     prompts: Annotated[Path, _option("GenEval's evaluation_metadata.jsonl, or lines like its.", ASK)],
     out: Annotated[Path, _option("Run folder; scores.json and results.jsonl go there too.", RUN)],
-    model: Annotated[str, _option("Preset, or folder of a checkpoint. Default: icons.", ASK)] = "icons",
+    model: Model = "icons",
     mode: Annotated[str, _option("direct, subgoal or critique. Default: direct.", ASK)] = "direct",
-    rounds: Annotated[int, _option("Times that critique looks and draws again. Default: 1.", ASK)] = 1,
+    rounds: Rounds = 1,
     samples: Annotated[int, _option("Thoughts for each prompt. Default: 4, as published.", ASK)] = 4,
-    seed: Annotated[int, _option("Same seed, same thoughts. Default: 0.", ASK)] = 0,
+    seed: Seed = 0,
     limit: Annotated[int | None, _option("Only the first so many prompts of each task.", ASK)] = None,
-    guidance: Annotated[str | None, _option("paper, reference or icons. Default: the model's.", GUIDE)] = None,
-    scale_full: Annotated[float | None, _option("Towards all that was thought so far.", GUIDE)] = None,
-    scale_image: Annotated[float | None, _option("Towards the pictures so far.", GUIDE)] = None,
-    scale_negative: Annotated[float | None, _option("Away from the negative prompt.", GUIDE)] = None,
-    scale_prompt: Annotated[float | None, _option("Towards the bare prompt.", GUIDE)] = None,
-    temperature: Annotated[float | None, _option("Of text; 0 takes the likeliest token.", DRAW)] = None,
-    image_temperature: Annotated[float | None, _option("The same for pictures.", DRAW)] = None,
-    image_top_p: Annotated[float | None, _option("Of pictures: likeliest tokens up to this sum.", DRAW)] = None,
-    image_top_k: Annotated[int | None, _option("Of pictures: this many likeliest tokens.", DRAW)] = None,
+    guidance: GuidanceName = None,
+    scale_full: ScaleFull = None,
+    scale_image: ScaleImage = None,
+    scale_negative: ScaleNegative = None,
+    scale_prompt: ScalePrompt = None,
+    temperature: Temperature = None,
+    image_temperature: ImageTemperature = None,
+    image_top_p: ImageTopP = None,
+    image_top_k: ImageTopK = None,
     batch: Annotated[int, _option("Thoughts at a time; changes the speed alone. Default: 16.", RUN)] = 16,
-    resume: Annotated[bool, _option("Go on with the run in --out.", RUN, "--resume")] = False,
+    resume: Resume = False,
 ) -> int:
     """GenEval in the icon world, whose checker tells right from wrong exactly.
 
@@ -234,13 +255,25 @@ def eval_geneval(
         result = evaluate(load(model), benchmark, plan, out, report=report, batch=batch, resume=resume)
     finally:
         report.close()
-    report.conclude(result.outcome)
     if result.scores is not None:
         print(table(result.scores))
-    if result.outcome.interrupted:
-        complain(f"stopped: {result.outcome.kept}; go on with: {_again(out)}")
-        return INTERRUPTED
-    return TwgiError.exit_status if result.outcome.failures else 0
+    return _end(report, result.outcome)
+
+
+@benchmarks.command("tokenizer")
+def eval_tokenizer(
+    model: Annotated[str, typer.Option(help="Preset, or folder of a checkpoint.")] = "icons",
+    scenes: Annotated[int, typer.Option(help="How many, over GenEval's six tasks.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Same seed, same scenes.")] = 0,
+) -> None:
+    """How many icon scenes are still right after the image tokenizer has encoded and decoded them."""
+    from twgi import load
+    from twgi.evaluation.tokenizer import judge_tokenizer, table
+
+    images = load(model).tokenizer.image
+    if images is None:
+        raise ConfigError(f"{model} has no image tokenizer")
+    print(table(judge_tokenizer(images, scenes=scenes, seed=seed)))
 
 
 Recipe = Annotated[Path, typer.Argument(help="A YAML file, such as those in recipes/.", show_default=False)]
@@ -270,7 +303,8 @@ def train_lm(recipe: Recipe, overrides: Overrides = None) -> None:
 
 
 def main() -> None:
-    """The command `twgi`."""
+    """The command `twgi`. A request to end (as a cluster's scheduler sends it) is the same as Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(execute(sys.argv[1:]))
 
 
@@ -287,7 +321,7 @@ def execute(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         complain("stopped")
         return INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # the parser makes the one the other
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to read what is still buffered
         return CLOSED_PIPE
     except Exception as error:

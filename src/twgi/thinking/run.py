@@ -88,7 +88,7 @@ def run(thinker: Thinker, plan: RunPlan, out: Path, *, report: Report, batch: in
         try:
             _report_bad_lines(plan, folder, outcome, report)
             _think(thinker, plan, folder, outcome, report, batch)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, BrokenPipeError):  # or whoever read the output has gone
             outcome.interrupted = True
         if outcome.traces:
             outcome.page = folder.write_page(render_page(outcome.records(), folder=out))
