@@ -30,7 +30,8 @@ VQ_YAML = """
 model: {resolution: 64, base_channels: 32, channel_multiplier: [1, 1, 1, 1], num_res_blocks: 1, attn_type: none,
   latent_channels: 8, embed_dim: 4, num_embeddings: 32}
 batch: 2
-plain_steps: 2
+plain_steps: 1
+decoder_steps: 1
 log_every: 1
 save_every: 2
 """

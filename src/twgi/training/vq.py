@@ -1,9 +1,10 @@
 """Training of the icon world's image tokenizer (`twgi train vq recipes/icons_vq.yaml`).
 
-Three phases: the autoencoder without quantisation; k-means of its latents into the codebook; quantised training with
-codes that follow the latents by moving averages, dead codes revived. A *consistency* term pulls the latent of a cell
-towards the average latent of the same piece of the same coloured icon elsewhere, so that a thing has the same tokens
-wherever and beside whatever it stands: the language model can then copy what it drew.
+Three phases: the autoencoder without quantisation; quantised training, from codes that are k-means of the latents and
+follow them by moving averages, dead ones revived; then the decoder alone, codes and encoder fixed.
+A *consistency* term pulls the latent of a cell towards the average latent of the same piece of the same coloured icon
+elsewhere, so that a thing has the same tokens wherever and beside whatever it stands: the language model can then copy
+what it drew.
 Data is a pure function of (seed, step): a killed run resumes exactly.
 """
 
@@ -33,20 +34,27 @@ KEYS = len(world.NAMES) * len(world.COLORS) * PIECES + 1  # every piece of every
 
 @dataclass(frozen=True, kw_only=True)
 class VQRecipe:
-    """What `twgi train vq` reads; steps count over all phases."""
+    """What `twgi train vq` reads. Steps count over all phases: plain first, the decoder alone last.
+
+    From step `tight_from` the two terms that make codes independent of what stands around have their tight weights.
+    """
 
     out: str
     model: VQConfig = field(default_factory=VQConfig)
     seed: int = 0
     batch: int = 32
-    plain_steps: int = 800
-    steps: int = 2000
+    plain_steps: int = 400
+    decoder_steps: int = 200
+    steps: int = 1350
     matrix_lr: float = 0.02
     lr: float = 2e-3
     warmup: int = 50
     object_weight: float = 4.0
     consistency: float = 0.5
     commitment: float = 0.5
+    tight_from: int = 800
+    tight_consistency: float = 1.0
+    tight_commitment: float = 2.0
     code_decay: float = 0.97
     log_every: int = 50
     save_every: int = 200
@@ -54,6 +62,17 @@ class VQRecipe:
     bf16: bool = True
     threads: int = 1
     device: str = "cpu"
+
+    @property
+    def settled(self) -> int:
+        """The step from which encoder and codes stay as they are."""
+        return self.steps - self.decoder_steps
+
+    def weights(self, step: int) -> tuple[float, float]:
+        """Of consistency and commitment; consistency grows while the model learns to see at all."""
+        if step >= self.tight_from:
+            return self.tight_consistency, self.tight_commitment
+        return self.consistency * min(1.0, step / self.plain_steps), self.commitment
 
 
 def sample_scene(rng: np.random.Generator) -> world.Scene:
@@ -187,10 +206,12 @@ class VQTrainer:
         return MuonAdamW(groups)
 
     def learning_rate_scale(self) -> float:
-        """Linear warm-up, then cosine to 5 %; warmed up again where quantisation begins."""
+        """Warm-up (again where quantisation begins), then cosine to 5 %; for the decoder alone, 30 % down to nothing."""
         r = self.recipe
+        if self.step >= r.settled:
+            return 0.3 * (r.steps - self.step) / r.decoder_steps
         since = self.step if self.step < r.plain_steps else self.step - r.plain_steps
-        cosine = 0.5 * (1 + np.cos(np.pi * self.step / r.steps))
+        cosine = 0.5 * (1 + np.cos(np.pi * self.step / r.settled))
         return float(min(1.0, (since + 1) / r.warmup) * (0.05 + 0.95 * cosine))
 
     def train_step(self) -> dict[str, float]:
@@ -201,9 +222,15 @@ class VQTrainer:
         rng = np.random.default_rng([r.seed, self.step, 1])
         if self.step == r.plain_steps:
             self.statistics.start_codes(self.codebook, rng)
-        with torch.autocast(r.device, torch.bfloat16, enabled=r.bf16):
-            z_BND = self.encode(pixels).float()
-        losses, code_BND = self._latent_losses(z_BND, keys_BN, rng)
+        if self.step == r.settled:
+            merge_ground_codes(self.model, r.seed)
+        losses: dict[str, Tensor] = {}
+        if self.step >= r.settled:
+            z_BND = code_BND = self.model.quantize.embedding(self.model.encode(pixels)).detach()
+        else:
+            with torch.autocast(r.device, torch.bfloat16, enabled=r.bf16):
+                z_BND = self.encode(pixels).float()
+            losses, code_BND = self._latent_losses(z_BND, keys_BN, rng)
         with torch.autocast(r.device, torch.bfloat16, enabled=r.bf16):
             out = self.decode(z_BND + (code_BND - z_BND).detach()).float()
         losses["pixels"] = pixel_loss(out, pixels, keys_BN, r.object_weight)
@@ -226,8 +253,8 @@ class VQTrainer:
         self.statistics.see(z_ND.detach(), keys_N)
         prototype_ND = self.statistics.prototype[keys_N]
         spread = (z_ND - prototype_ND).square().mean() / scale
-        ramp = min(1.0, self.step / self.recipe.plain_steps)  # first learn to see at all
-        losses = {"consistency": self.recipe.consistency * ramp * spread}
+        consistency, commitment = self.recipe.weights(self.step)
+        losses = {"consistency": consistency * spread}
         if self.step < self.recipe.plain_steps:
             return losses, z_BND
         with torch.no_grad():
@@ -236,7 +263,7 @@ class VQTrainer:
             self.agreement = float((codes_N == home_N).float().mean())
             code_ND, home_ND = self.codebook[codes_N], self.codebook[home_N]
             self.revived = self.statistics.follow(self.codebook, z_ND.detach(), codes_N, rng)
-        losses["commitment"] = self.recipe.commitment * (z_ND - home_ND).square().mean() / scale
+        losses["commitment"] = commitment * (z_ND - home_ND).square().mean() / scale
         return losses, code_ND.view_as(z_BND)
 
     def state(self) -> dict[str, Any]:
@@ -287,14 +314,12 @@ def run_vq(recipe_path: str | Path, overrides: list[str] | None = None) -> Path:
             losses = trainer.train_step()
             if trainer.step % recipe.log_every == 0:
                 row = {"step": trainer.step, **losses, "images_per_s": _rate(trainer, first, started)}
-                if trainer.step > recipe.plain_steps:
+                if recipe.plain_steps < trainer.step <= recipe.settled:
                     row |= {"agreement": trainer.agreement, "revived": trainer.revived}
                 print(json.dumps(row), file=log, flush=True)
                 print("  ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
             if trainer.step % recipe.save_every == 0 or trainer.step == recipe.steps:
                 save_state(out, trainer.state())
-    print(f"{merge_ground_codes(trainer.model, recipe.seed)} codes show nothing but ground and are now one")
-    save_state(out, trainer.state())
     return out
 
 
