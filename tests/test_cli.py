@@ -381,6 +381,16 @@ def test_a_mistake_of_ours_says_so_in_one_line_and_more_on_demand(twgi: Twgi, mo
     assert "Traceback" in twgi("think", "a", "--out", "out").err
 
 
+def test_too_little_memory_is_not_a_mistake_of_ours(twgi: Twgi, monkeypatch: pytest.MonkeyPatch) -> None:
+    def large(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr("twgi.load", large)
+    ended = twgi("think", "a", "--out", "out")
+    assert ended.status == 2
+    assert ended.err.startswith("twgi: out of memory: try a smaller --batch")
+
+
 def test_the_icon_world_can_be_looked_at(twgi: Twgi, tmp_path: Path) -> None:
     ended = twgi("icons", "sample", "--scenes", "4", "--out", "out")
     assert ended.status == 0

@@ -1,6 +1,7 @@
 """The command line: a table of commands. Each parses, calls one function, and prints; torch comes with the call."""
 
 import os
+import re
 import shlex
 import signal
 import sys
@@ -81,7 +82,9 @@ def think(
         list[Path] | None, _option("Picture for <image> in the prompt, or its end; repeatable.", ASK)
     ] = None,
     model: Model = "icons",
-    mode: Annotated[str, _option("direct, subgoal, critique or general. Default: direct.", ASK)] = "",
+    mode: Annotated[
+        str, _option("direct, subgoal, critique, general. Default: direct; general with --image.", ASK)
+    ] = "",
     rounds: Rounds = 1,
     samples: Annotated[int, _option("Thoughts for each prompt. Default: 1.", ASK)] = 1,
     seed: Seed = 0,
@@ -335,6 +338,9 @@ def _other(error: Exception) -> int:
         complain(
             f"{' '.join(error.format_message().split())} (see {context.command_path if context else 'twgi'} --help)"
         )
+        return 2
+    if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error), re.IGNORECASE):
+        complain("out of memory: try a smaller --batch, or --resume later; what was finished is kept")
         return 2
     if os.environ.get("TWGI_DEBUG"):
         traceback.print_exc()
