@@ -206,7 +206,7 @@ class VQTrainer:
         return MuonAdamW(groups)
 
     def learning_rate_scale(self) -> float:
-        """Warm-up (again where quantisation begins), then cosine to 5 %; for the decoder alone, 30 % down to nothing."""
+        """Warm-up (again where quantisation begins), then cosine to 5 %; decoder alone: 30 % down to 0."""
         r = self.recipe
         if self.step >= r.settled:
             return 0.3 * (r.steps - self.step) / r.decoder_steps
