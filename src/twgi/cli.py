@@ -289,6 +289,7 @@ def train_vq(recipe: Recipe, overrides: Overrides = None) -> None:
 
     Example: twgi train vq recipes/icons_vq.yaml seed=1
     """
+    _check(recipe)
     from twgi.training.vq import run_vq
 
     print(run_vq(recipe, overrides))
@@ -300,9 +301,16 @@ def train_lm(recipe: Recipe, overrides: Overrides = None) -> None:
 
     Example: twgi train lm recipes/icons_lm.yaml seed=1
     """
+    _check(recipe)
     from twgi.training.lm import run_lm
 
     print(run_lm(recipe, overrides))
+
+
+def _check(recipe: Path) -> None:
+    """Before what takes long to import."""
+    if not recipe.is_file():
+        raise ConfigError(f"{recipe}: no such recipe; some are in the folder recipes/ of the repository")
 
 
 def main() -> None:
