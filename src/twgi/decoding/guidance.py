@@ -175,7 +175,7 @@ KINDS = ("direct", "part", "whole", "draft", "redraw", "free")
 _PUBLISHED = Scales(scheme="full", full=2.0, image=1.2, prompt=5.0)
 _PUBLISHED_PART = Scales(scheme="obj", full=2.0)
 _PAPER_CRITIQUE = Scales(scheme="full", full=1.5, image=0.8, negative=3.0, prompt=5.0)
-_TWO = Scales(scheme="normal", full=2.0)
+_ICONS = Scales(scheme="normal", full=1.5)  # the best of 1, 1.2, 1.5, 2, 3 on the bundled model, see docs/log.md
 
 PRESETS: dict[str, GuidancePlan] = {
     "paper": GuidancePlan(
@@ -203,7 +203,7 @@ PRESETS: dict[str, GuidancePlan] = {
         keep_bos=False,
         keep_prompt=False,
     ),
-    "icons": GuidancePlan(name="icons", scales=dict.fromkeys(KINDS, _TWO)),
+    "icons": GuidancePlan(name="icons", scales=dict.fromkeys(KINDS, _ICONS)),
 }
 
 
