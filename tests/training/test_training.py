@@ -49,9 +49,19 @@ class PlainCodes(SceneCodes):
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> MultimodalTokenizer:
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> MultimodalTokenizer:
     torch.manual_seed(0)
-    return lm.make_tokenizer(VQModel(VQ), merges=300, seed=0)
+    text = lm.text_tokenizer(tmp_path_factory.mktemp("text"), codes=32, merges=300, seed=0)
+    return lm.make_tokenizer(VQModel(VQ), text)
+
+
+def test_a_resumed_run_reads_the_same_ids_even_if_the_world_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = lm.text_tokenizer(tmp_path, codes=32, merges=100, seed=0)
+    monkeypatch.setattr(lm, "sentences", lambda count, seed: ["other words altogether"] * 10)
+    again = lm.text_tokenizer(tmp_path, codes=32, merges=100, seed=0)
+    assert again.names == first.names
 
 
 @pytest.fixture(scope="module")

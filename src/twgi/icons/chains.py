@@ -191,7 +191,12 @@ def question(scene: Scene, rng: np.random.Generator) -> Chain:
 
 
 def edit(scene: Scene, rng: np.random.Generator) -> Chain:
-    """An instruction to change a picture, and the changed picture."""
+    """An instruction to change a picture, and the changed picture.
+
+    Of things with one name only the first in reading order is kept, so that the instruction says which is meant.
+    """
+    first = {thing.name: thing for thing in reversed(reading_order(scene.objects))}
+    scene = Scene(tuple(first.values()))
     i = _index(rng, scene)
     thing = scene.objects[i]
     free = [q for q in range(4) if q not in {other.quadrant for other in scene.objects}]
@@ -233,12 +238,12 @@ def _look(rng: np.random.Generator, avoid: set[str]) -> tuple[str, str]:
 
 
 def general(scene: Scene, rng: np.random.Generator) -> Chain:
-    """A caption, a question, an edit, or an interleaved show, in equal parts."""
-    match int(rng.integers(4)):
+    """An edit (hardest, so twice as often), a caption, a question, or words and pictures in turn."""
+    match int(rng.integers(5)):
         case 0:
             return caption(scene, rng)
         case 1:
             return question(scene, rng)
         case 2:
-            return edit(scene, rng)
-    return steps(rng)
+            return steps(rng)
+    return edit(scene, rng)

@@ -72,10 +72,18 @@ def read_vq(recipe_path: Path) -> VQModel:
     return vq.to(memory_format=torch.channels_last).requires_grad_(False).eval()  # type: ignore[call-overload]
 
 
-def make_tokenizer(vq: VQModel, merges: int, seed: int) -> MultimodalTokenizer:
+def text_tokenizer(folder: Path, *, codes: int, merges: int, seed: int) -> TextTokenizer:
+    """The BPE of this run: made once and kept in its folder, for a resumed run must read the same ids."""
+    file = folder / "tokenizer.json"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(train_bpe(sentences(6000, seed), codes=codes, merges=merges).to_str(), encoding="utf-8")
+    return TextTokenizer.from_file(file)
+
+
+def make_tokenizer(vq: VQModel, text: TextTokenizer) -> MultimodalTokenizer:
     """Text, marks and image tokens in Chameleon's layout, over this image tokenizer."""
     config: VQConfig = vq.config
-    text = TextTokenizer.from_bpe(train_bpe(sentences(6000, seed), codes=config.num_embeddings, merges=merges))
     names = text.names
     vocab = Vocab.from_names(names, tokens_per_image=config.tokens_per_image, size=len(names), special=text.special_ids)
     return MultimodalTokenizer(vocab, text, ImageTokenizer(vq, resolution=config.resolution))
@@ -151,7 +159,9 @@ def run_lm(recipe_path: str | Path, overrides: list[str] | None = None) -> Path:
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     vq = read_vq(Path(recipe.vq))
-    tokenizer = make_tokenizer(vq, recipe.merges, recipe.seed)
+    codes = vq.config.num_embeddings
+    text = text_tokenizer(Path(recipe.out), codes=codes, merges=recipe.merges, seed=recipe.seed)
+    tokenizer = make_tokenizer(vq, text)
     config = TransformerConfig(vocab_size=tokenizer.vocab.size, **recipe.model)
     model = Transformer(config)
     model.init_weights()
