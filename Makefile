@@ -25,11 +25,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@rm -rf out/demo
-	@for mode in subgoal critique; do \
-		echo "== $$mode: $(PROMPT)"; \
-		OMP_NUM_THREADS=1 $(BIN)/twgi think "$(PROMPT)" --mode $$mode --seed 0 --out "$(CURDIR)/out/demo/$$mode" || exit 1; \
-		echo; \
-	done
+	@think() { \
+		echo "== $$1: $(PROMPT)"; \
+		OMP_NUM_THREADS=1 $(BIN)/twgi think "$(PROMPT)" --mode $$1 --seed $$2 --out "$(CURDIR)/out/demo/$$1" && echo; \
+	}; think subgoal 0 && think critique 4
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q

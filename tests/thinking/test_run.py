@@ -126,7 +126,7 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
         ({"seed": 1}, "settings.seed was 0, is now 1"),
         ({"samples": 3}, "settings.samples was 2, is now 3"),
         ({"mode": "subgoal"}, 'settings.mode was "general", is now "subgoal"'),
-        ({"scales": {"full": 3.0}}, "settings.guidance.scales.free.full was 2.0, is now 3.0"),
+        ({"scales": {"full": 3.0}}, "settings.guidance.scales.free.full was 1.5, is now 3.0"),
         ({"sampling": {"max_tokens": 41}}, "settings.sampling.max_tokens was 24, is now 41"),
         ({"prompts": prompts("a", "b", "d")}, "prompts.2 was"),
         ({"prompts": prompts("a", "b")}, "prompts.2 was"),
