@@ -178,7 +178,7 @@ class Thought:
         images = images_allowed(self.mode, self.task.rounds)
         if self.sampling.max_images is not None:
             images = min(images, self.sampling.max_images) if self.mode.stop_after_images else self.sampling.max_images
-        if self.tokenizer.image is None:
+        if not self.tokenizer.draws:
             images = self._without_drawing()
         return Grammar(
             vocab=self.tokenizer.vocab,
@@ -190,7 +190,10 @@ class Thought:
 
     def _without_drawing(self) -> int:
         if not self.mode.takes_pictures:
-            raise CheckpointError(f"this checkpoint has no image tokenizer, and mode {self.mode.name!r} draws")
+            raise CheckpointError(
+                f"mode {self.mode.name!r} draws, and this checkpoint has no image decoder (model.vqmodel.decoder.*): "
+                "give the original vqgan.ckpt with --vq, or use mode general to read and write"
+            )
         return 0
 
     def _budget(self) -> int:
