@@ -158,7 +158,7 @@ def test_a_checkpoint_without_an_image_decoder_looks_and_does_not_draw(folder: P
     assert any("--vq" in remark for remark in loaded.remarks)
     assert loaded.tokenizer.codes([Image.new("RGB", (12, 12), "red")])
     assert not loaded.tokenizer.draws
-    with pytest.raises(CheckpointError, match="vqgan.ckpt"):
+    with pytest.raises(CheckpointError, match=r"vqgan\.ckpt"):
         loaded.tokenizer.draw([ImageSegment(tokens=tuple(loaded.tokenizer.image_block(range(9))))])
 
 

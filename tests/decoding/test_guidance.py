@@ -146,7 +146,7 @@ def test_the_condition_rows_are_those_of_the_reference(cases: dict[str, Any], vo
         made = [
             branch_ids(
                 branch, case["token_ids"], prompt=case["original_prompt_tokens"] or (), negative=case["negative_ids"],
-                vocab=vocab, keep_bos=case["config_bos_token_id"] == vocab.bos,
+                vocab=vocab, bos=case["config_bos_token_id"],
             )
             for branch in branches
         ]  # fmt: skip

@@ -44,7 +44,7 @@ def guidance_of(cases: dict[str, Any], scheme: str, scales: str) -> Guidance:
 def rows(
     k: int, history: Ids, *, guidance_at: Callable[[int], Guidance], prompt: Ids, negative: Ids, vocab: Vocab
 ) -> tuple[tuple[Ids, float], ...]:
-    ids = partial(branch_ids, history=history, prompt=prompt, negative=negative, vocab=vocab, keep_bos=False)
+    ids = partial(branch_ids, history=history, prompt=prompt, negative=negative, vocab=vocab, bos=vocab.pad)
     return merge_equal((ids(branch), weight) for branch, weight in guidance_at(k).weights.items())
 
 

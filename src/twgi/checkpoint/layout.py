@@ -114,9 +114,7 @@ def find_meta(folder: Path) -> Path | None:
     if len(places) > 1:
         raise CheckpointError(f"{folder}: several models ({', '.join(p.name for p in places)}); name the folder of one")
     if not places:
-        raise CheckpointError(
-            f"{folder}: neither config.json nor params.json in this folder, so it is not a checkpoint"
-        )
+        raise CheckpointError(f"{folder}: no config.json and no params.json here, so it is not a checkpoint")
     return places[0]
 
 

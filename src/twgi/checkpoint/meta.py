@@ -212,17 +212,17 @@ def shards_needed(config: TransformerConfig, tensors: Mapping[str, Tensor]) -> i
     """
     vectors = [(name, tensors[name]) for name, (_, how) in names(config).items() if how == HEAD_VECTOR]
     kv_heads = config.num_kv_heads
-    for shards in (count for count in range(1, kv_heads + 1) if kv_heads % count == 0 and _divides(config, count)):
+    for shards in (count for count in range(1, kv_heads + 1) if divides(config, count)):
         if all(_same_in_each(vector, shards) for _, vector in vectors):
             return shards
-    name = next(name for name, vector in vectors if not _same_in_each(vector, kv_heads))
-    raise CheckpointError(
-        f"{name}: heads that share keys have different norms, which Meta's layout cannot hold: keep --layout hf"
-    )
+    name = next((name for name, vector in vectors if not _same_in_each(vector, kv_heads)), vectors[0][0])
+    reason = "the norms of its heads differ more than shards can hold in Meta's layout, one norm for each"
+    raise CheckpointError(f"{name}: {reason}; use layout hf")
 
 
-def _divides(config: TransformerConfig, shards: int) -> bool:
-    sizes = (config.hidden_size, config.intermediate_size, config.vocab_size, config.num_heads)
+def divides(config: TransformerConfig, shards: int) -> bool:
+    """Whether a model can be cut into so many shards."""
+    sizes = (config.num_kv_heads, config.hidden_size, config.intermediate_size, config.vocab_size, config.num_heads)
     return all(size % shards == 0 for size in sizes)
 
 

@@ -25,6 +25,10 @@ class Info(Protocol):
     def sha256(self) -> str: ...
     @property
     def defaults(self) -> Mapping[str, Any]: ...
+    @property
+    def generation(self) -> Mapping[str, Any]: ...
+    @property
+    def config_bos(self) -> int: ...
 
 
 class Thinker:
@@ -43,6 +47,8 @@ class Thinker:
             context=model.config.max_positions,
             model=ModelId(name=info.name, sha256=info.sha256),
             defaults=info.defaults,
+            generation=info.generation,
+            config_bos=info.config_bos,
         )
 
     def think(self, prompt: str, **settings: Any) -> Trace:
