@@ -170,10 +170,11 @@ class VQModel(nn.Module):
         super().__init__()
         self.config, self.draws = config, draws
         self.encoder = Encoder(config)
+        if draws:
+            self.decoder = Decoder(config)
         self.quantize = Codebook(config.num_embeddings, config.embed_dim)
         self.quant_conv = nn.Conv2d(config.latent_channels, config.embed_dim, 1)
         if draws:
-            self.decoder = Decoder(config)
             self.post_quant_conv = nn.Conv2d(config.embed_dim, config.latent_channels, 1)
 
     def latents(self, pixels_BCHW: Tensor) -> Tensor:
