@@ -1,0 +1,37 @@
+"""The folder of golden cases: `TWGI_GOLDEN`, or `../shared/golden`. Every id, size and name comes from it."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from torch import Tensor
+
+DEFAULT = Path(__file__).parents[3] / "shared" / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder; tests skip where the default one is absent, and fail where the one that was asked for is."""
+    asked = os.environ.get("TWGI_GOLDEN")
+    folder = Path(asked) if asked else DEFAULT
+    if not (folder / "cases.json").is_file():
+        if asked:
+            pytest.fail(f"TWGI_GOLDEN={asked}: no cases.json there")
+        pytest.skip("needs golden/ in the folder 'shared' beside the checkout, or TWGI_GOLDEN")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cases(golden: Path) -> dict[str, Any]:
+    """`cases.json`."""
+    value: dict[str, Any] = json.loads((golden / "cases.json").read_text(encoding="utf-8"))
+    return value
+
+
+@pytest.fixture(scope="session")
+def arrays(golden: Path) -> dict[str, Tensor]:
+    """`cases.safetensors`."""
+    return load_file(golden / "cases.safetensors")
