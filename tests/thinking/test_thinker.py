@@ -160,7 +160,11 @@ def test_the_published_plan_counts_parts_and_loses_the_prompt() -> None:
     history = (*thought.prompt_ids, vocab.boi)
     assert [len(thought._guide(k, history)) for k in range(3)] == [2, 2, 2]
     assert [picture["kind"] for picture in thought._guided] == ["part", "part", "whole"]
-    kept = Thought(0, replace(task, guidance=replace(PRESETS["reference"], quirks=(Quirk.PARTS_BY_COUNT,))), thinker().thinking)
+    kept = Thought(
+        0,
+        replace(task, guidance=replace(PRESETS["reference"], quirks=(Quirk.CONFIG_BOS, Quirk.PARTS_BY_COUNT))),
+        thinker().thinking,
+    )
     assert len(kept._guide(2, history)) == 3
 
 
