@@ -12,6 +12,7 @@ import typer
 
 from twgi import __version__
 from twgi.commands import evaluate, icons, train
+from twgi.commands.checkpoint import convert, info
 from twgi.commands.think import INTERRUPTED, think
 from twgi.console import complain
 from twgi.errors import TwgiError
@@ -42,6 +43,8 @@ def _twgi(
 
 
 app.command()(think)
+app.command()(info)
+app.command()(convert)
 app.add_typer(icons.app, name="icons")
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="eval")

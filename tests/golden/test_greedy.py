@@ -188,7 +188,7 @@ def plan_of(flow: dict[str, Any], cases: dict[str, Any]) -> GuidancePlan:
         scales |= {"negative": published["negative"], "prompt": published["original_prompt"]}
     if flow["mode"] != "general":
         return preset
-    return replace(preset, scales=preset.scales | {"free": Scales(scheme=flow["cfg_type"], **scales)})
+    return replace(preset, scales={**preset.scales, "free": Scales(scheme=flow["cfg_type"], **scales)})
 
 
 def test_padding_inside_a_text_is_not_read_as_in_the_reference(loaded: Loaded, cases: dict[str, Any]) -> None:

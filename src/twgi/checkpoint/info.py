@@ -3,48 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-import torch
-
-from twgi.checkpoint import hf
 from twgi.checkpoint.layout import Checkpoint
 from twgi.checkpoint.load import sha256_of
-from twgi.model.config import TransformerConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """Numbers of weights: of the blocks and the final norm, of the embedding, of the head, of the image part."""
-
-    body: int
-    embedding: int
-    head: int
-    image: int
-
-    @property
-    def language(self) -> int:
-        return self.body + self.embedding + self.head
-
-
-def sizes(checkpoint: Checkpoint) -> Sizes:
-    """Count the weights from what the files say."""
-    counts: Counter[str] = Counter()
-    for name, entry in checkpoint.tensors.stored.items():
-        counts[_part(name)] += torch.Size(entry.shape).numel()
-    return Sizes(body=counts["body"], embedding=counts["embedding"], head=counts["head"], image=counts["image"])
-
-
-def _part(name: str) -> str:
-    if name.startswith(hf.VQ_PREFIX):
-        return "image"
-    return {"model.embed_tokens.weight": "embedding", "lm_head.weight": "head"}.get(name, "body")
-
-
-def kv_bytes_per_token(config: TransformerConfig, dtype: torch.dtype) -> int:
-    """Keys and values of one position in all layers."""
-    return 2 * config.num_layers * config.num_kv_heads * config.head_dim * dtype.itemsize
+from twgi.checkpoint.memory import sizes
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -68,6 +32,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
             "tokens_per_image": vocab.tokens_per_image, "config_bos": checkpoint.config_bos,
         },
         "draws": checkpoint.draws,
+        "modes": ["direct", "subgoal", "critique", "general"] if checkpoint.draws else ["general"],
         "trained_for": list(preset.modes) if preset else None,
     }  # fmt: skip
 

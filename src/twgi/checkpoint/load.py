@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from twgi.checkpoint import hf
 from twgi.checkpoint.layout import Checkpoint, naming, open_checkpoint
+from twgi.checkpoint.memory import check_memory, known_device
 from twgi.checkpoint.quantize import quantize_block
 from twgi.checkpoint.tensors import Tensors
 from twgi.errors import CheckpointError, ConfigError
@@ -79,13 +80,15 @@ def load(
 
     Raises:
         CheckpointError: with the name of the file, for whatever is missing, unexpected or not supported.
+        ConfigError: a device that is not there, or has too little memory.
     """
-    device = torch.device(device)
+    device = known_device(device)
     if device.type == "cpu":
         torch.set_num_threads(threads)
     checkpoint = open_checkpoint(name_or_path, vq=vq)
+    dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+    check_memory(checkpoint, device, dtype, int8=int8)
     with naming(checkpoint.folder):
-        dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
         model = _read_decoder(_longer(checkpoint, context), device, dtype, int8, progress)
         tokenizer = _read_tokenizer(checkpoint, device)
         remarks = tuple(_remarks(checkpoint, model))
@@ -104,7 +107,7 @@ def load_tokenizer(
     """The text and image tokenizers alone: the language model is not read. Raises as `load` does."""
     checkpoint = open_checkpoint(name_or_path, vq=vq)
     with naming(checkpoint.folder):
-        return _read_tokenizer(checkpoint, torch.device(device))
+        return _read_tokenizer(checkpoint, known_device(device))
 
 
 def sha256_of(files: Sequence[Path]) -> str:
