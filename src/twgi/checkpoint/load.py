@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from twgi.checkpoint import hf
 from twgi.checkpoint.layout import Checkpoint, naming, open_checkpoint
 from twgi.checkpoint.memory import check_memory, known_device
-from twgi.checkpoint.quantize import quantize_block
+from twgi.checkpoint.quantize import quantize_block, require_torchao
 from twgi.checkpoint.tensors import Tensors
 from twgi.errors import CheckpointError, ConfigError
 from twgi.model.transformer import Transformer
@@ -85,11 +85,13 @@ def load(
     device = known_device(device)
     if device.type == "cpu":
         torch.set_num_threads(threads)
-    checkpoint = open_checkpoint(name_or_path, vq=vq)
+    checkpoint = _longer(open_checkpoint(name_or_path, vq=vq), context)
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
     check_memory(checkpoint, device, dtype, int8=int8)
+    if int8:
+        require_torchao()
     with naming(checkpoint.folder):
-        model = _read_decoder(_longer(checkpoint, context), device, dtype, int8, progress)
+        model = _read_decoder(checkpoint, device, dtype, int8, progress)
         tokenizer = _read_tokenizer(checkpoint, device)
         remarks = tuple(_remarks(checkpoint, model))
         defaults = _defaults(checkpoint)
