@@ -72,7 +72,7 @@ class ModeCost:
         rows: the most rows that run at once.
         reserved: bytes of cache that the engine sets aside for one chain.
         peak: bytes of cache that are in use at the most.
-        chains: how many chains fit beside the weights.
+        chains: how many chains fit beside the weights; 0 too where one is longer than the context.
         step_ms: the least time of a step of one chain, in milliseconds, averaged over the chain.
         chain_s: the least time of one chain alone, and of each of `chains` together, in seconds.
     """
@@ -111,9 +111,11 @@ def cost(
     counts, per_token = sizes(checkpoint), kv_bytes_per_token(checkpoint.config, dtype)
     rows_T = list(_steps(checkpoint, mode, guidance))
     cache_T = [sum(rows) * per_token for rows in rows_T]
-    reserved = MOST_BRANCHES * (context or checkpoint.config.max_positions) * per_token
+    context = context or checkpoint.config.max_positions
+    reserved = MOST_BRANCHES * context * per_token
     weights = weight_bytes(counts, dtype, int8=int8)
-    chains = max(0, int((gpu.gib * GIB - WORKSPACE - weights) // reserved))
+    fits = max(0, int((gpu.gib * GIB - WORKSPACE - weights) // reserved))
+    chains = fits if rows_T[-1][0] <= context else 0
     read = len(cache_T) * (weights - counts.embedding * dtype.itemsize - counts.image * torch.float32.itemsize)
     alone, together = ((read / n + sum(cache_T)) / (gpu.tb_per_s * 1e12) for n in (1, max(1, chains)))
     return ModeCost(
