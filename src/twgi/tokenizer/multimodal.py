@@ -124,6 +124,10 @@ class MultimodalTokenizer:
             for segment in kept
         )
 
+    def picture(self, codes: Codes) -> Image.Image:
+        """The picture that the codes of one whole image are of."""
+        return self._need_image("draw").decode([codes])[0]
+
     def stream(self) -> TextStream:
         """A fresh decoder for the text ids of one text segment that arrive one at a time."""
         return self.text.stream()
