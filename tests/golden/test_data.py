@@ -135,7 +135,8 @@ def test_token_lists_are_decoded_as_published(published: PublishedTokenizer, gol
     assert [case["name"] for case in cases["h"]["decode"]] == list(tokens)
     compared = set()
     for case in cases["h"]["decode"]:
-        text, pictures = published.decode(tokens[case["name"]])
+        pieces = published.decode(tokens[case["name"]])
+        text, pictures = "".join(piece.text for piece in pieces), [piece.picture for piece in pieces if piece.is_image]
         paths = [None if picture is None else f"{case['name']}/image_{k}.png" for k, picture in enumerate(pictures)]
         assert (text, paths) == (case["text"], case["image_paths"]), case["name"]
         for path, picture in zip(paths, pictures, strict=True):

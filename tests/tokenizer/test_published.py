@@ -31,9 +31,10 @@ def test_marks_without_pictures_stay_placeholders_and_surplus_pictures_are_ignor
 def test_ids_that_are_no_image_tokens_count_as_code_0_or_are_an_error() -> None:
     inside = [VOCAB.boi, VOCAB.eos, *IMAGE[2:]]
     beyond = [VOCAB.boi, VOCAB.text_ids[-1], *IMAGE[2:]]
-    text, pictures = PUBLISHED.decode([*inside, *beyond, *IMAGE[:-2], VOCAB.eoi])
-    assert text == "<image_0><error_image_1><invalid_image_2>"
-    assert pictures[1:] == [None, None]
-    assert pictures[0] is not None
-    assert pictures[0].size == (SIDE, SIDE)
-    assert pictures[0].tobytes() == TOKENIZER.picture([0, *CODES[1:]]).tobytes()
+    pieces = PUBLISHED.decode([*inside, *beyond, *IMAGE[:-2], VOCAB.eoi])
+    assert [piece.text for piece in pieces] == ["<image_0>", "<error_image_1>", "<invalid_image_2>"]
+    picture, *others = (piece.picture for piece in pieces)
+    assert others == [None, None]
+    assert picture is not None
+    assert picture.size == (SIDE, SIDE)
+    assert picture.tobytes() == TOKENIZER.picture([0, *CODES[1:]]).tobytes()

@@ -1,18 +1,18 @@
 """`twgi data`: training records, checked."""
 
 import json as json_lines
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from twgi.console import tracked
+from twgi.console import shown, tracked
 from twgi.errors import ConfigError, DataError, TwgiError
 
 if TYPE_CHECKING:
+    from twgi.checkpoint.load import Loaded
     from twgi.data.report import Report
-    from twgi.tokenizer.multimodal import MultimodalTokenizer
 
 app = typer.Typer(help="Training data: check it before it is used.")
 
@@ -42,23 +42,24 @@ def check(
     Example: twgi data check chains.jsonl --model icons
     """
     total = counted_lines(files)
-    tokenizer, context = text_and_vocab(model)
+    loaded = loaded_tokenizer(model)
     from twgi.data.encode import encode_file
     from twgi.data.report import Report
     from twgi.tokenizer.image import open_picture
 
-    blank = [0] * tokenizer.vocab.tokens_per_image
+    blank = [0] * loaded.tokenizer.vocab.tokens_per_image
 
     def opened(path: Path) -> list[int]:
         open_picture(path)
         return blank
 
-    report = Report(limit=limit_of(max_tokens, context))
+    report = Report(limit=limit_of(max_tokens, loaded))
     for file in files:
-        outcomes = encode_file(file, tokenizer, limit=report.limit, images=images, codes_of=opened)
+        outcomes = encode_file(file, loaded.tokenizer, limit=report.limit, images=images, codes_of=opened)
         for outcome in tracked(outcomes, total, "checking", quiet=json):
             report.add(outcome)
-    return told(report, json=json)
+    tell(report, json=json)
+    return status_of(report)
 
 
 def counted_lines(files: Iterable[Path]) -> int:
@@ -72,31 +73,36 @@ def counted_lines(files: Iterable[Path]) -> int:
     return sum(counts.values())
 
 
-def text_and_vocab(model: str) -> "tuple[MultimodalTokenizer, int]":
-    """The tokenizer of a checkpoint, and the most tokens that it reads."""
+def loaded_tokenizer(model: str) -> "Loaded":
+    """The checkpoint whose tokenizer is wanted."""
     from twgi.checkpoint.load import load
 
-    loaded = load(model)
-    return loaded.tokenizer, loaded.model.config.max_positions
+    return load(model)
 
 
-def limit_of(asked: int | None, context: int) -> int:
+def limit_of(asked: int | None, loaded: "Loaded") -> int:
     """The most tokens of a row. Raises `ConfigError`."""
     if asked is not None and asked < 1:
         raise ConfigError(f"max-tokens must be 1 or more, got {asked}")
-    return context if asked is None else asked
+    return loaded.model.config.max_positions if asked is None else asked
 
 
-def told(report: "Report", *, json: bool) -> int:
-    """Print what became of the lines; the exit status."""
+class Told(Protocol):
+    """What became of the lines of files."""
+
+    def problems(self) -> list[str]: ...
+    def summary(self) -> str: ...
+    def to_json(self) -> dict[str, Any]: ...
+
+
+def tell(report: Told, *, json: bool) -> None:
+    """Print it: a line for each problem and one for all, or one JSON object."""
     if json:
         print(json_lines.dumps(report.to_json(), ensure_ascii=False))
     else:
-        print("\n".join(_shown([*report.problems(), report.summary()])))
+        print("\n".join(shown(line) for line in [*report.problems(), report.summary()]))
+
+
+def status_of(report: "Report") -> int:
+    """2 where a line is refused or none is kept."""
     return TwgiError.exit_status if report.refused or not report.kept else 0
-
-
-def _shown(lines: Iterable[str]) -> Iterator[str]:
-    from twgi.console import shown
-
-    return (shown(line) for line in lines)

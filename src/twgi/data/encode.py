@@ -175,19 +175,16 @@ def _joined(spans: Sequence[Span]) -> list[Span]:
     return joined
 
 
-def reference_json(record: Record, row: Row) -> dict[str, Any]:
+def reference_json(encoded: Encoded) -> dict[str, Any]:
     """The row in the published format: prompt, response with marks, images, tokens.
 
-    Raises `DataError` for what that format cannot say: several turns, pictures in a prompt, parts without loss.
+    Raises `DataError` for what it cannot say: several turns, pictures in a prompt, parts without loss, ids alone.
     """
-    if len(record.turns) != 1 or record.turns[0].input_images:
-        raise DataError("the published format holds one turn without pictures in its prompt; use the format twgi")
+    record = encoded.record
+    if record is None or len(record.turns) != 1 or record.turns[0].input_images:
+        raise DataError("the published format holds one turn in words, without pictures in its prompt; use format twgi")
     (turn,) = record.turns
     if not all(part.loss for part in turn.response):
-        raise DataError("the published format cannot leave a part out of the loss; use the format twgi")
-    return {
-        "prompt": turn.prompt,
-        "response": turn.text,
-        "images": list(turn.images),
-        "tokens": list(row.tokens),
-    }
+        raise DataError("the published format cannot leave a part out of the loss; use format twgi")
+    images, tokens = list(turn.images), list(encoded.row.tokens)
+    return {"prompt": turn.prompt, "response": turn.text, "images": images, "tokens": tokens}

@@ -19,6 +19,15 @@ PublishedSegment = tuple[Literal["text", "image"], list[int]]
 """The kind of a segment and its ids, without boi and eoi."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PublishedPiece:
+    """A run of text, or an image: its mark, and its picture where it could be drawn."""
+
+    text: str
+    is_image: bool = False
+    picture: Image.Image | None = None
+
+
 @dataclass(frozen=True)
 class PublishedTokenizer:
     """The published way between text, pictures and ids, over the parts of a checkpoint's tokenizer."""
@@ -82,27 +91,27 @@ class PublishedTokenizer:
                 run.append(token)
         return found + ([(kind, run)] if run else [])
 
-    def decode(self, ids: Iterable[int]) -> tuple[str, list[Image.Image | None]]:
-        """All text of the ids, with a mark for each image, and the pictures.
+    def decode(self, ids: Iterable[int]) -> list[PublishedPiece]:
+        """All that the ids say, in pieces whose texts joined are what is published.
 
         The k-th image is `<image_k>`; `<invalid_image_k>` without a picture where its length is wrong, and
         `<error_image_k>` where one of its ids is beyond the image tokens.
         """
-        text, pictures = "", list[Image.Image | None]()
+        pieces: list[PublishedPiece] = []
         for kind, run in self.segments(ids):
-            if kind == "text":
-                text += self.text_of(run)
-                continue
-            mark, codes = self._image(run)
-            text += f"<{mark}_{len(pictures)}>"
-            pictures.append(None if codes is None else self.tokenizer.picture(codes))
-        return text, pictures
+            number = sum(piece.is_image for piece in pieces)
+            pieces.append(self._image(run, number) if kind == "image" else PublishedPiece(text=self.text_of(run)))
+        return pieces
 
-    def _image(self, run: Sequence[int]) -> tuple[str, list[int] | None]:
-        """The mark of an image, and its codes; ids below the last image token that are none count as code 0."""
-        vocab = self.tokenizer.vocab
-        if len(run) != vocab.tokens_per_image:
-            return "invalid_image", None
-        if not all(0 <= token <= max(vocab.image_tokens) for token in run):
-            return "error_image", None
-        return "image", [vocab.code(token) if vocab.is_image(token) else 0 for token in run]
+    def _image(self, run: Sequence[int], number: int) -> PublishedPiece:
+        codes = self._codes(run) if len(run) == self.tokenizer.vocab.tokens_per_image else []
+        if codes:
+            return PublishedPiece(text=f"<image_{number}>", is_image=True, picture=self.tokenizer.picture(codes))
+        return PublishedPiece(text=f"<{'invalid' if codes is not None else 'error'}_image_{number}>", is_image=True)
+
+    def _codes(self, run: Sequence[int]) -> list[int] | None:
+        """Codes of image tokens; ids below the last image token that are none count as code 0, others give None."""
+        vocab, last = self.tokenizer.vocab, max(self.tokenizer.vocab.image_tokens)
+        if not all(0 <= token <= last for token in run):
+            return None
+        return [vocab.code(token) if vocab.is_image(token) else 0 for token in run]
