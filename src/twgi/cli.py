@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from twgi import __version__
-from twgi.commands import evaluate, icons, train
+from twgi.commands import data, evaluate, icons, train
 from twgi.commands.checkpoint import convert, info
 from twgi.commands.think import INTERRUPTED, think
+from twgi.commands.tokens import decode, encode
 from twgi.console import complain
 from twgi.errors import TwgiError
 
@@ -45,8 +46,11 @@ def _twgi(
 app.command()(think)
 app.command()(info)
 app.command()(convert)
+app.command()(encode)
+app.command()(decode)
 app.add_typer(icons.app, name="icons")
 app.add_typer(train.app, name="train")
+app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="eval")
 
 
