@@ -9,6 +9,8 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
+from twgi.checkpoint.load import Loaded, load
+
 DEFAULT = Path(__file__).parents[3] / "shared" / "golden"
 
 
@@ -35,3 +37,9 @@ def cases(golden: Path) -> dict[str, Any]:
 def arrays(golden: Path) -> dict[str, Tensor]:
     """`cases.safetensors`."""
     return load_file(golden / "cases.safetensors")
+
+
+@pytest.fixture(scope="session")
+def loaded(golden: Path) -> Loaded:
+    """The checkpoint in the layout of the published code's fork."""
+    return load(golden / "checkpoint_fork")

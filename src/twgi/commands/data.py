@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from twgi.commands.options import Model
 from twgi.console import shown, tracked
 from twgi.errors import ConfigError, DataError, TwgiError
 
 if TYPE_CHECKING:
-    from twgi.checkpoint.load import Loaded
     from twgi.data.report import Report
 
 app = typer.Typer(help="Training data: check it before it is used.")
 
 Files = Annotated[list[Path], typer.Argument(help="JSON lines, as docs/data.md has them.", show_default=False)]
-ModelOf = Annotated[str, typer.Option("--model", help="Preset or folder of the checkpoint that is to read them.")]
 MaxTokens = Annotated[
     int | None, typer.Option(help="Most tokens of a row. Default: the model's context.", show_default=False)
 ]
@@ -30,7 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON, 
 @app.command("check")
 def check(
     files: Files,
-    model: ModelOf = "icons",
+    model: Model = "icons",
     max_tokens: MaxTokens = None,
     images: Images = None,
     json: AsJson = False,
@@ -42,20 +41,22 @@ def check(
     Example: twgi data check chains.jsonl --model icons
     """
     total = counted_lines(files)
-    loaded = loaded_tokenizer(model)
+    limit = limit_of(max_tokens, model)
+    from twgi.checkpoint.load import load_tokenizer
     from twgi.data.encode import encode_file
     from twgi.data.report import Report
     from twgi.tokenizer.image import open_picture
 
-    blank = [0] * loaded.tokenizer.vocab.tokens_per_image
+    tokenizer = load_tokenizer(model)
+    blank = [0] * tokenizer.vocab.tokens_per_image
 
     def opened(path: Path) -> list[int]:
         open_picture(path)
         return blank
 
-    report = Report(limit=limit_of(max_tokens, loaded))
+    report = Report(limit=limit)
     for file in files:
-        outcomes = encode_file(file, loaded.tokenizer, limit=report.limit, images=images, codes_of=opened)
+        outcomes = encode_file(file, tokenizer, limit=limit, images=images, codes_of=opened)
         for outcome in tracked(outcomes, total, "checking", quiet=json):
             report.add(outcome)
     tell(report, json=json)
@@ -73,18 +74,15 @@ def counted_lines(files: Iterable[Path]) -> int:
     return sum(counts.values())
 
 
-def loaded_tokenizer(model: str) -> "Loaded":
-    """The checkpoint whose tokenizer is wanted."""
-    from twgi.checkpoint.load import load
-
-    return load(model)
-
-
-def limit_of(asked: int | None, loaded: "Loaded") -> int:
-    """The most tokens of a row. Raises `ConfigError`."""
+def limit_of(asked: int | None, model: str) -> int:
+    """The most tokens of a row: what is asked for, or the model's context. Raises `ConfigError`."""
     if asked is not None and asked < 1:
         raise ConfigError(f"max-tokens must be 1 or more, got {asked}")
-    return loaded.model.config.max_positions if asked is None else asked
+    if asked is not None:
+        return asked
+    from twgi.checkpoint.layout import open_checkpoint
+
+    return open_checkpoint(model).config.max_positions
 
 
 class Told(Protocol):

@@ -10,13 +10,12 @@ from twgi.commands.data import (
     Files,
     Images,
     MaxTokens,
-    ModelOf,
     counted_lines,
     limit_of,
-    loaded_tokenizer,
     status_of,
     tell,
 )
+from twgi.commands.options import Device, Model, Vq
 from twgi.console import tracked
 from twgi.errors import ConfigError, DataError, TwgiError
 
@@ -30,7 +29,8 @@ Compat = Literal["twgi", "reference"]
 def encode(
     files: Files,
     out: Annotated[Path, typer.Option(help="File of token rows to write.", show_default=False)],
-    model: ModelOf = "icons",
+    model: Model = "icons",
+    device: Device = "cpu",
     format: Annotated[str, typer.Option(help="twgi, or reference: the published rows.")] = "twgi",
     max_tokens: MaxTokens = None,
     images: Images = None,
@@ -47,15 +47,14 @@ def encode(
     total = counted_lines(files)
     if out.resolve() in [file.resolve() for file in files]:
         raise ConfigError(f"{out} is a file of records; give another --out")
-    loaded = loaded_tokenizer(model)
+    limit = limit_of(max_tokens, model)
+    from twgi.checkpoint.load import load_tokenizer
     from twgi.data.encode import encode_file
     from twgi.data.lines import writing
     from twgi.data.report import Report
 
-    report = Report(limit=limit_of(max_tokens, loaded))
-    outcomes = (
-        outcome for file in files for outcome in encode_file(file, loaded.tokenizer, limit=report.limit, images=images)
-    )
+    report, tokenizer = Report(limit=limit), load_tokenizer(model, device)
+    outcomes = (outcome for file in files for outcome in encode_file(file, tokenizer, limit=limit, images=images))
     with writing(out) as rows:
         for outcome in tracked(outcomes, total, "encoding", quiet=json):
             line, kept = _line(outcome, format)
@@ -88,7 +87,9 @@ def _row(encoded: "Encoded", format: str) -> dict[str, Any]:
 def decode(
     file: Annotated[Path, typer.Argument(help="Token rows, published results, or traces.jsonl.", show_default=False)],
     out: Annotated[Path, typer.Option(help="New folder: decoded.jsonl, pictures, index.html.", show_default=False)],
-    model: ModelOf = "icons",
+    model: Model = "icons",
+    device: Device = "cpu",
+    vq: Vq = None,
     compat: Annotated[str, typer.Option(help="twgi, or reference: cut and marked as published.")] = "twgi",
     json: AsJson = False,
 ) -> int:
@@ -104,12 +105,12 @@ def decode(
     from twgi.data.unpack import check_new, unpack
 
     check_new(out)
-    loaded = loaded_tokenizer(model)
+    from twgi.checkpoint.load import load_tokenizer
     from twgi.data.decode import Decoder
     from twgi.trace import PAGE, ModelId
 
-    whose = ModelId(name=loaded.name, sha256=loaded.sha256)
-    decoder = Decoder(tokenizer=loaded.tokenizer, model=whose, reference=compat == "reference")
+    tokenizer, whose = load_tokenizer(model, device, vq=vq), ModelId(name=model, sha256="")  # most of it is not read
+    decoder = Decoder(tokenizer=tokenizer, model=whose, reference=compat == "reference")
     lines = tracked(decoder.decode_file(file), total, "decoding", quiet=json)
     done = unpack(lines, out, title=file.name)
     tell(done, json=json)
