@@ -44,10 +44,10 @@ def _twgi(
 
 
 app.command()(think)
-app.command()(info)
-app.command()(convert)
 app.command()(encode)
 app.command()(decode)
+app.command()(info)
+app.command()(convert)
 app.add_typer(icons.app, name="icons")
 app.add_typer(train.app, name="train")
 app.add_typer(data.app, name="data")

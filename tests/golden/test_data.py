@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from twgi.checkpoint.load import Loaded, load
+from twgi.checkpoint.load import Loaded
 from twgi.tokenizer.image import ImageTokenizer, open_picture
 from twgi.tokenizer.published import PublishedTokenizer
 
@@ -18,11 +18,6 @@ Arrays = dict[str, Tensor]
 EXACT = 1e-6
 CLOSE = 1e-4
 LOGITS = 5e-4
-
-
-@pytest.fixture(scope="module")
-def loaded(golden: Path) -> Loaded:
-    return load(golden / "checkpoint_fork")
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +37,6 @@ def differs(picture: Image.Image, other: Image.Image) -> tuple[int, float]:
     one, two = (torch.tensor(list(image.convert("RGB").tobytes()), dtype=torch.int16) for image in (picture, other))
     steps = (one - two).abs()
     return int(steps.max()), float((steps > 0).float().mean())
-
-
-def test_ids_mean_what_the_folder_says(loaded: Loaded, cases: Cases) -> None:
-    vocab, said = loaded.tokenizer.vocab, cases["ids"]
-    names = {"bos": "bos_in_tokenizer", "separator": "separator", "placeholder": "image_placeholder"}
-    names |= {name: name for name in ("pad", "eos", "unk", "eoi", "boi")}
-    assert {name: getattr(vocab, name) for name in names} == {name: said[key] for name, key in names.items()}
-    assert vocab.tokens_per_image == said["image_tokens_per_image"]
-    assert (min(vocab.image_tokens), max(vocab.image_tokens)) == (said["first_image_token"], said["last_image_token"])
-    assert vocab.text_ids[0] == said["first_text_token"]
-    table = cases["codebook_index_of_vocabulary_id"]
-    assert [vocab.code(table["first_id"] + place) for place in range(len(table["indices"]))] == table["indices"]
 
 
 def test_pictures_are_read_as_latents_codes_and_tokens(loaded: Loaded, image: ImageTokenizer, arrays: Arrays) -> None:

@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from twgi.commands.options import Model
 from twgi.console import shown, tracked
 from twgi.errors import ConfigError, DataError, TwgiError
 
 if TYPE_CHECKING:
-    from twgi.checkpoint.load import Reader
     from twgi.data.report import Report
 
 app = typer.Typer(help="Training data: check it before it is used.")
 
 Files = Annotated[list[Path], typer.Argument(help="JSON lines, as docs/data.md has them.", show_default=False)]
-ModelOf = Annotated[str, typer.Option("--model", help="Preset or folder of the checkpoint that is to read them.")]
-VqOf = Annotated[Path | None, typer.Option("--vq", help="vqgan.ckpt, for a model that cannot draw.")]
 MaxTokens = Annotated[
     int | None, typer.Option(help="Most tokens of a row. Default: the model's context.", show_default=False)
 ]
@@ -31,7 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON, 
 @app.command("check")
 def check(
     files: Files,
-    model: ModelOf = "icons",
+    model: Model = "icons",
     max_tokens: MaxTokens = None,
     images: Images = None,
     json: AsJson = False,
@@ -43,20 +41,22 @@ def check(
     Example: twgi data check chains.jsonl --model icons
     """
     total = counted_lines(files)
-    loaded = reader(model)
+    check_limit(max_tokens)
+    from twgi.checkpoint.load import load_reader
     from twgi.data.encode import encode_file
     from twgi.data.report import Report
     from twgi.tokenizer.image import open_picture
 
-    blank = [0] * loaded.tokenizer.vocab.tokens_per_image
+    reader = load_reader(model)
+    blank = [0] * reader.tokenizer.vocab.tokens_per_image
 
     def opened(path: Path) -> list[int]:
         open_picture(path)
         return blank
 
-    report = Report(limit=limit_of(max_tokens, loaded))
+    report = Report(limit=max_tokens or reader.context)
     for file in files:
-        outcomes = encode_file(file, loaded.tokenizer, limit=report.limit, images=images, codes_of=opened)
+        outcomes = encode_file(file, reader.tokenizer, limit=report.limit, images=images, codes_of=opened)
         for outcome in tracked(outcomes, total, "checking", quiet=json):
             report.add(outcome)
     tell(report, json=json)
@@ -74,18 +74,10 @@ def counted_lines(files: Iterable[Path]) -> int:
     return sum(counts.values())
 
 
-def reader(model: str, vq: Path | None = None) -> "Reader":
-    """The checkpoint's tokenizers; its language model is not read."""
-    from twgi.checkpoint.load import load_reader
-
-    return load_reader(model, vq=vq)
-
-
-def limit_of(asked: int | None, loaded: "Reader") -> int:
-    """The most tokens of a row. Raises `ConfigError`."""
+def check_limit(asked: int | None) -> None:
+    """Whether rows of at most so many tokens can be. Raises `ConfigError`."""
     if asked is not None and asked < 1:
         raise ConfigError(f"max-tokens must be 1 or more, got {asked}")
-    return loaded.context if asked is None else asked
 
 
 class Told(Protocol):

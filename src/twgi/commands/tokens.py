@@ -10,14 +10,12 @@ from twgi.commands.data import (
     Files,
     Images,
     MaxTokens,
-    ModelOf,
-    VqOf,
+    check_limit,
     counted_lines,
-    limit_of,
-    reader,
     status_of,
     tell,
 )
+from twgi.commands.options import Device, Model, Vq
 from twgi.console import tracked
 from twgi.errors import ConfigError, DataError, TwgiError
 
@@ -31,9 +29,9 @@ Compat = Literal["twgi", "reference"]
 def encode(
     files: Files,
     out: Annotated[Path, typer.Option(help="File of token rows to write.", show_default=False)],
-    model: ModelOf = "icons",
+    model: Model = "icons",
+    device: Device = "cpu",
     format: Annotated[str, typer.Option(help="twgi, or reference: the published rows.")] = "twgi",
-    vq: VqOf = None,
     max_tokens: MaxTokens = None,
     images: Images = None,
     json: AsJson = False,
@@ -49,14 +47,16 @@ def encode(
     total = counted_lines(files)
     if out.resolve() in [file.resolve() for file in files]:
         raise ConfigError(f"{out} is a file of records; give another --out")
-    loaded = reader(model, vq)
+    check_limit(max_tokens)
+    from twgi.checkpoint.load import load_reader
     from twgi.data.encode import encode_file
     from twgi.data.lines import writing
     from twgi.data.report import Report
 
-    report = Report(limit=limit_of(max_tokens, loaded))
+    reader = load_reader(model, device)
+    report = Report(limit=max_tokens or reader.context)
     outcomes = (
-        outcome for file in files for outcome in encode_file(file, loaded.tokenizer, limit=report.limit, images=images)
+        outcome for file in files for outcome in encode_file(file, reader.tokenizer, limit=report.limit, images=images)
     )
     with writing(out) as rows:
         for outcome in tracked(outcomes, total, "encoding", quiet=json):
@@ -90,8 +90,9 @@ def _row(encoded: "Encoded", format: str) -> dict[str, Any]:
 def decode(
     file: Annotated[Path, typer.Argument(help="Token rows, published results, or traces.jsonl.", show_default=False)],
     out: Annotated[Path, typer.Option(help="New folder: decoded.jsonl, pictures, index.html.", show_default=False)],
-    model: ModelOf = "icons",
-    vq: VqOf = None,
+    model: Model = "icons",
+    device: Device = "cpu",
+    vq: Vq = None,
     compat: Annotated[str, typer.Option(help="twgi, or reference: cut and marked as published.")] = "twgi",
     json: AsJson = False,
 ) -> int:
@@ -107,12 +108,13 @@ def decode(
     from twgi.data.unpack import check_new, unpack
 
     check_new(out)
-    loaded = reader(model, vq)
+    from twgi.checkpoint.load import load_reader
     from twgi.data.decode import Decoder
     from twgi.trace import PAGE, ModelId
 
-    whose = ModelId(name=loaded.name, sha256="")  # not known: ids do not say which weights wrote them
-    decoder = Decoder(tokenizer=loaded.tokenizer, model=whose, reference=compat == "reference")
+    reader = load_reader(model, device, vq=vq)
+    whose = ModelId(name=reader.name, sha256="")  # ids do not say which weights wrote them
+    decoder = Decoder(tokenizer=reader.tokenizer, model=whose, reference=compat == "reference")
     lines = tracked(decoder.decode_file(file), total, "decoding", quiet=json)
     done = unpack(lines, out, title=file.name)
     tell(done, json=json)
