@@ -116,9 +116,9 @@ def test_compat_is_taken_by_name_and_told_in_the_trace(twgi: Twgi, tiny: Path) -
     assert trace.settings["compat"] == sorted(set(Quirk) - {Quirk.ANY_TEXT})
     assert trace.settings["guidance"]["plan"] == "reference"
     assert trace.settings["sampling"]["image_top_k"] == 50
-    ended = twgi("think", "a", "--model", tiny, "--compat", "refrence", "--out", "out")
+    ended = twgi("think", "a", "--model", tiny, "--compat", "reverence", "--out", "out")
     assert ended.status == 2
-    assert "unknown quirk 'refrence'" in ended.err
+    assert "unknown quirk 'reverence'" in ended.err
 
 
 def test_the_published_limit_goes_beyond_the_models_own_positions(twgi: Twgi, tiny: Path) -> None:
