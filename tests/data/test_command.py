@@ -101,6 +101,29 @@ def test_encode_writes_the_published_format(model: str, data: Path, capsys: pyte
     assert execute(["data", "check", str(out), "--model", model]) == 0
 
 
+def test_encode_in_the_published_way_keeps_its_mistakes(
+    model: str, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd: list[dict[str, Any]] = [
+        {"prompt": "<image>", "response": "ab</s>"},
+        {"prompt": "red", "response": "<image>", "images": ["a.png", "absent.png"]},
+        {"prompt": "red", "response": "<image><image>", "images": ["a.png"]},
+        {"prompt": "red", "response": "ab", "images": None},
+        {"prompt": "red", "response": "x" * 80},
+    ]
+    data.write_text("".join(json.dumps(line) + "\n" for line in odd))
+    out = data.parent / "rows.jsonl"
+    command = ["encode", str(data), "--model", model, "--max-tokens", "60", "--out", str(out), "--json"]
+    assert execute([*command, "--format", "reference", "--compat", "reference"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert [fault["where"] for fault in report["refused"]] == [f"{data}:3", f"{data}:4"]
+    assert [row["where"] for row in report["too_long"]] == [f"{data}:5"]
+    first, second = rows(out)
+    assert {key: first[key] for key in odd[0]} == odd[0]
+    assert {key: second[key] for key in odd[1]} == odd[1]
+    assert execute(["data", "check", str(out), "--model", model]) == 2  # what ours refuses
+
+
 def test_decode_in_the_published_way_repeats_the_prompt(model: str, data: Path) -> None:
     encoded, folder = data.parent / "rows.jsonl", data.parent / "out"
     assert execute(["encode", str(data), "--model", model, "--out", str(encoded)]) == 0
@@ -110,6 +133,17 @@ def test_decode_in_the_published_way_repeats_the_prompt(model: str, data: Path) 
     assert (first["text"], first["image_paths"]) == ("red<image_0>", ["00000/image_0.png"])
     assert (second["text"], second["image_paths"]) == ("red" + "x" * 80, [])
     assert (folder / "00000" / "image_0.png").is_file()
+
+
+def test_no_language_model_is_read(model: str, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*arguments: object) -> None:
+        raise AssertionError("the language model was read")
+
+    monkeypatch.setattr("twgi.checkpoint.load._read_decoder", read)
+    encoded, folder = data.parent / "rows.jsonl", data.parent / "out"
+    assert execute(["encode", str(data), "--model", model, "--out", str(encoded)]) == 0
+    assert execute(["decode", str(encoded), "--model", model, "--out", str(folder)]) == 0
+    assert execute(["think", "red", "--model", model, "--out", str(data.parent / "think")]) == 1
 
 
 def test_nothing_is_written_where_nothing_can_be_kept(
@@ -127,6 +161,7 @@ def test_nothing_is_written_where_nothing_can_be_kept(
         (["encode", "{data}", "--out", "{data}"], "is a file of records"),
         (["encode", "{data}", "--out", "{data}/below/rows.jsonl"], "cannot be written"),
         (["encode", "{data}", "--out", "{data}.rows", "--format", "parquet"], "format must be twgi or reference"),
+        (["encode", "{data}", "--out", "{data}.rows", "--compat", "parquet"], "compat must be twgi or reference"),
         (["decode", "{data}", "--out", "{folder}"], "is not empty"),
         (["decode", "{data}", "--out", "{data}"], "not a folder"),
         (["decode", "{data}", "--out", "{folder}/new", "--compat", "none"], "compat must be twgi or reference"),

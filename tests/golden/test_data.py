@@ -1,5 +1,6 @@
 """Golden cases (b) and (h): pictures to pixels to tokens, text, records, segmentation, decoding."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from twgi.checkpoint.load import Loaded
+from twgi.data.encode import Encoded
+from twgi.data.published import KEYS, encode_published
 from twgi.tokenizer.image import ImageTokenizer, open_picture
 from twgi.tokenizer.published import PublishedTokenizer
 
@@ -18,6 +21,7 @@ Arrays = dict[str, Tensor]
 EXACT = 1e-6
 CLOSE = 1e-4
 LOGITS = 5e-4
+GAP = 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +43,16 @@ def differs(picture: Image.Image, other: Image.Image) -> tuple[int, float]:
     return int(steps.max()), float((steps > 0).float().mean())
 
 
-def test_pictures_are_read_as_latents_codes_and_tokens(loaded: Loaded, image: ImageTokenizer, arrays: Arrays) -> None:
+def gap(image: ImageTokenizer, pixels: Tensor) -> float:
+    """How much farther the second-nearest code is than the nearest, squared, where that is least."""
+    latents, codebook = image.vq.latents(pixels).double(), image.vq.quantize.embedding.weight.double()
+    two = torch.cdist(latents.flatten(0, 1), codebook).square().topk(2, largest=False).values
+    return float((two[:, 1] - two[:, 0]).min())
+
+
+def test_pictures_are_read_as_latents_codes_and_tokens(
+    loaded: Loaded, image: ImageTokenizer, cases: Cases, arrays: Arrays
+) -> None:
     latents = image.vq.latents(arrays["b.pixel_values"])
     expected = arrays["b.latents"].flatten(2).transpose(1, 2)
     torch.testing.assert_close(latents, expected, atol=CLOSE, rtol=0)
@@ -47,6 +60,9 @@ def test_pictures_are_read_as_latents_codes_and_tokens(loaded: Loaded, image: Im
     assert codes.equal(arrays["b.codebook_indices"])
     tokens = [[loaded.tokenizer.vocab.token(code) for code in row] for row in codes.tolist()]
     assert tokens == arrays["b.image_tokens"].tolist()
+    least = cases["b"]["min_gap_between_nearest_two_squared_distances"]
+    assert gap(image, arrays["b.pixel_values"]) == pytest.approx(least, abs=GAP, rel=GAP)
+    assert arrays["b.image_tokens"].unique().numel() == cases["b"]["distinct_tokens"]
 
 
 def test_files_become_the_same_pixels_and_tokens(
@@ -57,7 +73,9 @@ def test_files_become_the_same_pixels_and_tokens(
             assert (stored.mode, stored.height, stored.width) == (case["mode"], case["height"], case["width"])
         picture = open_picture(golden / name)
         pixels = torch.from_numpy(image.pixels(picture))
+        assert str(pixels.dtype) == case["pixel_dtype"]
         torch.testing.assert_close(pixels, arrays[f"{case['key']}.pixel_values"], atol=EXACT, rtol=0, msg=name)
+        assert gap(image, pixels[None]) == pytest.approx(case["min_gap"], abs=GAP, rel=GAP), name
         tokens = loaded.tokenizer.encode([picture])[1:-1]
         assert tokens == arrays[f"{case['key']}.image_tokens"].tolist(), name
 
@@ -87,6 +105,16 @@ def test_records_become_the_published_rows(published: PublishedTokenizer, golden
     for record in cases["h"]["records"]:
         pictures = [open_picture(golden / name) for name in record.get("images", [])]
         assert published.record(record["prompt"], record["response"], pictures) == record["tokens"], record["prompt"]
+
+
+def test_a_file_of_records_becomes_the_published_rows(
+    loaded: Loaded, golden: Path, cases: Cases, tmp_path: Path
+) -> None:
+    lines = [{key: record[key] for key in KEYS if key in record} for record in cases["h"]["records"]]
+    file = tmp_path / "records.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    outcomes = list(encode_published(file, loaded.tokenizer, images=golden))
+    assert [o.published for o in outcomes if isinstance(o, Encoded)] == cases["h"]["records"]
 
 
 def test_text_becomes_the_published_ids_and_is_read_back(

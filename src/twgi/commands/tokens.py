@@ -32,6 +32,7 @@ def encode(
     model: Model = "icons",
     device: Device = "cpu",
     format: Annotated[str, typer.Option(help="twgi, or reference: the published rows.")] = "twgi",
+    compat: Annotated[str, typer.Option(help="twgi, or reference: as published, mistakes included.")] = "twgi",
     max_tokens: MaxTokens = None,
     images: Images = None,
     json: AsJson = False,
@@ -44,6 +45,7 @@ def encode(
     Example: twgi encode chains.jsonl --model icons --out rows.jsonl
     """
     _check_choice("format", format, get_args(Format))
+    _check_choice("compat", compat, get_args(Compat))
     total = counted_lines(files)
     if out.resolve() in [file.resolve() for file in files]:
         raise ConfigError(f"{out} is a file of records; give another --out")
@@ -51,13 +53,20 @@ def encode(
     from twgi.checkpoint.load import load_reader
     from twgi.data.encode import encode_file
     from twgi.data.lines import writing
+    from twgi.data.published import encode_published
     from twgi.data.report import Report
 
+<<<<<<< HEAD
     reader = load_reader(model, device)
     report = Report(limit=max_tokens or reader.context)
     outcomes = (
         outcome for file in files for outcome in encode_file(file, reader.tokenizer, limit=report.limit, images=images)
     )
+=======
+    make = encode_published if compat == "reference" else encode_file
+    report, tokenizer = Report(limit=limit), load_tokenizer(model, device)
+    outcomes = (outcome for file in files for outcome in make(file, tokenizer, limit=limit, images=images))
+>>>>>>> data
     with writing(out) as rows:
         for outcome in tracked(outcomes, total, "encoding", quiet=json):
             line, kept = _line(outcome, format)

@@ -111,7 +111,7 @@ class Decoder:
             mode=mode.name,
             seed=0,  # not known
             model=self.model,
-            settings={"source": where},
+            settings={"source": where, "note": "read from ids: seed and weights are not known"},
             finish_reason="stop",
             segments=(),
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twgi.data.lines import Fault, Line, read_lines
+from twgi.data.lines import Fault, Line, Object, read_lines
 from twgi.data.records import ImagePart, Part, Record, Turn, parse_record
 from twgi.data.rows import Kind, Piece, Row, Span, check_row, cut
 from twgi.errors import DataError, TwgiError
@@ -21,10 +21,14 @@ CodesOf = Callable[[Path], Codes]
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """A row, and the record it was made from; the record is None where the line was a row already."""
+    """A row, and the record it was made from; the record is None where the line was a row already.
+
+    `published` is the line that the published code would write, where it was made in its way.
+    """
 
     row: Row
     record: Record | None = None
+    published: Object | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +184,8 @@ def reference_json(encoded: Encoded) -> dict[str, Any]:
 
     Raises `DataError` for what it cannot say: several turns, pictures in a prompt, parts without loss, ids alone.
     """
+    if encoded.published is not None:
+        return encoded.published
     record = encoded.record
     if record is None or len(record.turns) != 1 or record.turns[0].input_images:
         raise DataError("the published format holds one turn in words, without pictures in its prompt; use format twgi")
