@@ -43,7 +43,7 @@ UPWARD = [
     ("twgi.model.config", "twgi.decoding.engine"),
     ("twgi.decoding.engine", "twgi.tokenizer.multimodal"),
     ("twgi.thinking.modes", "twgi.icons.world"),
-    ("twgi.training.config", "twgi.cli"),
+    ("twgi.training.lm", "twgi.cli"),
 ]
 HEAVY = [
     ("twgi.trace", "torch"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from twgi.errors import ConfigError
-from twgi.training.config import load_recipe
+from twgi.recipe import load_recipe
 from twgi.training.lm import LMRecipe
 from twgi.training.vq import VQRecipe
 

@@ -1,20 +1,21 @@
-"""`twgi data`: training records, checked."""
+"""`twgi data`: training records, checked and built."""
 
 import json as json_lines
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from twgi.commands.options import Model
+from twgi.commands.options import Model, Resume
 from twgi.console import shown, tracked
 from twgi.errors import ConfigError, DataError, TwgiError
 
 if TYPE_CHECKING:
     from twgi.data.report import Report
 
-app = typer.Typer(help="Training data: check it before it is used.")
+app = typer.Typer(help="Training data: check it before it is used, or have it made.")
 
 Files = Annotated[list[Path], typer.Argument(help="JSON lines, as docs/data.md has them.", show_default=False)]
 MaxTokens = Annotated[
@@ -61,6 +62,37 @@ def check(
             report.add(outcome)
     tell(report, json=json)
     return status_of(report)
+
+
+@app.command("build")
+def build_chains(
+    recipe: Annotated[Path, typer.Option(help="A YAML file, such as recipes/data_icons.yaml.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder of the build.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value: changes to the recipe.", show_default=False)
+    ] = None,
+    resume: Resume = False,
+    reuse: Annotated[
+        list[Path] | None, typer.Option(help="Folder of a build whose answers may be used.", show_default=False)
+    ] = None,
+    json: AsJson = False,
+) -> int:
+    """Make chains: with models behind endpoints, step by step as in the paper, or with the icon world.
+
+    The records are in OUT/records.jsonl, what was dropped and why in OUT/items.jsonl. The exit status is 2 where
+    chains failed (--resume tries them again) or none was kept.
+
+    Example: twgi data build --recipe recipes/data_icons.yaml --out out/chains count=20
+    """
+    from twgi.data.build.recipe import BuildRecipe
+    from twgi.data.build.run import build
+    from twgi.recipe import load_recipe
+
+    settings = load_recipe(BuildRecipe, recipe, overrides or [])
+    shown_as = partial(tracked, quiet=json)
+    report = build(settings, out, resume=resume, reuse=reuse or (), track=shown_as)
+    tell(report, json=json)
+    return 0 if report.count("kept") and not report.count("failed") else TwgiError.exit_status
 
 
 def counted_lines(files: Iterable[Path]) -> int:

@@ -29,6 +29,9 @@ class TextPart:
     text: str
     loss: bool = True
 
+    def to_json(self) -> Object:
+        return {"type": "text", "text": self.text, **_loss(self.loss)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePart:
@@ -36,6 +39,9 @@ class ImagePart:
 
     image: str
     loss: bool = True
+
+    def to_json(self) -> Object:
+        return {"type": "image", "image": self.image, **_loss(self.loss)}
 
 
 Part = TextPart | ImagePart
@@ -185,6 +191,10 @@ def _check_marks(text_key: str, marks: int, list_key: str, pictures: int) -> Non
         raise DataError(
             f"{_quoted(text_key)} has {marks} {PLACEHOLDER} mark(s) but {_quoted(list_key)} has {pictures} picture(s)"
         )
+
+
+def _loss(loss: bool) -> Object:
+    return {} if loss else {"loss": False}
 
 
 def text_of(value: Object, key: str) -> str:

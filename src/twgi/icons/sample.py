@@ -5,7 +5,6 @@ The folder holds `scenes.jsonl` (a line of GenEval's metadata for each scene, wi
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from twgi.errors import ConfigError, RunError
 from twgi.icons import chains
 from twgi.icons.chains import Chain, Drawn
-from twgi.icons.checker import find_many
+from twgi.icons.checker import find
 from twgi.icons.tasks import TASKS, Request, make_scene
 from twgi.icons.world import CELL_PX, ICON_PX, Scene, render
 from twgi.render import render_page
@@ -63,7 +62,7 @@ def write_sample(out: Path, *, scenes: int = 32, seed: int = 0) -> Sample:
     write_file(out / TRACES, b"".join(to_line(trace) for trace in traces))
     write_file(out / SCENES, "".join(json.dumps(_line(sampled)) + "\n" for sampled in drawn).encode())
     write_file(out / PAGE, render_page(traces, folder=out, title=f"{scenes} scenes of the icon world").encode())
-    return Sample(page=out / PAGE, scenes=scenes, read_right=_read_right([sampled.scene for sampled in drawn]))
+    return Sample(page=out / PAGE, scenes=scenes, read_right=sum(is_read_right(sampled.scene) for sampled in drawn))
 
 
 def draw(number: int, seed: int) -> Sampled:
@@ -72,10 +71,11 @@ def draw(number: int, seed: int) -> Sampled:
     request = list(TASKS.values())[number % len(TASKS)](rng)
     scene = make_scene(request, rng)
     mode = list(MODES)[(number + number // len(TASKS)) % len(MODES)]
-    return Sampled(request=request, scene=scene, chain=_chain(mode, request, scene, rng))
+    return Sampled(request=request, scene=scene, chain=chain_of(mode, request, scene, rng))
 
 
-def _chain(mode: str, request: Request, scene: Scene, rng: np.random.Generator) -> Chain:
+def chain_of(mode: str, request: Request, scene: Scene, rng: np.random.Generator) -> Chain:
+    """A true thought of a mode about a scene that fulfils the request."""
     match mode:
         case "direct":
             return chains.direct(request, scene)
@@ -114,8 +114,7 @@ def _box(col: int, row: int) -> list[int]:
     return [x, y, x + ICON_PX, y + ICON_PX]
 
 
-def _read_right(scenes: Sequence[Scene]) -> int:
-    """How many scenes the checker reads without any error."""
-    found = find_many([render(scene) for scene in scenes])
-    truths = [{(o.name, o.color, tuple(_box(o.col, o.row))) for o in scene.objects} for scene in scenes]
-    return sum({(f.name, f.color, f.box) for f in icons} == truth for icons, truth in zip(found, truths, strict=True))
+def is_read_right(scene: Scene) -> bool:
+    """Whether the checker finds what was drawn, in its colours and places, and nothing else."""
+    truth = {(thing.name, thing.color, tuple(_box(thing.col, thing.row))) for thing in scene.objects}
+    return {(found.name, found.color, found.box) for found in find(render(scene))} == truth

@@ -108,8 +108,21 @@ class RunFolder:
 
     def fail(self, record: Mapping[str, Any]) -> None:
         """Note why something could not be done."""
+        self.append(ERRORS, record)
+
+    def append(self, name: str, record: Mapping[str, Any]) -> None:
+        """One more line of JSON in a file, synced to disk."""
         with _writing(self.path):
-            self._append(ERRORS, json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            self._append(name, json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+
+    def mend(self, name: str) -> Path:
+        """Take a torn last line away from a file of lines, which may be absent; returns its path."""
+        path = self.path / name
+        with _writing(self.path), open(path, "ab+") as file:
+            file.seek(0)
+            end = sum(len(line) for line in file if line.endswith(b"\n"))
+            file.truncate(end)
+        return path
 
     def write_page(self, page: str) -> Path:
         """Put ``index.html`` in place and return its path."""

@@ -23,11 +23,11 @@ from twgi.errors import ConfigError
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
+from twgi.recipe import load_recipe
 from twgi.tokenizer.image import ImageTokenizer
 from twgi.tokenizer.multimodal import MultimodalTokenizer
 from twgi.tokenizer.text import TextTokenizer
 from twgi.training.bpe import sentences, train_bpe
-from twgi.training.config import load_recipe
 from twgi.training.loss import token_loss_sum
 from twgi.training.optimizer import build_optimizer
 from twgi.training.rows import Mixture, RowMaker, SceneCodes, Steps

@@ -24,7 +24,7 @@ from torch import Tensor
 from twgi.icons import world
 from twgi.model.config import VQConfig
 from twgi.model.vqvae import VQModel
-from twgi.training.config import load_recipe
+from twgi.recipe import load_recipe
 from twgi.training.optimizer import MuonAdamW
 from twgi.training.state import load_state, save_state
 

@@ -1,0 +1,1 @@
+"""Chains made by a teacher: models behind endpoints, or the icon world."""
