@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -91,20 +91,21 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(Generic[T]):
-    """What came back: its value, the `usage` that the endpoint told (or nothing), and what it took."""
+    """What came back: its value, and what it took. `usages`: what the endpoint told of each reply, also of those that
+    could not be used."""
 
     value: T
-    usage: Mapping[str, Any]
+    usages: tuple[Mapping[str, Any], ...]
     attempts: int
     seconds: float
 
 
 class NoAnswer(Exception):
-    """A request that nobody answered as it must be: why, after how many attempts."""
+    """A request that nobody answered as it must be: why, after how many attempts, with which `usages`."""
 
-    def __init__(self, problem: str, attempts: int) -> None:
+    def __init__(self, problem: str, attempts: int, usages: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(problem if attempts == 1 else f"{problem}, {attempts} times")
-        self.attempts = attempts
+        self.attempts, self.usages = attempts, tuple(usages)
 
 
 class Unusable(Exception):
@@ -153,19 +154,21 @@ class Endpoint:
             ConfigError: the endpoint refuses the key, or knows no such model.
         """
         start, problem, after = time.monotonic(), "", None
+        usages: list[Mapping[str, Any]] = []
         for attempt in range(1, self.options.attempts + 1):
             if attempt > 1:
                 self._sleep(self._pause(attempt - 2, after))
             try:
                 with self._places:
                     reply = self._once(call)
-                value = _read(reply, read)
-                return Answer(value=value, usage=_usage(reply), attempts=attempt, seconds=time.monotonic() - start)
+                usages.append(_usage(reply))
+                value, seconds = _read(reply, read), time.monotonic() - start
+                return Answer(value=value, usages=tuple(usages), attempts=attempt, seconds=seconds)
             except _Never as error:
-                raise NoAnswer(str(error), attempt) from None
+                raise NoAnswer(str(error), attempt, usages) from None
             except _Again as again:
                 problem, after = str(again), again.after
-        raise NoAnswer(problem, self.options.attempts)
+        raise NoAnswer(problem, self.options.attempts, usages)
 
     def _pause(self, attempt: int, after: float | None) -> float:
         """What the server asks for, else 1, 2, 4 ... seconds, with up to half as much again so that not all come at

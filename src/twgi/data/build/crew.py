@@ -26,20 +26,15 @@ class Unanswered(Exception):
 
 
 class Crew:
-    """Who is asked. Threads may share it; after `dismiss` nobody waits any more.
-
-    Raises:
-        ConfigError: a key is not there.
-    """
+    """Who is asked. Threads may share it; after `dismiss` nobody asks or waits any more."""
 
     def __init__(self, recipe: BuildRecipe, album: Album, answers: Answers) -> None:
-        recipe.check_keys()
         self._recipe, self.album, self._answers = recipe, album, answers
         self._over = threading.Event()
         self._endpoints = {name: Endpoint(s, sleep=self._wait) for name, s in recipe.endpoints.items()}
 
     def dismiss(self) -> None:
-        """Let pauses end at once."""
+        """Let pauses end at once, and nothing more be asked."""
         self._over.set()
 
     def _wait(self, seconds: float) -> None:
@@ -100,14 +95,15 @@ class Crew:
             return self._kept(entry["key"], use)
         except Unusable:
             pass
+        self._wait(0)
         try:
             answer = endpoint.post(call, lambda reply: (kept := keep(reply), use(kept)))
         except NoAnswer as error:
-            self._answers.add({**entry, "problem": str(error), "attempts": error.attempts})
+            self._answers.add({**entry, "problem": str(error), "attempts": error.attempts, "usages": error.usages})
             raise Unanswered(role, str(error)) from None
         kept, made = answer.value
-        seconds = round(answer.seconds, 3)
-        self._answers.add({**entry, **kept, "usage": answer.usage, "attempts": answer.attempts, "seconds": seconds})
+        took = {"attempts": answer.attempts, "usages": answer.usages, "seconds": round(answer.seconds, 3)}
+        self._answers.add({**entry, **kept, **took})
         return made
 
     def _kept(self, key: str, use: Callable[[dict[str, Any]], T]) -> T:

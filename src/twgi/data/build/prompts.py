@@ -15,7 +15,7 @@ from twgi.thinking.prompts import BadLine, read_prompts
 from twgi.tokenizer.multimodal import PLACEHOLDER
 
 WAVES = 4  # how often more prompts are asked for where some were dropped
-Together = Callable[[Callable[[int], list[str]], Iterable[int]], Iterable[list[str]]]
+Together = Callable[[Callable[[int], list[str]], Sequence[int]], Iterable[list[str]]]
 """`map`, or one that works on several things at a time."""
 
 
@@ -87,7 +87,7 @@ def _written(recipe: BuildRecipe, crew: Crew, together: Together, sieve: Sieve) 
     numbers = count()
     for _ in range(WAVES):
         missing = recipe.count - len(sieve.kept)
-        wave: Sequence[int] = [next(numbers) for _ in range(-(-missing // size))]
+        wave = [next(numbers) for _ in range(-(-missing // size))]
         for prompts in together(ask, wave):
             yield from prompts
 

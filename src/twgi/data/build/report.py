@@ -14,13 +14,18 @@ _IN, _OUT = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tok
 
 @dataclass
 class Spent:
-    """What one role took of one endpoint. `seconds` are those of the answers, waiting between attempts included."""
+    """What one role took of one endpoint.
+
+    `untold`: replies whose use of tokens the endpoint did not tell, so that they cost nothing here. `seconds`: of the
+    answers, with the pauses between attempts.
+    """
 
     role: str
     endpoint: str
     answers: int = 0
     unanswered: int = 0
     attempts: int = 0
+    untold: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     pictures: int = 0
@@ -29,17 +34,16 @@ class Spent:
 
     def add(self, entry: Mapping[str, Any], price: Price) -> None:
         """One line of the account."""
-        self.attempts += int(entry["attempts"])
-        if "problem" in entry:
-            self.unanswered += 1
-            return
-        tokens_in, tokens_out = (_told(entry["usage"], keys) for keys in (_IN, _OUT))
-        picture = int("picture" in entry)
-        self.answers += 1
+        tokens_in, tokens_out = (sum(_told(usage, keys) for usage in entry["usages"]) for keys in (_IN, _OUT))
+        picture, answered = int("picture" in entry), int("problem" not in entry)
+        self.answers += answered
+        self.unanswered += 1 - answered
+        self.attempts += entry["attempts"]
+        self.untold += sum(not usage for usage in entry["usages"])
         self.input_tokens += tokens_in
         self.output_tokens += tokens_out
         self.pictures += picture
-        self.seconds += entry["seconds"]
+        self.seconds += entry.get("seconds", 0.0)
         self.cost += (tokens_in * price.input + tokens_out * price.output) / 1e6 + picture * price.picture
 
 
@@ -110,6 +114,8 @@ class Report:
             f"  {s.input_tokens}/{s.output_tokens:<7} {s.pictures:9} {s.seconds:8.1f}  {s.cost:.4f}"
             for s in self.spent
         ]
+        if untold := sum(spent.untold for spent in self.spent):
+            lines.append(f"{untold} replies did not tell their tokens: those are not in the cost")
         lines = lines if self.spent else []
         for mode, steps in self.yields().items():
             passed = ", ".join(f"{step} {n['passed']}/{n['came']}" for step, n in steps["steps"].items())

@@ -57,6 +57,7 @@ def build(
         ConfigError: a key is missing or refused.
     """
     track = track or (lambda things, total, doing: things)
+    recipe.check_keys()
     with RunFolder(out, run=_description(recipe), resume=resume) as folder:
         start, album = time.monotonic(), Album(folder)
         answers, outcomes = Answers(folder, reuse), read_outcomes(folder.mend(ITEMS))
@@ -95,7 +96,7 @@ def _teacher(
         if recipe.teacher == "icons":
             yield IconTeacher(recipe, album), pool, {}
             return
-        sieve = find_prompts(recipe, crew, lambda ask, wave: track(pool.map(ask, wave), len(list(wave)), "prompts"))
+        sieve = find_prompts(recipe, crew, lambda ask, wave: track(pool.map(ask, wave), len(wave), "prompts"))
         with writing(folder.path / PROMPTS) as lines:
             for line in sieve.seen:
                 lines.write(line)

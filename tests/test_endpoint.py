@@ -1,0 +1,223 @@
+"""The client of endpoints: patient with what passes, honest about what does not, and silent about the key."""
+
+import json
+from collections.abc import Callable
+from threading import Thread
+from typing import Any
+
+import pytest
+from tests.data.build.studio import Reply, Studio, studio
+
+from twgi.endpoint import CHAT, EDIT, GENERATE, Answer, Call, Endpoint, EndpointOptions, NoAnswer, Unusable
+from twgi.errors import ConfigError
+
+SECRET = "sk-very-secret"
+QUESTION = Call(path=CHAT, fields={"messages": [{"role": "user", "content": '"score"'}]})
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key, and no proxy on the way to this machine."""
+    monkeypatch.setenv("STUDIO_KEY", SECRET)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+class Waits(list[float]):
+    """Stands for time.sleep."""
+
+    def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+
+
+def endpoint(served: Studio, waits: Waits | None = None, **options: Any) -> Endpoint:
+    settings = {"key_variable": "STUDIO_KEY", "timeout": 5.0, **options}
+    return Endpoint(
+        EndpointOptions(url=served.url, model="m", **settings), sleep=waits if waits is not None else Waits()
+    )
+
+
+def words(reply: Any) -> str:
+    return str(reply["choices"][0]["message"]["content"])
+
+
+def first(*troubles: Reply) -> Callable[[Any, int], Reply | None]:
+    """These in turn, then nothing."""
+    return lambda asked, number: troubles[number] if number < len(troubles) else None
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Reply(status=429),
+        Reply(status=500),
+        Reply(status=503, body=b"<html>"),
+        Reply(body=b"garbage"),
+        Reply(body=b'{"choices": []}'),
+        Reply(body=b'["a list"]'),
+        Reply(body=b"[" * 100_000),
+        Reply(body=b"x" * (2**20 + 1)),
+    ],
+)
+def test_what_passes_is_tried_again_after_a_longer_and_longer_pause(trouble: Reply) -> None:
+    with studio(trouble=first(trouble, trouble)) as served:
+        waits = Waits()
+        answer = endpoint(served, waits).post(QUESTION, words)
+    assert ("Gladly" in answer.value, answer.attempts, len(served.asked)) == (True, 3, 3)
+    assert [1 <= waits[0] <= 1.5, 2 <= waits[1] <= 3] == [True, True]
+
+
+def test_an_answer_that_its_reader_cannot_use_is_asked_for_again() -> None:
+    def read(reply: Any) -> str:
+        raise Unusable("no JSON object")
+
+    with studio() as served, pytest.raises(NoAnswer, match=r"an unusable answer \(no JSON object\), 2 times") as error:
+        endpoint(served, attempts=2).post(QUESTION, read)
+    assert (error.value.attempts, len(served.asked)) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "problem"),
+    [
+        (Reply(status=429), "HTTP 429, 3 times"),
+        (Reply(status=500), "HTTP 500, 3 times"),
+        (Reply(body=b"garbage"), "an answer of another shape, 3 times"),
+        (Reply(slow=0.6), "too slow, 3 times"),
+    ],
+)
+def test_what_does_not_pass_is_said(trouble: Reply, problem: str) -> None:
+    with studio(trouble=lambda asked, number: trouble) as served, pytest.raises(NoAnswer) as error:
+        endpoint(served, attempts=3, timeout=0.2).post(QUESTION, words)
+    assert str(error.value) == problem
+    assert len(served.asked) == 3
+
+
+def test_an_address_where_nobody_is_gives_no_answer() -> None:
+    with studio() as served:
+        gone = endpoint(served, attempts=1)
+    with pytest.raises(NoAnswer, match=r"^no connection \(ConnectionRefusedError\)$"):
+        gone.post(QUESTION, words)
+
+
+def test_the_server_may_say_how_long_to_wait_up_to_a_minute() -> None:
+    asked = ("7", "9999", "Wed, 21 Oct 2026 07:28:00 GMT")
+    with studio(trouble=first(*(Reply(status=429, headers={"Retry-After": wait}) for wait in asked))) as served:
+        waits = Waits()
+        endpoint(served, waits).post(QUESTION, words)
+    assert 7 <= waits[0] <= 10.5
+    assert waits[1] == 60
+    assert 4 <= waits[2] <= 6  # a date is no number of seconds: the usual pause
+
+
+def test_a_bad_request_is_not_tried_again_and_its_message_is_told_without_the_key() -> None:
+    body = json.dumps({"error": {"message": f"no such size\nfor {SECRET}"}}).encode()
+    with studio(trouble=first(Reply(status=400, body=body))) as served, pytest.raises(NoAnswer) as error:
+        endpoint(served).post(QUESTION, words)
+    assert str(error.value) == "HTTP 400 (no such size for [key])"
+    assert len(served.asked) == 1
+
+
+@pytest.mark.parametrize(("status", "problem"), [(401, "refuses the key"), (403, "refuses the key"), (404, "no such")])
+def test_a_refused_key_or_an_unknown_model_is_the_users_error(status: int, problem: str) -> None:
+    trouble = first(Reply(status=status, body=SECRET.encode()))
+    with studio(trouble=trouble) as served, pytest.raises(ConfigError, match=problem) as error:
+        endpoint(served).post(QUESTION, words)
+    assert SECRET not in str(error.value)
+
+
+def test_a_redirect_is_refused_and_the_key_stays_here() -> None:
+    with studio() as other:
+        trouble = first(Reply(status=302, headers={"Location": f"{other.url}/steal"}))
+        with studio(trouble=trouble) as served, pytest.raises(NoAnswer, match="a redirect is not followed"):
+            endpoint(served).post(QUESTION, words)
+    assert other.asked == []
+
+
+@pytest.mark.parametrize("spelt", [SECRET, "".join(f"\\u{ord(sign):04x}" for sign in SECRET)])
+def test_the_key_is_masked_in_what_comes_back(spelt: str) -> None:
+    body = f'{{"choices": [{{"message": {{"content": "your key is {spelt}!"}}}}]}}'.encode()
+    with studio(trouble=first(Reply(body=body))) as served:
+        asking = endpoint(served)
+        assert asking.post(QUESTION, words).value == "your key is [key]!"
+    assert served.asked[0].key == SECRET
+    assert SECRET not in repr(asking.options) + asking.name + asking.digest(QUESTION)
+
+
+def test_without_a_key_none_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STUDIO_KEY")
+    with studio() as served:
+        endpoint(served).post(QUESTION, words)
+        endpoint(served, key_variable="").post(QUESTION, words)
+    assert [asked.key for asked in served.asked] == ["", ""]
+
+
+def test_what_an_answer_took_is_told_with_the_replies_that_could_not_be_used() -> None:
+    refused = Reply(body=b'{"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 99}}')
+    with studio(trouble=first(refused, Reply(status=500), Reply(body=b'{"choices": [], "usage": 1}'))) as served:
+        answer: Answer[str] = endpoint(served).post(QUESTION, words)
+        served.trouble = lambda asked, number: refused
+        with pytest.raises(NoAnswer) as error:
+            endpoint(served, attempts=2).post(QUESTION, words)
+    told = [{"prompt_tokens": 10, "completion_tokens": tokens} for tokens in (99, 5)]
+    assert list(answer.usages) == [told[0], {}, told[1]]
+    assert list(error.value.usages) == [told[0]] * 2
+    assert 0 < answer.seconds < 5
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_pictures_go_out_as_the_files_of_a_form(count: int) -> None:
+    pictures = tuple(b"\x89PNG\r\n--" + bytes([number]) for number in range(count))
+    call = Call(path=EDIT, fields={"prompt": 'a "red" cube\r\nä', "n": 1}, pictures=pictures)
+    with studio() as served:
+        endpoint(served).post(call, lambda reply: reply["data"])
+    (asked,) = served.asked
+    assert (asked.path, asked.words, asked.fields["n"]) == ("/v1/images/edits", 'a "red" cube\r\nä', "1")
+    assert asked.pictures == pictures
+    assert set(asked.fields["files"]) == {("image" if count == 1 else "image[]", "image/png")}
+
+
+def test_requests_are_told_apart_by_everything_that_is_in_them() -> None:
+    one = EndpointOptions(url="http://host/v1", model="m")
+    others = [EndpointOptions(url="http://host/v2", model="m"), EndpointOptions(url="http://host/v1", model="n")]
+    calls = [
+        Call(path=path, fields={"prompt": prompt}, pictures=pictures)
+        for path in (GENERATE, EDIT)
+        for prompt in ("a", "b")
+        for pictures in ((), (b"1",), (b"2",), (b"1", b"2"), (b"12",))
+    ]
+    digests = {Endpoint(options).digest(call) for options in (one, *others) for call in calls}
+    assert len(digests) == 3 * len(calls)
+    assert Endpoint(one).digest(Call(path=CHAT, fields={"a": 1, "b": 2})) == Endpoint(
+        EndpointOptions(url="http://host/v1/", model="m", timeout=1.0)
+    ).digest(Call(path=CHAT, fields={"b": 2, "a": 1}))
+
+
+def test_no_more_requests_are_on_their_way_than_wanted() -> None:
+    with studio(trouble=lambda asked, number: Reply(slow=0.03)) as served:
+        asking = endpoint(served, concurrency=2)
+        threads = [Thread(target=asking.post, args=(QUESTION, words)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert (len(served.asked), served.most_at_once) == (8, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"url": "ftp://host/v1"}, "must be like"),
+        ({"url": "file:///etc/passwd"}, "must be like"),
+        ({"url": "http://me:hidden@host/v1"}, "no password"),
+        ({"url": "http://host/v1?key=hidden"}, "must be like"),
+        ({"url": "host"}, "must be like"),
+        ({"key_variable": "sk-hidden"}, "the name of an environment variable"),
+        ({"concurrency": 0}, "1 or more"),
+        ({"attempts": 0}, "1 or more"),
+        ({"timeout": 0.0}, "above 0"),
+        ({"model": ""}, "which model"),
+    ],
+)
+def test_options_check_themselves_without_repeating_a_secret(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as error:
+        EndpointOptions(**{"url": "https://host/v1", "model": "m", **options})
+    assert "hidden" not in str(error.value)
