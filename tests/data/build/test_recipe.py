@@ -1,6 +1,6 @@
 """Recipes of builds check themselves: who is asked, for what, and with which key."""
 
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def test_the_shipped_recipes_parse(name: str, teacher: str) -> None:
         ({"modes": ["subgoal", "subgoal"]}, "each once"),
         ({"modes": ["direct"]}, "modes must be some of subgoal, critique"),
         ({"speed": 3}, "unknown key 'speed'"),
-        ({"endpoints": {"all": {**STATION, "modle": "m"}}}, "endpoints: unknown key 'modle'"),
+        ({"endpoints": {"all": {**STATION, "mdoel": "m"}}}, "endpoints: unknown key 'mdoel'"),
         ({"endpoints": {"all": {**STATION, "pictures": "video"}}}, "images or chat"),
         ({"endpoints": {"all": {**STATION, "parameters": {"model": "other"}}}}, "'model'"),
         ({"endpoints": {"all": {**STATION, "parameters": {'a"\r\n': 1}}}}, "parameters may not hold"),
@@ -92,8 +92,7 @@ def test_the_pace_is_no_part_of_the_identity() -> None:
         for n, station in enumerate((STATION, slow), 1)
     ]
     assert recipes[0].identity() == recipes[1].identity()
-    assert recipes[0].identity() != BuildRecipe(**{**asdict(recipes[0]), "max_parts": 2, "endpoints": {
-        "all": Station(**STATION)}, "roles": _roles()}).identity()  # fmt: skip
+    assert recipes[0].identity() != replace(recipes[0], max_parts=2).identity()
 
 
 def _roles() -> dict[str, tuple[str, ...]]:
