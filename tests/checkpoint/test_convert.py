@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from tests.thinking.tiny import tokenizer as tiny_tokenizer
 from torch import Tensor
 
-from twgi.checkpoint import hf, meta
+from twgi.checkpoint import meta
 from twgi.checkpoint.convert import convert
 from twgi.checkpoint.layout import Checkpoint, open_checkpoint
 from twgi.checkpoint.load import load
@@ -44,8 +44,8 @@ def random_folder(folder: Path, *, kv_heads: int = KV_HEADS, norms: int = 1, swi
             weight.normal_(0.0, 0.3, generator=generator)
             if "qk_norm" in name:
                 for heads in (weight[:HEADS], weight[HEADS:]):
-                    own = torch.randn(norms, heads.shape[1], generator=generator)
-                    heads.copy_(own.repeat_interleave(len(heads) // norms, dim=0))
+                    own = torch.randn(min(norms, len(heads)), heads.shape[1], generator=generator)
+                    heads.copy_(own.repeat_interleave(len(heads) // len(own), dim=0))
     assert tokenizer.image is not None
     save(folder, model=model, vq=tokenizer.image.vq, tokenizer=tokenizer)
     return folder
@@ -96,13 +96,14 @@ def test_halves_and_neighbours_are_inverse(heads: int, half: int, columns: int, 
     assert meta.to_neighbours(meta.to_halves(tensor, heads), heads).equal(tensor)
 
 
-def test_norms_that_no_shards_can_hold_are_refused(tmp_path: Path) -> None:
-    source = open_checkpoint(random_folder(tmp_path / "source", kv_heads=2, norms=2))
-    tensors = source.tensors.read(hf.shapes(source.config))
-    name = "model.layers.1.self_attn.q_norm.bias"
-    tensors[name] = torch.arange(tensors[name].numel(), dtype=torch.float32).view_as(tensors[name])
-    with pytest.raises(CheckpointError, match=r"layers\.1\.self_attn\.q_norm\.bias: the norms of its heads"):
-        meta.shards_needed(source.config, tensors)
+def test_norms_that_no_shards_can_share_are_written_head_by_head_and_it_is_said(tmp_path: Path) -> None:
+    source = random_folder(tmp_path / "source", kv_heads=2, norms=4)
+    remarks = convert(open_checkpoint(source), tmp_path / "meta", layout="meta")
+    assert ["norms of their own" in remark for remark in remarks] == [True]
+    shard = torch.load(tmp_path / "meta/models/7b/consolidated.pth", weights_only=True)
+    assert shard["layers.0.attention.q_normalization.weight"].shape == (4, 8)
+    convert(open_checkpoint(tmp_path / "meta"), tmp_path / "back", layout="hf")
+    assert same(stored(tmp_path / "back"), stored(source))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_norms_that_no_shards_can_hold_are_refused(tmp_path: Path) -> None:
     [
         ({"layout": "torch"}, "known are hf, meta"),
         ({"layout": "hf", "shards": 2}, "only Meta's layout has shards"),
-        ({"layout": "meta", "shards": 3}, "shards must be a multiple of 1"),
+        ({"layout": "meta", "shards": 3}, "shards must divide"),
     ],
 )
 def test_a_wrong_wish_is_one_line(tmp_path: Path, options: dict[str, Any], said: str) -> None:

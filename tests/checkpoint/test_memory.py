@@ -14,7 +14,7 @@ from torch import Tensor
 from twgi.checkpoint import load as loading
 from twgi.checkpoint.info import describe
 from twgi.checkpoint.layout import open_checkpoint
-from twgi.checkpoint.load import load, load_tokenizer
+from twgi.checkpoint.load import load, load_reader
 from twgi.checkpoint.memory import known_device, kv_bytes_per_token, sizes, weight_bytes
 from twgi.checkpoint.tensors import SafetensorsFiles
 from twgi.errors import ConfigError
@@ -79,7 +79,7 @@ def test_progress_ends_at_all_bytes(tiny: Path) -> None:
 
 def test_the_tokenizer_alone_reads_no_language_model(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "_read_decoder", lambda *_: pytest.fail("the language model was read"))
-    assert load_tokenizer(tiny).draws
+    assert load_reader(tiny).tokenizer.draws
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [(None, torch.float32), (torch.bfloat16, torch.bfloat16)])

@@ -17,10 +17,11 @@ from twgi.checkpoint.load import Loaded, load
 from twgi.errors import CheckpointError
 
 
-def folders(golden: Path) -> list[Path]:
-    found = sorted(golden.glob("checkpoint_*"))
-    assert {"checkpoint_fork", "checkpoint_meta", "checkpoint_upstream"} <= {path.name for path in found}
-    return found
+def of_layout(golden: Path, name: str) -> Path:
+    """One of the set's checkpoints that not every set has."""
+    if not (golden / name).is_dir():
+        pytest.skip(f"the set has no {name}")
+    return golden / name
 
 
 def weights(loaded: Loaded) -> dict[str, Tensor]:
@@ -33,13 +34,12 @@ def stored(folder: Path) -> dict[str, Tensor]:
     return tensors.read(tensors.stored)
 
 
-def test_every_layout_gives_the_same_model(golden: Path, loaded: Loaded) -> None:
+def test_every_layout_gives_the_same_model(twins: list[Path], loaded: Loaded) -> None:
     expected = weights(loaded)
-    for folder in folders(golden):
+    for folder in twins:
         other = load(folder)
         assert other.model.config == loaded.model.config, folder
         assert other.tokenizer.vocab == loaded.tokenizer.vocab, folder
-        assert other.config_bos == loaded.config_bos
         own = weights(other)
         assert other.tokenizer.draws == any(name.startswith("vq.decoder.") for name in own)
         left_out = {name.split(".")[1] for name in expected.keys() - own.keys()}
@@ -48,15 +48,17 @@ def test_every_layout_gives_the_same_model(golden: Path, loaded: Loaded) -> None
             assert tensor.equal(expected[name]), (folder, name)
 
 
-def test_every_value_of_every_file_is_the_same(golden: Path) -> None:
-    expected = stored(golden / "checkpoint_fork")
-    for folder in folders(golden):
+def test_every_value_of_every_file_is_the_same(twins: list[Path]) -> None:
+    expected = stored(twins[0])
+    for folder in twins:
         for name, tensor in stored(folder).items():
             assert tensor.to(expected[name].dtype).equal(expected[name]), (folder, name)
 
 
 def test_the_config_of_transformers_5_says_the_same(golden: Path, loaded: Loaded, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(golden / "checkpoint_upstream", tmp_path / "upstream", copy_function=shutil.copyfile))
+    folder = Path(
+        shutil.copytree(of_layout(golden, "checkpoint_upstream"), tmp_path / "upstream", copy_function=shutil.copyfile)
+    )
     (folder / "config.transformers5.json").replace(folder / "config.json")
     assert load(folder).model.config == loaded.model.config
 
@@ -64,9 +66,13 @@ def test_the_config_of_transformers_5_says_the_same(golden: Path, loaded: Loaded
 def test_a_checkpoint_that_cannot_draw_is_completed_by_the_original_image_tokenizer(
     golden: Path, loaded: Loaded
 ) -> None:
+    mute, original = (
+        of_layout(golden, "checkpoint_upstream"),
+        of_layout(golden, "checkpoint_meta") / "tokenizer/vqgan.ckpt",
+    )
     with pytest.raises(CheckpointError, match="no image decoder"):
-        load(golden / "checkpoint_upstream").tokenizer.draw(drawn_segments(loaded))
-    completed = load(golden / "checkpoint_upstream", vq=golden / "checkpoint_meta" / "tokenizer" / "vqgan.ckpt")
+        load(mute).tokenizer.draw(drawn_segments(loaded))
+    completed = load(mute, vq=original)
     expected = weights(loaded)
     assert completed.remarks == ()
     assert weights(completed).keys() == expected.keys()
@@ -79,7 +85,7 @@ def drawn_segments(loaded: Loaded) -> Any:
 
 
 def test_metas_layout_becomes_the_forks_bit_for_bit(golden: Path, tmp_path: Path) -> None:
-    convert(open_checkpoint(golden / "checkpoint_meta"), tmp_path / "hf", layout="hf", dtype=torch.float32)
+    convert(open_checkpoint(of_layout(golden, "checkpoint_meta")), tmp_path / "hf", layout="hf", dtype=torch.float32)
     expected, made = (
         load_file(folder / "model.safetensors") for folder in (golden / "checkpoint_fork", tmp_path / "hf")
     )
@@ -91,13 +97,16 @@ def test_metas_layout_becomes_the_forks_bit_for_bit(golden: Path, tmp_path: Path
     assert theirs["vocabulary_map"] == ours["vocabulary_map"]
 
 
-def test_the_forks_layout_survives_the_way_through_metas(golden: Path, tmp_path: Path) -> None:
-    expected = stored(golden / "checkpoint_fork")
-    convert(open_checkpoint(golden / "checkpoint_fork"), tmp_path / "meta", layout="meta")
-    convert(open_checkpoint(tmp_path / "meta"), tmp_path / "hf", layout="hf", largest_file=10**6)
-    back = stored(tmp_path / "hf")
-    assert back.keys() == expected.keys()
-    assert all(tensor.equal(expected[name]) and tensor.dtype == expected[name].dtype for name, tensor in back.items())
+def test_every_checkpoint_that_draws_survives_the_way_through_metas_layout(golden: Path, tmp_path: Path) -> None:
+    for folder in sorted(golden.glob("checkpoint_*")):
+        source, there, back = open_checkpoint(folder), tmp_path / folder.name / "meta", tmp_path / folder.name / "hf"
+        if not source.draws:
+            continue
+        convert(source, there, layout="meta")
+        convert(open_checkpoint(there), back, layout="hf", largest_file=10**6)
+        expected, made = stored(folder), stored(back)
+        assert made.keys() == expected.keys()
+        assert all(t.equal(expected[name]) and t.dtype == expected[name].dtype for name, t in made.items())
 
 
 def test_the_marks_and_codes_are_where_the_set_says(loaded: Loaded, cases: dict[str, Any]) -> None:

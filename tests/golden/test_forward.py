@@ -34,10 +34,10 @@ def cached(model: Transformer, rows: list[Tensor]) -> list[Tensor]:
     return list(model.forward_cached(torch.cat(rows), step).split([len(ids) for ids in rows]))
 
 
-def test_logits_and_hidden_states(golden: Path, arrays: dict[str, Tensor], cases: dict[str, Any]) -> None:
+def test_logits_and_hidden_states(twins: list[Path], arrays: dict[str, Tensor], cases: dict[str, Any]) -> None:
     rows = real_rows(arrays)
     assert [len(ids) for ids, _, _ in rows] == cases["a"]["row_lengths"]
-    for folder in sorted(golden.glob("checkpoint_*")):
+    for folder in twins:
         model = load(folder).model
         packed = cached(model, [ids for ids, _, _ in rows])
         for (ids, logits, states), hidden in zip(rows, packed, strict=True):
@@ -56,9 +56,9 @@ def test_the_input_of_every_layer(loaded: Loaded, arrays: dict[str, Tensor]) -> 
     close(torch.stack([*seen, last]), arrays["a.row0_hidden_states"], HIDDEN)
 
 
-def test_codes_of_pixels(golden: Path, arrays: dict[str, Tensor]) -> None:
+def test_codes_of_pixels(twins: list[Path], arrays: dict[str, Tensor]) -> None:
     latents = arrays["b.latents"].flatten(2).transpose(1, 2)
-    for folder in sorted(golden.glob("checkpoint_*")):
+    for folder in twins:
         tokenizer = load(folder).tokenizer
         assert tokenizer.image is not None
         close(tokenizer.image.vq.latents(arrays["b.pixel_values"]), latents, PIXELS)
@@ -67,8 +67,8 @@ def test_codes_of_pixels(golden: Path, arrays: dict[str, Tensor]) -> None:
         assert [[tokenizer.vocab.token(c) for c in row] for row in codes.tolist()] == arrays["b.image_tokens"].tolist()
 
 
-def test_pixels_of_codes(golden: Path, arrays: dict[str, Tensor]) -> None:
-    for folder in sorted(golden.glob("checkpoint_*")):
+def test_pixels_of_codes(twins: list[Path], arrays: dict[str, Tensor]) -> None:
+    for folder in twins:
         tokenizer = load(folder).tokenizer
         image = tokenizer.image
         assert image is not None

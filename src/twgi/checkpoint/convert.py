@@ -47,17 +47,19 @@ def convert(
     shards: int | None = None,
     largest_file: int = LARGEST_FILE,
     progress: Progress | None = None,
-) -> None:
+) -> tuple[str, ...]:
     """Write a checkpoint in another layout: `hf` (the fork's, with what image decoder there is) or `meta`.
+
+    Returns what a user should know of the result.
 
     Args:
         dtype: of the language model; as stored when left out. The image part stays as it is.
-        shards: of Meta's layout; the fewest that can hold the norms when left out.
+        shards: of Meta's layout; when left out, the fewest in which all heads of a shard have one norm.
         largest_file: bytes of one file of the Hugging Face layout.
 
     Raises:
         ConfigError: an unknown layout, shards that do not divide the model, or a folder that is not empty.
-        CheckpointError: the layout cannot hold this model.
+        CheckpointError: Meta's layout is asked for and there is no image decoder.
     """
     if layout not in LAYOUTS:
         raise ConfigError(f"unknown layout {layout!r}; known are {', '.join(LAYOUTS)}")
@@ -68,8 +70,8 @@ def convert(
     folder.mkdir(parents=True, exist_ok=True)
     if layout == "hf":
         _write_hf(source, folder, dtype, largest_file, progress)
-    else:
-        _write_meta(source, folder, dtype, shards)
+        return ()
+    return _write_meta(source, folder, dtype, shards)
 
 
 def _write_hf(
@@ -113,7 +115,7 @@ def _write_hf_settings(source: Checkpoint, folder: Path, dtype: torch.dtype | No
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _write_meta(source: Checkpoint, folder: Path, dtype: torch.dtype | None, shards: int | None) -> None:
+def _write_meta(source: Checkpoint, folder: Path, dtype: torch.dtype | None, shards: int | None) -> tuple[str, ...]:
     if not source.draws:
         raise CheckpointError(
             f"{source.folder}: Meta's layout has an image decoder and this checkpoint none: give --vq"
@@ -133,17 +135,16 @@ def _write_meta(source: Checkpoint, folder: Path, dtype: torch.dtype | None, sha
     _write_meta_tokenizer(source, tokenizer)
     _write_checklist(models)
     _write_checklist(tokenizer)
+    if meta.one_norm_in_each(source.config, tensors, count):
+        return ()
+    return ("its heads have norms of their own: they are written one by one, which Meta's own programs do not read",)
 
 
 def _shards(source: Checkpoint, tensors: Mapping[str, Tensor], asked: int | None) -> int:
-    needed = meta.shards_needed(source.config, tensors)
     if asked is None:
-        return needed
-    if asked % needed or not meta.divides(source.config, asked):
-        sizes = "number of key/value heads, of the hidden and MLP sizes, and of the vocabulary"
-        raise ConfigError(
-            f"shards must be a multiple of {needed} (by its norms) and a divisor of the {sizes}, got {asked}"
-        )
+        return meta.shards_needed(source.config, tensors) or 1
+    if asked < 1 or not meta.divides(source.config, asked):
+        raise ConfigError(f"shards must divide the key/value heads and all sizes of the model, got {asked}")
     return asked
 
 

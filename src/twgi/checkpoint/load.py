@@ -103,13 +103,23 @@ def load(
     )  # fmt: skip
 
 
-def load_tokenizer(
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """What reads and writes a checkpoint's ids, without its language model; `context` is that model's positions."""
+
+    tokenizer: MultimodalTokenizer
+    name: str
+    context: int
+
+
+def load_reader(
     name_or_path: str | Path, device: str | torch.device = "cpu", *, vq: str | Path | None = None
-) -> MultimodalTokenizer:
-    """The text and image tokenizers alone: the language model is not read. Raises as `load` does."""
+) -> Reader:
+    """The text and image tokenizers alone. Raises as `load` does."""
     checkpoint = open_checkpoint(name_or_path, vq=vq)
     with naming(checkpoint.folder):
-        return _read_tokenizer(checkpoint, known_device(device))
+        tokenizer = _read_tokenizer(checkpoint, known_device(device))
+    return Reader(tokenizer=tokenizer, name=checkpoint.name, context=checkpoint.config.max_positions)
 
 
 def sha256_of(files: Sequence[Path]) -> str:

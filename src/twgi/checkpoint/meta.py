@@ -8,7 +8,8 @@
 
 Rotary pairs are neighbours there and halves in the Hugging Face layout, so the rows of the query and key projections
 differ in order inside each head, and so do the vectors of the query and key norms. A shard has one such vector for all
-its heads. Names on the left of a table are Hugging Face's.
+its heads. Where training has made them differ inside a shard, we write (and read) one for each head, as a matrix, which
+Meta's own programs do not know. Names on the left of a table are Hugging Face's.
 """
 
 from __future__ import annotations
@@ -157,14 +158,14 @@ class MetaTensors:
 
     def _check(self, shard: TorchFile) -> None:
         (file,) = shard.files
-        expected = {meta: self._part_shape(name) for name, (meta, _) in self._table.items()}
         found = {name: entry.shape for name, entry in shard.stored.items() if name not in HARMLESS}
+        expected = {meta: self._part_shape(name, found.get(meta, ())) for name, (meta, _) in self._table.items()}
         check_tensors(file, expected, found, told_by="params.json")
 
-    def _part_shape(self, name: str) -> Shape:
+    def _part_shape(self, name: str, found: Shape) -> Shape:
         shape, how, count = self._shapes[name], self._table[name][1], len(self._shards)
         if how == HEAD_VECTOR:
-            return (shape[1],)
+            return (shape[0] // count, shape[1]) if len(found) == 2 else (shape[1],)
         if how == JOIN_COLUMNS:
             return (shape[0], shape[1] // count)
         return shape if how == EQUAL else (shape[0] // count, *shape[1:])
@@ -179,8 +180,9 @@ class MetaTensors:
             equal = all(torch.equal(part, parts[0]) for part in parts[1:])
             return parts[0] if equal else torch.stack(parts).mean(dim=0)  # as the published converter does
         if how == HEAD_VECTOR:
-            heads = self._shapes[name][0] // len(parts)
-            return torch.cat([to_halves(part, 1).expand(heads, -1) for part in parts])
+            heads, size = self._shapes[name][0] // len(parts), self._shapes[name][1]
+            rows = [to_halves(part.reshape(-1), part.numel() // size).view(-1, size) for part in parts]
+            return torch.cat([row.expand(heads, -1) for row in rows])
         joined = torch.cat(parts, dim=1 if how == JOIN_COLUMNS else 0) if len(parts) > 1 else parts[0]
         return to_halves(joined, len(joined) // config.head_dim) if how == ROTARY_ROWS else joined
 
@@ -198,26 +200,30 @@ def _parts(config: TransformerConfig, how: str, tensor: Tensor, shards: int) -> 
     if how == EQUAL:
         return [tensor] * shards
     if how == HEAD_VECTOR:
-        return [to_neighbours(part[0], 1) for part in tensor.chunk(shards)]
+        return [_head_vector(part) for part in tensor.chunk(shards)]
     if how == ROTARY_ROWS:
         tensor = to_neighbours(tensor, len(tensor) // config.head_dim)
     return tensor.chunk(shards, dim=1 if how == JOIN_COLUMNS else 0)
 
 
-def shards_needed(config: TransformerConfig, tensors: Mapping[str, Tensor]) -> int:
-    """The fewest shards that can hold these norms of queries and keys, of which a shard has one for all its heads.
+def _head_vector(part: Tensor) -> Tensor:
+    """One vector for all heads of a shard, or one for each where they differ."""
+    turned = to_neighbours(part.reshape(-1), len(part)).view(part.shape)
+    return turned[0] if _all_the_same(part) else turned
 
-    Raises:
-        CheckpointError: heads that share keys have different norms, which no number of shards can hold.
-    """
-    vectors = [(name, tensors[name]) for name, (_, how) in names(config).items() if how == HEAD_VECTOR]
-    kv_heads = config.num_kv_heads
-    for shards in (count for count in range(1, kv_heads + 1) if divides(config, count)):
-        if all(_same_in_each(vector, shards) for _, vector in vectors):
+
+def shards_needed(config: TransformerConfig, tensors: Mapping[str, Tensor]) -> int | None:
+    """The fewest shards in which all heads of a shard have one norm; None where no number of shards does it."""
+    for shards in (count for count in range(1, config.num_kv_heads + 1) if divides(config, count)):
+        if one_norm_in_each(config, tensors, shards):
             return shards
-    name = next((name for name, vector in vectors if not _same_in_each(vector, kv_heads)), vectors[0][0])
-    reason = "the norms of its heads differ more than shards can hold in Meta's layout, one norm for each"
-    raise CheckpointError(f"{name}: {reason}; use layout hf")
+    return None
+
+
+def one_norm_in_each(config: TransformerConfig, tensors: Mapping[str, Tensor], shards: int) -> bool:
+    """Whether the heads of each of so many shards have the same norms, as Meta's own programs need it."""
+    vectors = [tensors[name] for name, (_, how) in names(config).items() if how == HEAD_VECTOR]
+    return all(_all_the_same(part) for vector in vectors for part in vector.chunk(shards))
 
 
 def divides(config: TransformerConfig, shards: int) -> bool:
@@ -226,8 +232,8 @@ def divides(config: TransformerConfig, shards: int) -> bool:
     return all(size % shards == 0 for size in sizes)
 
 
-def _same_in_each(vector: Tensor, shards: int) -> bool:
-    return all(bool((part == part[:1]).all()) for part in vector.chunk(shards))
+def _all_the_same(rows: Tensor) -> bool:
+    return bool((rows == rows[:1]).all())
 
 
 def to_halves(tensor: Tensor, heads: int) -> Tensor:

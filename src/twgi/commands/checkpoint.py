@@ -1,13 +1,13 @@
 """`twgi info` and `twgi convert`: look at a checkpoint, and bring it into another layout."""
 
 import json as json_module
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from twgi.commands.loading import Bar, ModelOptions, dtype_named
+from twgi.console import complain
 
 Folder = Annotated[str, typer.Argument(help="Preset, or folder of a checkpoint in any layout.", show_default=False)]
 VqFile = Annotated[Path | None, typer.Option(help="vqgan.ckpt, for a checkpoint without an image decoder.")]
@@ -89,7 +89,7 @@ def convert(
     target: Annotated[Path, typer.Argument(help="A new folder.", show_default=False)],
     layout: Annotated[str, typer.Option(help="hf (Hugging Face, as the fork has it) or meta.")] = "hf",
     dtype: DtypeName = None,
-    shards: Annotated[int | None, typer.Option(help="Of Meta's layout. Default: the fewest that can hold it.")] = None,
+    shards: Annotated[int | None, typer.Option(help="Of Meta's layout. Default: as few as can be.")] = None,
     vq: VqFile = None,
 ) -> None:
     """Write a checkpoint in another layout, bit for bit; there and back again gives the same weights.
@@ -104,7 +104,8 @@ def convert(
     options = ModelOptions(model=source, dtype=dtype, vq=vq)
     opened = open_checkpoint(source, vq=vq)
     width = None if options.dtype is None else dtype_named(options.dtype)
-    convert_checkpoint(opened, target, layout=layout, dtype=width, shards=shards, progress=Bar("converting"))
+    remarks = convert_checkpoint(opened, target, layout=layout, dtype=width, shards=shards, progress=Bar("converting"))
+    for remark in remarks:
+        complain(remark)
     written = open_checkpoint(target)
     print(f"{target}: {written.layout}, {len(written.tensors.stored)} tensors in {len(written.tensors.files)} file(s)")
-    sys.stdout.flush()

@@ -41,22 +41,22 @@ def check(
     Example: twgi data check chains.jsonl --model icons
     """
     total = counted_lines(files)
-    limit = limit_of(max_tokens, model)
-    from twgi.checkpoint.load import load_tokenizer
+    check_limit(max_tokens)
+    from twgi.checkpoint.load import load_reader
     from twgi.data.encode import encode_file
     from twgi.data.report import Report
     from twgi.tokenizer.image import open_picture
 
-    tokenizer = load_tokenizer(model)
-    blank = [0] * tokenizer.vocab.tokens_per_image
+    reader = load_reader(model)
+    blank = [0] * reader.tokenizer.vocab.tokens_per_image
 
     def opened(path: Path) -> list[int]:
         open_picture(path)
         return blank
 
-    report = Report(limit=limit)
+    report = Report(limit=max_tokens or reader.context)
     for file in files:
-        outcomes = encode_file(file, tokenizer, limit=limit, images=images, codes_of=opened)
+        outcomes = encode_file(file, reader.tokenizer, limit=report.limit, images=images, codes_of=opened)
         for outcome in tracked(outcomes, total, "checking", quiet=json):
             report.add(outcome)
     tell(report, json=json)
@@ -74,15 +74,10 @@ def counted_lines(files: Iterable[Path]) -> int:
     return sum(counts.values())
 
 
-def limit_of(asked: int | None, model: str) -> int:
-    """The most tokens of a row: what is asked for, or the model's context. Raises `ConfigError`."""
+def check_limit(asked: int | None) -> None:
+    """Whether rows of at most so many tokens can be. Raises `ConfigError`."""
     if asked is not None and asked < 1:
         raise ConfigError(f"max-tokens must be 1 or more, got {asked}")
-    if asked is not None:
-        return asked
-    from twgi.checkpoint.layout import open_checkpoint
-
-    return open_checkpoint(model).config.max_positions
 
 
 class Told(Protocol):

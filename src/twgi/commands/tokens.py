@@ -10,8 +10,8 @@ from twgi.commands.data import (
     Files,
     Images,
     MaxTokens,
+    check_limit,
     counted_lines,
-    limit_of,
     status_of,
     tell,
 )
@@ -49,16 +49,24 @@ def encode(
     total = counted_lines(files)
     if out.resolve() in [file.resolve() for file in files]:
         raise ConfigError(f"{out} is a file of records; give another --out")
-    limit = limit_of(max_tokens, model)
-    from twgi.checkpoint.load import load_tokenizer
+    check_limit(max_tokens)
+    from twgi.checkpoint.load import load_reader
     from twgi.data.encode import encode_file
     from twgi.data.lines import writing
     from twgi.data.published import encode_published
     from twgi.data.report import Report
 
+<<<<<<< HEAD
+    reader = load_reader(model, device)
+    report = Report(limit=max_tokens or reader.context)
+    outcomes = (
+        outcome for file in files for outcome in encode_file(file, reader.tokenizer, limit=report.limit, images=images)
+    )
+=======
     make = encode_published if compat == "reference" else encode_file
     report, tokenizer = Report(limit=limit), load_tokenizer(model, device)
     outcomes = (outcome for file in files for outcome in make(file, tokenizer, limit=limit, images=images))
+>>>>>>> data
     with writing(out) as rows:
         for outcome in tracked(outcomes, total, "encoding", quiet=json):
             line, kept = _line(outcome, format)
@@ -109,12 +117,13 @@ def decode(
     from twgi.data.unpack import check_new, unpack
 
     check_new(out)
-    from twgi.checkpoint.load import load_tokenizer
+    from twgi.checkpoint.load import load_reader
     from twgi.data.decode import Decoder
     from twgi.trace import PAGE, ModelId
 
-    tokenizer, whose = load_tokenizer(model, device, vq=vq), ModelId(name=model, sha256="")  # most of it is not read
-    decoder = Decoder(tokenizer=tokenizer, model=whose, reference=compat == "reference")
+    reader = load_reader(model, device, vq=vq)
+    whose = ModelId(name=reader.name, sha256="")  # ids do not say which weights wrote them
+    decoder = Decoder(tokenizer=reader.tokenizer, model=whose, reference=compat == "reference")
     lines = tracked(decoder.decode_file(file), total, "decoding", quiet=json)
     done = unpack(lines, out, title=file.name)
     tell(done, json=json)

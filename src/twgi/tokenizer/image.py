@@ -144,6 +144,11 @@ class ImageTokenizer:
     resolution: int
     reference: bool = False
 
+    @property
+    def draws(self) -> bool:
+        """Whether there is an image decoder."""
+        return self.vq.draws
+
     def encode(self, pictures: Sequence[Image.Image]) -> list[list[int]]:
         """Codes of each picture. One at a time, so that no picture's codes depend on its neighbours."""
         return [self._encode_one(picture) for picture in pictures]

@@ -41,7 +41,7 @@ class MultimodalTokenizer:
     @property
     def draws(self) -> bool:
         """Whether pictures can be drawn: some checkpoints have no image decoder, or no image part at all."""
-        return self.image is not None and self.image.vq.draws
+        return self.image is not None and self.image.draws
 
     def encode_prompt(self, text: str, pictures: Sequence[Picture] = ()) -> list[int]:
         """bos, the text with each literal `<image>` replaced by one of the pictures, separator.
@@ -207,7 +207,7 @@ class MultimodalTokenizer:
     def _need_image(self, to_do: str) -> "ImageTokenizer":
         if self.image is None:
             raise CheckpointError(f"this checkpoint has no image tokenizer, so it cannot {to_do} pictures")
-        if to_do == "draw" and not self.image.vq.draws:
+        if to_do == "draw" and not self.image.draws:
             raise CheckpointError("this checkpoint has no image decoder, so it cannot draw; give vqgan.ckpt with --vq")
         return self.image
 
