@@ -56,17 +56,12 @@ def encode(
     from twgi.data.published import encode_published
     from twgi.data.report import Report
 
-<<<<<<< HEAD
+    make = encode_published if compat == "reference" else encode_file
     reader = load_reader(model, device)
     report = Report(limit=max_tokens or reader.context)
     outcomes = (
-        outcome for file in files for outcome in encode_file(file, reader.tokenizer, limit=report.limit, images=images)
+        outcome for file in files for outcome in make(file, reader.tokenizer, limit=report.limit, images=images)
     )
-=======
-    make = encode_published if compat == "reference" else encode_file
-    report, tokenizer = Report(limit=limit), load_tokenizer(model, device)
-    outcomes = (outcome for file in files for outcome in make(file, tokenizer, limit=limit, images=images))
->>>>>>> data
     with writing(out) as rows:
         for outcome in tracked(outcomes, total, "encoding", quiet=json):
             line, kept = _line(outcome, format)
