@@ -6,6 +6,7 @@ Read are lines of the published code's inference (`response` is a list of ids, p
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,10 @@ class Decoder:
     model: ModelId
     reference: bool = False
 
+    @cached_property
+    def _published(self) -> PublishedTokenizer:
+        return PublishedTokenizer(self.tokenizer)
+
     def decode_file(self, path: Path) -> Iterator[Decoded | Fault]:
         """What each line of a file says, one in memory at a time. Raises `DataError` where it cannot be read."""
         decode = self._as_published if self.reference else self._as_ours
@@ -93,7 +98,7 @@ class Decoder:
         """All ids in a run, those of the prompt too; the k-th picture is `{stem}/image_{k}.png`."""
         segments: list[Segment] = []
         paths: list[str | None] = []
-        pieces = PublishedTokenizer(self.tokenizer).decode(source.ids)
+        pieces = self._published.decode(source.ids)
         for piece in pieces:
             if piece.is_image:
                 paths.append(f"{stem}/image_{len(paths)}.png" if piece.picture else None)
