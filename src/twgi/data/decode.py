@@ -72,15 +72,19 @@ class Decoder:
 
     def decode_file(self, path: Path) -> Iterator[Decoded | Fault]:
         """What each line of a file says, one in memory at a time. Raises `DataError` where it cannot be read."""
-        decode = self._as_published if self.reference else self._as_ours
         for number, line in enumerate(read_lines(path)):
             if isinstance(line, Fault):
                 yield line
                 continue
             try:
-                yield decode(line.where, read_source(line), f"{number:05}")
+                yield self.decode_line(line, f"{number:05}")
             except DataError as error:
                 yield Fault(where=line.where, reason=str(error))
+
+    def decode_line(self, line: Line, stem: str) -> Decoded:
+        """What one line says; its pictures are named after `stem`. Raises `DataError` where it has no ids."""
+        decode = self._as_published if self.reference else self._as_ours
+        return decode(line.where, read_source(line), stem)
 
     def _as_ours(self, where: str, source: Source, stem: str) -> Decoded:
         read = _read(source, self.tokenizer)
