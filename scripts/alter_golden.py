@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python scripts/alter_golden.py ../shared/golden [case ...]
 
-Cases are letters; all of them when left out. Takes a minute for every ten arrays. Prints those whose alteration no test noticed; the exit status is 1 if there are any.
+Cases are letters; all of them when left out. Takes a minute for every ten arrays. Prints those whose alteration no test
+noticed; the exit status is 1 if there are any.
 """
 
 from __future__ import annotations
