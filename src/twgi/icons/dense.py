@@ -117,8 +117,7 @@ def dense_prompts(count: int, *, seed: int = 0) -> list[DensePrompt]:
     """
     if count < 1:
         raise ConfigError(f"count must be 1 or more, got {count}")
-    width = len(str(count - 1))
-    return [_prompt(f"icons{number:0{width}d}", np.random.default_rng([seed, number])) for number in range(count)]
+    return [_prompt(f"icons{number:05d}", np.random.default_rng([seed, number])) for number in range(count)]
 
 
 def _prompt(name: str, rng: np.random.Generator) -> DensePrompt:
