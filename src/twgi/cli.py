@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from twgi import __version__
-from twgi.commands import evaluate, icons, train
+from twgi.commands import evaluate, icons, score, train
 from twgi.commands.think import INTERRUPTED, think
 from twgi.console import complain
 from twgi.errors import TwgiError
@@ -45,6 +45,7 @@ app.command()(think)
 app.add_typer(icons.app, name="icons")
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="eval")
+app.add_typer(score.app, name="score")
 
 
 def main() -> None:
