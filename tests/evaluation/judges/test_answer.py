@@ -104,7 +104,7 @@ def _open(path: Path, outcome: "multiprocessing.Queue[str]") -> None:
 
 def test_a_book_has_one_reader_at_a_time(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    outcome: multiprocessing.Queue[str] = context.Queue()  # type: ignore[assignment]
+    outcome: multiprocessing.Queue[str] = context.Queue()
     with AnswerBook(tmp_path / "answers.jsonl"):
         process = context.Process(target=_open, args=(tmp_path / "answers.jsonl", outcome))
         process.start()

@@ -105,8 +105,8 @@ def test_an_address_where_nobody_is_gives_no_answer() -> None:
 
 
 def test_the_server_may_say_how_long_to_wait_up_to_a_minute() -> None:
-    with endpoint(Reply(status=429, headers={"Retry-After": "7"}), Reply(status=429, headers={"Retry-After": "9999"}),
-                  Reply(status=429, headers={"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}), Reply()) as stub:  # fmt: skip
+    asked = ("7", "9999", "Wed, 21 Oct 2026 07:28:00 GMT")
+    with endpoint(*(Reply(status=429, headers={"Retry-After": wait}) for wait in asked), Reply()) as stub:
         waits = Waits()
         ask(judge(stub, waits))
     assert 7 <= waits[0] <= 10.5

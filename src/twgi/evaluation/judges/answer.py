@@ -31,19 +31,22 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """A question about a picture; `expected` is the wanted answer. `item`, `sample` and `proposition` say where it
-    comes from."""
+    """A question about a picture; `expected` is the wanted answer.
+
+    It comes from question number `proposition` of prompt `item`, about picture number `image` of thought `sample`.
+    """
 
     picture: Picture | None
     question: str
     expected: str = "yes"
     item: str = ""
     sample: int = 0
+    image: int = 0
     proposition: int = 0
 
     @property
-    def place(self) -> tuple[str, int, int]:
-        return self.item, self.sample, self.proposition
+    def place(self) -> tuple[str, int, int, int]:
+        return self.item, self.sample, self.image, self.proposition
 
 
 @dataclass(frozen=True, kw_only=True)

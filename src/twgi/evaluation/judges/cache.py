@@ -99,6 +99,7 @@ def _line(name: str, query: Query, judge: Judge, answer: Answer) -> bytes:
         "key": name,
         "item_id": query.item,
         "sample": query.sample,
+        "image": query.image,
         "proposition_id": query.proposition,
         "picture": query.picture.sha256 if query.picture else None,
         "question": query.question,

@@ -36,18 +36,19 @@ class ReplayJudge:
             raise ConfigError(f"cannot read the recorded answers {path}: {error}") from None
         self.name = f"replay:{path.name}" + (f"#{model}" if model else "")
         self.version = hashlib.sha256(content).hexdigest()[:16]
-        self._said: dict[tuple[str, int, int], tuple[str, float | None]] = {}
+        self._said: dict[tuple[str, int, int | None, int], tuple[str, float | None]] = {}
         for number, row in enumerate(_of_model(path, rows, model), start=1):
             self._take(f"{path}, answer {number}", row)
 
     @property
     def places(self) -> frozenset[tuple[str, int]]:
         """(item, sample) of every picture that something was said about."""
-        return frozenset((item, sample) for item, sample, _ in self._said)
+        return frozenset((item, sample) for item, sample, *_ in self._said)
 
     def answer(self, queries: Iterable[Query]) -> Iterator[tuple[Query, Answer]]:
         for query in queries:
-            said = self._said.get(query.place)
+            item, sample, image, number = query.place
+            said = self._said.get((item, sample, image, number)) or self._said.get((item, sample, None, number))
             answer = understood(said[0], expected=query.expected, p_yes=said[1]) if said else failed("not recorded")
             yield query, answer
 
@@ -55,13 +56,14 @@ class ReplayJudge:
         try:
             number = next(row[name] for name in _NUMBERS if name in row)
             raw = next(row[name] for name in _ANSWERS if name in row)
-            place = (str(row["item_id"]), int(row.get("sample") or 0), int(number))
+            image = None if row.get("image") is None else int(row["image"])
+            place = (str(row["item_id"]), int(row.get("sample") or 0), image, int(number))
             p_yes = row.get("p_yes")
             said = ("" if raw is None else str(raw), None if p_yes in (None, "") else float(p_yes))
         except (KeyError, StopIteration, TypeError, ValueError):
             raise ConfigError(f"{where}: needs item_id, proposition_id or question_id, and answer or raw") from None
         if self._said.setdefault(place, said) != said:
-            raise ConfigError(f"{where}: question {place[2]} of {place[0]} was answered otherwise before")
+            raise ConfigError(f"{where}: question {place[3]} of {place[0]} was answered otherwise before")
 
 
 def _rows(path: Path, text: str) -> Iterator[Mapping[str, Any]]:

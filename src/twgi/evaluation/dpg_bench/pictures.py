@@ -1,0 +1,186 @@
+"""The pictures of a benchmark in a folder, made by `twgi eval dpg` or by anybody else.
+
+Layouts, told apart by content:
+
+- ``pictures.jsonl``: a run of ours; a line for each thought with all its pictures in order
+- ``ID.png``: one file for each prompt, holding one picture, or four as a 2 x 2 grid (the published shape)
+- ``ID_0.png`` or ``ID/0.png``: a file for each sample, counted from 0 or from 1
+
+ID is the file's name without its last ending (`a.b.png` is of prompt `a.b`). The size of a grid's pictures is half of
+the grid's. Files of no prompt are reported, never dropped in silence.
+"""
+
+import json
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from twgi.errors import ImageError, RunError
+from twgi.evaluation.results import Status
+from twgi.tokenizer.image import open_picture
+
+MANIFEST = "pictures.jsonl"
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+GRID = 4
+_NUMBERED = re.compile(r"(.+)[_-](\d{1,6})")
+_PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,127})*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spot:
+    """Where one picture is: a file, or a quarter of it (0 top left, 1 top right, 2 bottom left, 3 bottom right)."""
+
+    file: Path
+    crop: int | None = None
+
+    def open(self) -> Image.Image:
+        """The picture as RGB. Raises `ImageError`."""
+        whole = _opened(self.file)
+        if self.crop is None:
+            return whole
+        width, height = whole.width // 2, whole.height // 2
+        if not width or not height:
+            raise ImageError(f"{self.file}: {whole.width} x {whole.height} pixels cannot hold four pictures")
+        left, top = self.crop % 2 * width, self.crop // 2 * height
+        return whole.crop((left, top, left + width, top + height))
+
+
+@lru_cache(maxsize=1)  # the four pictures of a grid are asked for one after the other
+def _opened(file: Path) -> Image.Image:
+    return open_picture(file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """The pictures of one thought in order, the last of which counts; none where the thought failed (`status`)."""
+
+    item_id: str
+    sample: int
+    spots: tuple[Spot, ...] = ()
+    status: Status = "scored"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFolder:
+    """What is in a folder: the samples of known prompts, files of no prompt, how many samples each prompt should
+    have."""
+
+    root: Path
+    samples: Mapping[tuple[str, int], Sample]
+    each: int
+    unknown: tuple[str, ...] = ()
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+    def missing(self, ids: Iterable[str]) -> list[tuple[str, int]]:
+        """(prompt, sample) of what should be there and is not."""
+        return [(item, n) for item in ids for n in range(self.each) if (item, n) not in self.samples]
+
+
+def find_pictures(
+    root: Path, ids: Container[str], *, crops: int | None = None, samples: int | None = None
+) -> PictureFolder:
+    """The pictures of a folder, for prompts with these ids.
+
+    Args:
+        crops: how many pictures an ``ID.png`` holds, 1 or 4; only the user knows.
+        samples: how many pictures each prompt should have; by default as many as the run was told, or 4.
+
+    Raises:
+        RunError: no such folder, nothing in it, one picture twice, or it is not said how many pictures a file holds.
+    """
+    if not root.is_dir():
+        raise RunError(f"{root}: no such folder of pictures")
+    if (root / MANIFEST).is_file():
+        return _from_manifest(root, ids, samples)
+    found: dict[tuple[str, int], Sample] = {}
+    unknown = []
+    for path in _files(root):
+        placed = _place(path.relative_to(root), ids)
+        if placed is None:
+            unknown.append(str(path.relative_to(root)))
+            continue
+        for sample in _samples(path, *placed, crops):
+            _put(found, sample)
+    if not found:
+        raise RunError(f"{root}: {len(unknown)} picture files and none of a known prompt; they must be named ID.png")
+    counted_from = 0 if any(number == 0 for _, number in found) else 1
+    shifted = {
+        (item, number - counted_from): replace(sample, sample=number - counted_from)
+        for (item, number), sample in sorted(found.items())
+    }
+    grids = any(sample.spots[0].crop is not None for sample in found.values())
+    each = samples or (GRID if grids or crops != 1 else 1)
+    return PictureFolder(root=root, samples=shifted, each=each, unknown=tuple(unknown))
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Pictures in the folder and one level below, in order of their names."""
+    for path in sorted(root.iterdir()):
+        if path.is_dir():
+            yield from (inner for inner in sorted(path.iterdir()) if _is_picture(inner))
+        elif _is_picture(path):
+            yield path
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
+
+
+def _place(path: Path, ids: Container[str]) -> tuple[str, int | None] | None:
+    """The prompt and sample that a file's name speaks of; None as the sample: the file is the prompt's only one."""
+    if len(path.parts) == 2:
+        named = path.parts[0] in ids and path.stem.isdecimal()
+        return (path.parts[0], int(path.stem)) if named else None
+    if path.stem in ids:
+        return path.stem, None
+    numbered = _NUMBERED.fullmatch(path.stem)
+    return (numbered[1], int(numbered[2])) if numbered and numbered[1] in ids else None
+
+
+def _samples(path: Path, item: str, number: int | None, crops: int | None) -> Iterator[Sample]:
+    if number is not None:
+        yield Sample(item_id=item, sample=number, spots=(Spot(file=path),))
+    elif crops == GRID:
+        yield from (Sample(item_id=item, sample=n, spots=(Spot(file=path, crop=n),)) for n in range(GRID))
+    elif crops == 1:
+        yield Sample(item_id=item, sample=0, spots=(Spot(file=path),))
+    else:
+        raise RunError(f"{path}: is this one picture, or four in a 2 x 2 grid? Say --crops 1 or --crops 4")
+
+
+def _put(found: dict[tuple[str, int], Sample], sample: Sample) -> None:
+    there = found.setdefault((sample.item_id, sample.sample), sample)
+    if there is not sample:
+        files = f"{there.spots[0].file.name} and {sample.spots[0].file}"
+        raise RunError(f"two files for picture {sample.sample} of {sample.item_id}: {files}; take one away")
+
+
+def _from_manifest(root: Path, ids: Container[str], samples: int | None) -> PictureFolder:
+    """A run of ours: its first line describes it, the others are its thoughts."""
+    found, unknown = {}, []
+    try:
+        head, *lines = (json.loads(line) for line in (root / MANIFEST).read_text(encoding="utf-8").splitlines())
+        for row in lines:
+            sample = _manifest_sample(root, row)
+            if sample.item_id in ids:
+                found[sample.item_id, sample.sample] = sample
+            else:
+                unknown.append(f"{sample.item_id}, sample {sample.sample}")
+        each, made = samples or int(head["samples"]), dict(head["made"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{root / MANIFEST} is damaged ({error}): make it again with twgi eval dpg --resume") from None
+    return PictureFolder(root=root, samples=found, each=each, unknown=tuple(unknown), made=made)
+
+
+def _manifest_sample(root: Path, row: Mapping[str, Any]) -> Sample:
+    """One thought. A path from the file is used only where it is plain and relative."""
+    for image in row["images"]:
+        if image is not None and not _PLAIN.fullmatch(image):
+            raise ValueError(f"the path {image!r} is not plain")
+    spots = tuple(Spot(file=root / (image or "not drawn")) for image in row["images"])
+    return Sample(item_id=row["item_id"], sample=int(row["sample"]), spots=spots, status=row["status"])
