@@ -1,0 +1,124 @@
+"""Pictures -> answers: every question about every picture that counts, asked once and kept."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from twgi.errors import ConfigError, ImageError
+from twgi.evaluation.dpg_bench.gating import Truth
+from twgi.evaluation.dpg_bench.pictures import Sample
+from twgi.evaluation.dpg_bench.questions import Item
+from twgi.evaluation.dpg_bench.scores import Judged
+from twgi.evaluation.judges.answer import Answer, Judge, Picture, Query
+from twgi.evaluation.judges.cache import AnswerBook
+
+Which = Literal["final", "first", "each"]
+TRUTHS: Mapping[str, Truth] = {"yes": True, "no": False, "invalid": None}
+
+
+@dataclass(kw_only=True)
+class Sheet:
+    """One picture of a thought and what was answered about it; `problem` says why it cannot be looked at."""
+
+    item: Item
+    sample: int
+    image: int
+    sha256: str | None = None
+    problem: str | None = None
+    answers: dict[int, Answer] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> Judged:
+        return Judged(
+            item=self.item,
+            sample=self.sample,
+            answers={number: TRUTHS[answer.parsed] for number, answer in self.answers.items()},
+            p_yes={number: answer.p_yes for number, answer in self.answers.items() if answer.p_yes is not None},
+            problem=self.problem,
+        )
+
+    @property
+    def unanswered(self) -> list[int]:
+        """Questions to which nobody said anything (yet), so that the next run asks them again."""
+        if self.problem is not None:
+            return []
+        known = {number for number, answer in self.answers.items() if answer.problem is None}
+        return [question.id for question in self.item.questions if question.id not in known]
+
+
+class Progress(Protocol):
+    """Whoever wants to know how far the asking has come."""
+
+    def begin(self, todo: int) -> None:
+        """So many answers are wanted."""
+
+    def answered(self, answer: Answer, *, kept: bool) -> None:
+        """One more; `kept`: from an earlier run."""
+
+    def close(self) -> None:
+        """There are no more."""
+
+
+def images_judged(which: str, count: int) -> Sequence[int]:
+    """The numbers of a thought's pictures that are judged.
+
+    Raises:
+        ConfigError: `which` is unknown.
+    """
+    if which not in ("final", "first", "each"):
+        raise ConfigError(f"which must be final, first or each, got {which!r}")
+    if not count:
+        return []
+    return {"final": [count - 1], "first": [0], "each": list(range(count))}[which]
+
+
+def ask_about(
+    samples: Sequence[tuple[Item, Sample]], judge: Judge, book: AnswerBook, *, which: str, progress: Progress
+) -> list[Sheet]:
+    """Ask every question about the pictures of these thoughts, unless the book has its answer.
+
+    Pictures are opened one after the other, as the judge takes them in.
+
+    Raises:
+        ConfigError: the judge refuses, or `which` is unknown.
+        RunError: the answers cannot be kept, or the judge is not there.
+    """
+    wanted = [(item, sample, image) for item, sample in samples for image in images_judged(which, len(sample.spots))]
+    sheets = [Sheet(item=item, sample=sample.sample, image=image) for item, sample, image in wanted]
+    progress.begin(sum(len(sheet.item.questions) for sheet in sheets))
+    by_place = {(sheet.item.id, sheet.sample, sheet.image): sheet for sheet in sheets}
+    todo = _open_questions(zip(sheets, (sample for _, sample, _ in wanted), strict=True), judge, book, progress)
+    for query, answer in judge.answer(todo):
+        item, sample, image, number = query.place
+        by_place[item, sample, image].answers[number] = answer
+        book.add(query, judge, answer)
+        progress.answered(answer, kept=False)
+    return sheets
+
+
+def _open_questions(
+    sheets: Iterator[tuple[Sheet, Sample]], judge: Judge, book: AnswerBook, progress: Progress
+) -> Iterator[Query]:
+    """The questions that the book cannot answer; what it can goes onto the sheets at once."""
+    for sheet, sample in sheets:
+        try:
+            picture = Picture(image=sample.spots[sheet.image].open())
+        except ImageError as error:
+            sheet.problem = str(error)
+            continue
+        sheet.sha256 = picture.sha256
+        for query in _queries(sheet, picture):
+            kept = book.get(query, judge)
+            if kept is None:
+                yield query
+            else:
+                sheet.answers[query.proposition] = kept
+                progress.answered(kept, kept=True)
+
+
+def _queries(sheet: Sheet, picture: Picture) -> Iterator[Query]:
+    for question in sheet.item.questions:
+        yield Query(
+            picture=picture, question=question.text, expected=question.expected, item=sheet.item.id,
+            sample=sheet.sample, image=sheet.image, proposition=question.id,
+        )  # fmt: skip
