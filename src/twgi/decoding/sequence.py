@@ -28,6 +28,7 @@ class Request:
         prompt: at least one id; what is drawn depends on it through the noise, too.
         guide: the rows of each picture.
         most_rows: rows it never exceeds, the full row among them.
+        given: tokens it begins with as if they had been drawn; the grammar must allow them (see `Grammar.after`).
     """
 
     id: int
@@ -38,6 +39,7 @@ class Request:
     noise: Noise
     guide: Guide
     most_rows: int
+    given: Ids = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,11 @@ class Sequence:
 
     def begin(self) -> list[Event]:
         """Take the tokens that no draw is needed for; call once."""
-        forced = self.request.grammar.forced(self.state)
-        return [] if forced is None else self.take(forced)
+        events: list[Event] = []
+        for token in self.request.given:
+            events.append(Token(self.request.id, token, len(self.full.ids)))
+            self._append(token)
+        return events + self.take(self.request.grammar.forced(self.state))
 
     def take(self, token: int | None) -> list[Event]:
         """Go on with this token, and with all that are forced after it."""
