@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from twgi.commands.dpg import eval_dpg
 from twgi.commands.options import (
     ASK,
     RUN,
@@ -84,6 +85,9 @@ def eval_geneval(
     if result.scores is not None:
         print(table(result.scores))
     return conclude(report, result.outcome)
+
+
+app.command("dpg")(eval_dpg)
 
 
 @app.command("tokenizer")

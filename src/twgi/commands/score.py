@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from twgi.commands.dpg import parsed_shard
 from twgi.commands.options import ASK, RUN, option
-from twgi.errors import ConfigError, TwgiError
+from twgi.errors import TwgiError
 
 if TYPE_CHECKING:
     from twgi.evaluation.judges.answer import Answer
@@ -53,7 +54,7 @@ def score_dpg(
     from twgi.evaluation.dpg_bench.table import shown
     from twgi.evaluation.judges.named import judge_named
 
-    options = ScoreOptions.of(which=which, gating=gating, compat=compat, shard=_shard(shard))
+    options = ScoreOptions.of(which=which, gating=gating, compat=compat, shard=parsed_shard(shard))
     asked = read_questions(questions)
     folder = find_pictures(pictures, asked.items, crops=crops, samples=samples)
     judging = judge_named(
@@ -67,13 +68,6 @@ def score_dpg(
     scores = score_folder(asked, folder, sheets, judging, place, options=options)
     print(shown(scores, json=json))
     return TwgiError.exit_status if scores["partial"] else 0
-
-
-def _shard(text: str) -> tuple[int, int]:
-    which, _, of = text.partition("/")
-    if not (which.isdecimal() and of.isdecimal()):
-        raise ConfigError(f"--shard must be like 1/4, got {text!r}")
-    return int(which), int(of)
 
 
 class Asking:

@@ -70,8 +70,9 @@ def endpoint(*replies: Reply) -> Iterator[Stub]:
         def do_POST(self) -> None:
             key = self.headers.get("Authorization", "").removeprefix("Bearer ")
             reply = stub.enter(self.path, key, self.rfile.read(int(self.headers["Content-Length"])))
+            time.sleep(reply.slow)
+            stub.leave()  # before the answer, upon which the next request may come at once
             try:
-                time.sleep(reply.slow)
                 data = content(reply, key)
                 self.send_response(reply.status)
                 for name, value in {**reply.headers, "Content-Length": str(len(data))}.items():
@@ -80,8 +81,6 @@ def endpoint(*replies: Reply) -> Iterator[Stub]:
                 self.wfile.write(data)
             except OSError:
                 pass  # whoever asked has gone
-            finally:
-                stub.leave()
 
         do_GET = do_POST
 

@@ -182,7 +182,7 @@ class OpenAIJudge:
         return {"model": self.options.model, "messages": messages, "temperature": 0, "max_tokens": 8, **asked}
 
     def _masked(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
+        return text.replace(self._key, "[key]") if self._key else text
 
 
 def _in_flight(
