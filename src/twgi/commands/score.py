@@ -8,10 +8,12 @@ import typer
 
 from twgi.commands.dpg import parsed_shard
 from twgi.commands.options import ASK, RUN, option
-from twgi.errors import TwgiError
+from twgi.errors import ConfigError, TwgiError
 
 if TYPE_CHECKING:
-    from twgi.evaluation.judges.answer import Answer
+    from twgi.evaluation.dpg_bench.pictures import PictureFolder
+    from twgi.evaluation.dpg_bench.questions import QuestionSet
+    from twgi.evaluation.judges.answer import Answer, Judge
 
 app = typer.Typer(help="Judge the pictures of a benchmark, apart from drawing them.")
 JUDGE = "Who judges"
@@ -23,9 +25,12 @@ def _score() -> None: ...
 
 @app.command("dpg")
 def score_dpg(
-    pictures: Annotated[Path, typer.Argument(help="Folder of pictures: of twgi eval dpg, or ID.png, or ID/K.png.")],
     questions: Annotated[Path, option("Question file: dpg_bench.csv, dsg-1k-anns.csv, or lines like theirs.", ASK)],
     judge: Annotated[str, option("icons, hf:PATH, openai:URL#MODEL, or replay:FILE.", JUDGE)],
+    pictures: Annotated[
+        Path | None,
+        typer.Argument(help="Folder: of twgi eval dpg, or ID.png, or ID/K.png; none: a recording is scored alone."),
+    ] = None,
     out: Annotated[Path | None, option("For answers, rows, scores. Default: dpg-scores in the folder.", RUN)] = None,
     crops: Annotated[int | None, option("Pictures in each ID.png: 1, or 4 as a 2 x 2 grid.", ASK)] = None,
     samples: Annotated[int | None, option("Pictures each prompt should have. Default: the run's, or 4.", ASK)] = None,
@@ -46,9 +51,10 @@ def score_dpg(
 
     Example: twgi score dpg out/direct --questions dpg_bench.csv --judge openai:http://127.0.0.1:8000/v1#qwen
 
+    Recorded: twgi score dpg --questions dsg-1k-anns.csv --judge replay:mplug_dsg.csv#sd2dot1 --gating one-level
+
     Icons: twgi score dpg out/direct --questions dense.csv --judge icons --compat official
     """
-    from twgi.evaluation.dpg_bench.pictures import find_pictures
     from twgi.evaluation.dpg_bench.questions import read_questions
     from twgi.evaluation.dpg_bench.score import ScoreOptions, judge_folder, score_folder
     from twgi.evaluation.dpg_bench.table import shown
@@ -56,11 +62,11 @@ def score_dpg(
 
     options = ScoreOptions.of(which=which, gating=gating, compat=compat, shard=parsed_shard(shard))
     asked = read_questions(questions)
-    folder = find_pictures(pictures, asked.items, crops=crops, samples=samples)
     judging = judge_named(
         judge, concurrency=concurrency, timeout=timeout, key_variable=key_variable, probabilities=asked.soft
     )
-    place = out or pictures / "dpg-scores"
+    folder = _folder(pictures, asked, judging, crops=crops, samples=samples)
+    place = out or (pictures or Path("out")) / "dpg-scores"
     sheets = judge_folder(asked, folder, judging, place, options=options, progress=Asking())
     if options.shard != (1, 1):
         print(f"the answers of part {shard} are in {place}; when all parts are there, score without --shard")
@@ -68,6 +74,19 @@ def score_dpg(
     scores = score_folder(asked, folder, sheets, judging, place, options=options)
     print(shown(scores, json=json))
     return TwgiError.exit_status if scores["partial"] else 0
+
+
+def _folder(
+    pictures: Path | None, asked: "QuestionSet", judge: "Judge", *, crops: int | None, samples: int | None
+) -> "PictureFolder":
+    from twgi.evaluation.dpg_bench.pictures import find_pictures, recorded_pictures
+    from twgi.evaluation.judges.replay import ReplayJudge
+
+    if pictures is not None:
+        return find_pictures(pictures, asked.items, crops=crops, samples=samples)
+    if isinstance(judge, ReplayJudge):
+        return recorded_pictures(judge.images, asked.items, samples=samples)
+    raise ConfigError("give a folder of pictures; only a recording (--judge replay:FILE) can be scored without")
 
 
 class Asking:

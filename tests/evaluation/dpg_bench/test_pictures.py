@@ -1,6 +1,7 @@
 """Pictures in folders as people have them: grids, single files, folders, names with dots, and what is missing."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def put(root: Path, *names: str) -> Path:
     return root
 
 
-def colors(folder: PictureFolder, item: str) -> list[object]:
+def colors(folder: PictureFolder, item: str) -> list[Any]:
     keys = sorted(key for key in folder.samples if key[0] == item)
     return [folder.samples[key].spots[-1].open().getpixel((0, 0)) for key in keys]
 

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
+
+from PIL import Image
 
 from twgi.errors import ConfigError, ImageError
 from twgi.evaluation.dpg_bench.gating import Truth
-from twgi.evaluation.dpg_bench.pictures import Sample
+from twgi.evaluation.dpg_bench.pictures import Sample, Spot
 from twgi.evaluation.dpg_bench.questions import Item
 from twgi.evaluation.dpg_bench.scores import Judged
 from twgi.evaluation.judges.answer import Answer, Judge, Picture, Query
 from twgi.evaluation.judges.cache import AnswerBook
+from twgi.tokenizer.image import open_picture
 
 Which = Literal["final", "first", "each"]
 TRUTHS: Mapping[str, Truth] = {"yes": True, "no": False, "invalid": None}
@@ -100,13 +104,14 @@ def _open_questions(
     sheets: Iterator[tuple[Sheet, Sample]], judge: Judge, book: AnswerBook, progress: Progress
 ) -> Iterator[Query]:
     """The questions that the book cannot answer; what it can goes onto the sheets at once."""
+    files = _LastFile()
     for sheet, sample in sheets:
         try:
-            picture = Picture(image=sample.spots[sheet.image].open())
+            picture = None if sample.recorded else Picture(image=files.open(sample.spots[sheet.image]))
         except ImageError as error:
             sheet.problem = str(error)
             continue
-        sheet.sha256 = picture.sha256
+        sheet.sha256 = picture.sha256 if picture else None
         for query in _queries(sheet, picture):
             kept = book.get(query, judge)
             if kept is None:
@@ -116,7 +121,21 @@ def _open_questions(
                 progress.answered(kept, kept=True)
 
 
-def _queries(sheet: Sheet, picture: Picture) -> Iterator[Query]:
+class _LastFile:
+    """Opens a grid once for its four pictures, which come one after the other."""
+
+    def __init__(self) -> None:
+        self._file: Path | None = None
+
+    def open(self, spot: Spot) -> Image.Image:
+        if spot.file != self._file:
+            self._file = None
+            self._whole = open_picture(spot.file)
+            self._file = spot.file
+        return spot.open(self._whole)
+
+
+def _queries(sheet: Sheet, picture: Picture | None) -> Iterator[Query]:
     for question in sheet.item.questions:
         yield Query(
             picture=picture, question=question.text, expected=question.expected, item=sheet.item.id,

@@ -14,7 +14,6 @@ import json
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,9 @@ class Spot:
     file: Path
     crop: int | None = None
 
-    def open(self) -> Image.Image:
-        """The picture as RGB. Raises `ImageError`."""
-        whole = _opened(self.file)
+    def open(self, whole: Image.Image | None = None) -> Image.Image:
+        """The picture as RGB; `whole` is its file's content where that is at hand. Raises `ImageError`."""
+        whole = open_picture(self.file) if whole is None else whole
         if self.crop is None:
             return whole
         width, height = whole.width // 2, whole.height // 2
@@ -50,19 +49,18 @@ class Spot:
         return whole.crop((left, top, left + width, top + height))
 
 
-@lru_cache(maxsize=1)  # the four pictures of a grid are asked for one after the other
-def _opened(file: Path) -> Image.Image:
-    return open_picture(file)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """The pictures of one thought in order, the last of which counts; none where the thought failed (`status`)."""
+    """The pictures of one thought in order, the last of which counts; none where the thought failed (`status`).
+
+    Of a `recorded` thought there are answers only: its spots stand for pictures that nobody has here.
+    """
 
     item_id: str
     sample: int
     spots: tuple[Spot, ...] = ()
     status: Status = "scored"
+    recorded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +114,26 @@ def find_pictures(
     grids = any(sample.spots[0].crop is not None for sample in found.values())
     each = samples or (GRID if grids or crops != 1 else 1)
     return PictureFolder(root=root, samples=shifted, each=each, unknown=tuple(unknown))
+
+
+def recorded_pictures(
+    images: Mapping[tuple[str, int], int], ids: Container[str], *, samples: int | None = None
+) -> PictureFolder:
+    """Pictures that are not here, of which there are recorded answers: (prompt, sample) -> how many pictures it had.
+
+    Raises:
+        RunError: there are none of a known prompt.
+    """
+    found = {
+        (item, number): Sample(item_id=item, sample=number, spots=(Spot(file=Path()),) * count, recorded=True)
+        for (item, number), count in images.items()
+        if item in ids
+    }
+    if not found:
+        raise RunError(f"the recording speaks of {len(images)} pictures and of none of a known prompt")
+    unknown = tuple(f"{item}, sample {number}" for item, number in images if item not in ids)
+    each = samples or 1 + max(number for _, number in found)
+    return PictureFolder(root=Path(), samples=found, each=each, unknown=unknown)
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -179,6 +179,7 @@ def _content(
     return {
         "version": 1,
         "benchmark": "dpg",
+        "schema": "geneval2" if questions.soft else "dpg",
         "partial": f"{whole}/{expected}" if whole < expected else None,
         "thoughts": len(thoughts),
         "samples": folder.each,
@@ -259,7 +260,8 @@ def _share(judged: Judged, options: ScoreOptions) -> Share:
 def _picture(thought: Thought, number: int, folder: PictureFolder, options: ScoreOptions) -> JudgedPicture:
     spot = thought.sample.spots[number]
     sheet = next((sheet for sheet in thought.sheets if sheet.image == number), None)
-    name = spot.file.relative_to(folder.root).as_posix() + ("" if spot.crop is None else f"#{spot.crop}")
+    name = None if thought.sample.recorded else spot.file.relative_to(folder.root).as_posix()
+    name = name if spot.crop is None else f"{name}#{spot.crop}"
     if sheet is None:
         return JudgedPicture(image=name)
     wrong = [q.text for q in sheet.item.questions if sheet.judged.truths()[q.id] is False]

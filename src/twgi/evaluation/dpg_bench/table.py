@@ -42,6 +42,8 @@ def _remarks(scores: Mapping[str, Any]) -> list[str]:
         total = answers["yes"] + answers["no"] + answers["invalid"]
         low, high = map(_number, scores["bounds"])
         lines.append(f"INVALID answers: {answers['invalid']} of {total}; the score lies between {low} and {high}")
+    if scores["schema"] == "geneval2" and soft["am"] is None:
+        lines.append("Soft-TIFA: none: this judge gives no probabilities")
     if soft["am"] is not None:
         lines.append(f"Soft-TIFA AM {_number(soft['am'])}, GM {_number(soft['gm'])} ({soft['unknown']} without)")
     if "problem" in official:

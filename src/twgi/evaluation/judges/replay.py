@@ -41,9 +41,13 @@ class ReplayJudge:
             self._take(f"{path}, answer {number}", row)
 
     @property
-    def places(self) -> frozenset[tuple[str, int]]:
-        """(item, sample) of every picture that something was said about."""
-        return frozenset((item, sample) for item, sample, *_ in self._said)
+    def images(self) -> dict[tuple[str, int], int]:
+        """(item, sample) of every thought that something was said about -> how many pictures it had, as far as
+        known."""
+        counts: dict[tuple[str, int], int] = {}
+        for item, sample, image, _ in self._said:
+            counts[item, sample] = max(counts.get((item, sample), 1), 1 + (image or 0))
+        return counts
 
     def answer(self, queries: Iterable[Query]) -> Iterator[tuple[Query, Answer]]:
         for query in queries:
