@@ -183,8 +183,8 @@ def test_kept_answers_can_be_replayed_without_the_judge(tmp_path: Path) -> None:
         (["--which", "best"], "which must be final, first or each"),
         (["--gating", "all"], "gating must be one of"),
         (["--compat", "mine"], "compat must be official"),
-        (["--shard", "3/2"], "shard must be like"),
-        (["--shard", "x"], "--shard must be like"),
+        (["--shard", "3/2"], "--shard must be like 1/4"),
+        (["--shard", "x"], "--shard must be like 1/4"),
     ],
 )
 def test_a_wrong_option_is_one_line(
@@ -229,11 +229,28 @@ def test_every_shape_of_a_run_scores_the_same(run: Path, tmp_path: Path) -> None
     assert found["grids"]["l2"] == found["samples"]["l2"]
 
 
+def test_a_run_in_parts_scores_as_one(run: Path, tmp_path: Path) -> None:
+    model, prompts = run.parent / "model", run.parent / "dense.csv"
+    for part in ("1/2", "2/2"):
+        command = ["eval", "dpg", "--prompts", f"{run.parent}/prompts.jsonl", "--model", f"{model}", "--shard", part]
+        assert execute([*command, "--out", f"{tmp_path}/parts"]) == 0
+        whole = part == "2/2"
+        score = ["score", "dpg", f"{tmp_path}/parts", "--questions", f"{prompts}", "--judge", "icons"]
+        assert execute(score) == (0 if whole else 2)
+    assert execute(["score", "dpg", f"{run}", "--questions", f"{prompts}", "--judge", "icons"]) == 0
+    one, parts = scores(run / "dpg-scores", "."), scores(tmp_path / "parts" / "dpg-scores", ".")
+    assert one == parts
+    rows = [read_results(folder / "dpg-scores") for folder in (run, tmp_path / "parts")]
+    assert [[p.sha256 for row in each for p in row.pictures] for each in rows[:1]] == [
+        [p.sha256 for row in each for p in row.pictures] for each in rows[1:]
+    ]
+
+
 def test_a_thought_without_a_picture_is_wrong_and_listed(run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     lines = [json.loads(line) for line in (copy / "pictures.jsonl").read_text().splitlines()]
-    lines[1] |= {"status": "no picture", "images": [None]}
-    lines[2] |= {"status": "failed", "images": []}
+    lines[1] |= {"status": "no picture", "images": [None], "image_tokens": [3]}
+    lines[2] |= {"status": "failed", "images": [], "image_tokens": []}
     (copy / "pictures.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert execute(["score", "dpg", f"{copy}", "--questions", f"{run.parent}/dense.csv", "--judge", "icons"]) == 0
     found = scores(tmp_path, "run/dpg-scores")
@@ -248,7 +265,7 @@ def test_first_and_final_pictures_are_judged_apart(run: Path, tmp_path: Path) ->
     (copy / "dense.csv").write_text(write_dense(PROMPTS[:1], lines=False))
     for number, wrong in enumerate((True, False)):
         drawn(PROMPTS[0], 0, wrong=wrong).save(copy / "images" / f"{number}.png")
-    row["images"] = ["images/0.png", "images/1.png"]
+    row |= {"images": ["images/0.png", "images/1.png"], "image_tokens": [5, 6]}
     (copy / "pictures.jsonl").write_text(f"{json.dumps(head | {'samples': 1})}\n{json.dumps(row)}\n")
     found = {}
     for which in ("first", "final", "each"):
@@ -258,6 +275,7 @@ def test_first_and_final_pictures_are_judged_apart(run: Path, tmp_path: Path) ->
     assert found["final"]["overall"] == found["each"]["overall"] == 100
     assert found["first"]["overall"] == found["each"]["first_picture"]["overall"] < 100
     (row_each,) = read_results(tmp_path / "each")
+    assert [picture.image_tokens for picture in row_each.pictures] == [5, 6]
     assert [picture.score for picture in row_each.pictures] == pytest.approx([found["first"]["overall"] / 100, 1.0])
 
 

@@ -116,7 +116,7 @@ def test_a_path_in_a_manifest_stays_in_its_folder(tmp_path: Path, path: str) -> 
     import json
 
     head = {"version": 1, "samples": 1, "made": {}}
-    row = {"item_id": "0", "sample": 0, "status": "scored", "images": [path]}
+    row = {"item_id": "0", "sample": 0, "status": "scored", "images": [path], "image_tokens": [1]}
     (tmp_path / MANIFEST).write_text(f"{json.dumps(head)}\n{json.dumps(row)}\n")
     with pytest.raises(RunError, match="is damaged"):
         find_pictures(tmp_path, IDS)

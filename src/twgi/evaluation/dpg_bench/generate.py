@@ -117,7 +117,14 @@ def write_pictures(outcome: Outcome, prompts: Prompts, plan: RunPlan) -> Path:
     jobs = sorted(outcome.traces.items(), key=lambda entry: (entry[0].number, entry[0].sample))
     rows = [_row(names[job.number], job, trace) for job, trace in jobs]
     rows += [
-        {"item_id": names[number], "sample": sample, "status": "failed", "images": [], "problem": failure.error}
+        {
+            "item_id": names[number],
+            "sample": sample,
+            "status": "failed",
+            "images": [],
+            "image_tokens": [],
+            "problem": failure.error,
+        }
         for (number, sample), failure in sorted(outcome.failures.items())
     ]
     finals = {(row["item_id"], row["sample"]): row["images"][-1] for row in rows if row["status"] == "scored"}
@@ -134,7 +141,8 @@ def write_pictures(outcome: Outcome, prompts: Prompts, plan: RunPlan) -> Path:
 def _row(name: str, job: Job, trace: Trace) -> dict[str, Any]:
     status: Status = "scored" if trace.images and trace.images[-1].image else "no picture"
     images = [image.image for image in trace.images]
-    return {"item_id": name, "sample": job.sample, "status": status, "images": images}
+    tokens = [len(image.tokens) for image in trace.images]
+    return {"item_id": name, "sample": job.sample, "status": status, "images": images, "image_tokens": tokens}
 
 
 def _made(folder: Path) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Pictures -> answers: every question about every picture that counts, asked once and kept."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
 
 from PIL import Image
 
@@ -16,7 +16,8 @@ from twgi.evaluation.judges.answer import Answer, Judge, Picture, Query
 from twgi.evaluation.judges.cache import AnswerBook
 from twgi.tokenizer.image import open_picture
 
-Which = Literal["final", "first", "each"]
+Advance = Callable[[], None]
+Counting = Callable[[int, str], AbstractContextManager[Advance]]  # (how many, doing what) -> call it after each
 TRUTHS: Mapping[str, Truth] = {"yes": True, "no": False, "invalid": None}
 
 
@@ -50,19 +51,6 @@ class Sheet:
         return [question.id for question in self.item.questions if question.id not in known]
 
 
-class Progress(Protocol):
-    """Whoever wants to know how far the asking has come."""
-
-    def begin(self, todo: int) -> None:
-        """So many answers are wanted."""
-
-    def answered(self, answer: Answer, *, kept: bool) -> None:
-        """One more; `kept`: from an earlier run."""
-
-    def close(self) -> None:
-        """There are no more."""
-
-
 def images_judged(which: str, count: int) -> Sequence[int]:
     """The numbers of a thought's pictures that are judged.
 
@@ -77,7 +65,7 @@ def images_judged(which: str, count: int) -> Sequence[int]:
 
 
 def ask_about(
-    samples: Sequence[tuple[Item, Sample]], judge: Judge, book: AnswerBook, *, which: str, progress: Progress
+    samples: Sequence[tuple[Item, Sample]], judge: Judge, book: AnswerBook, *, which: str, counting: Counting
 ) -> list[Sheet]:
     """Ask every question about the pictures of these thoughts, unless the book has its answer.
 
@@ -89,19 +77,19 @@ def ask_about(
     """
     wanted = [(item, sample, image) for item, sample in samples for image in images_judged(which, len(sample.spots))]
     sheets = [Sheet(item=item, sample=sample.sample, image=image) for item, sample, image in wanted]
-    progress.begin(sum(len(sheet.item.questions) for sheet in sheets))
     by_place = {(sheet.item.id, sheet.sample, sheet.image): sheet for sheet in sheets}
-    todo = _open_questions(zip(sheets, (sample for _, sample, _ in wanted), strict=True), judge, book, progress)
-    for query, answer in judge.answer(todo):
-        item, sample, image, number = query.place
-        by_place[item, sample, image].answers[number] = answer
-        book.add(query, judge, answer)
-        progress.answered(answer, kept=False)
+    looked = zip(sheets, (sample for _, sample, _ in wanted), strict=True)
+    with counting(sum(len(sheet.item.questions) for sheet in sheets), "asking") as advance:
+        for query, answer in judge.answer(_open_questions(looked, judge, book, advance)):
+            item, number_of_sample, image, proposition = query.place
+            by_place[item, number_of_sample, image].answers[proposition] = answer
+            book.add(query, judge, answer)
+            advance()
     return sheets
 
 
 def _open_questions(
-    sheets: Iterator[tuple[Sheet, Sample]], judge: Judge, book: AnswerBook, progress: Progress
+    sheets: Iterator[tuple[Sheet, Sample]], judge: Judge, book: AnswerBook, advance: Advance
 ) -> Iterator[Query]:
     """The questions that the book cannot answer; what it can goes onto the sheets at once."""
     files = _LastFile()
@@ -118,7 +106,7 @@ def _open_questions(
                 yield query
             else:
                 sheet.answers[query.proposition] = kept
-                progress.answered(kept, kept=True)
+                advance()
 
 
 class _LastFile:

@@ -12,7 +12,7 @@ the grid's. Files of no prompt are reported, never dropped in silence.
 
 import json
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from PIL import Image
 
 from twgi.errors import ImageError, RunError
 from twgi.evaluation.results import Status
+from twgi.evaluation.shards import shards_in
 from twgi.tokenizer.image import open_picture
 
 MANIFEST = "pictures.jsonl"
@@ -61,6 +62,7 @@ class Sample:
     spots: tuple[Spot, ...] = ()
     status: Status = "scored"
     recorded: bool = False
+    image_tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,8 @@ def find_pictures(
         raise RunError(f"{root}: no such folder of pictures")
     if (root / MANIFEST).is_file():
         return _from_manifest(root, ids, samples)
+    if parts := [part for part in shards_in(root) if (part / MANIFEST).is_file()]:
+        return _from_parts(root, [_from_manifest(part, ids, samples) for part in parts])
     found: dict[tuple[str, int], Sample] = {}
     unknown = []
     for path in _files(root):
@@ -195,10 +199,28 @@ def _from_manifest(root: Path, ids: Container[str], samples: int | None) -> Pict
     return PictureFolder(root=root, samples=found, each=each, unknown=tuple(unknown), made=made)
 
 
+def _from_parts(root: Path, parts: Sequence[PictureFolder]) -> PictureFolder:
+    """The parts of one run, drawn apart (`--shard`), as one."""
+    for part in parts[1:]:
+        if _whole(part.made) != _whole(parts[0].made):
+            raise RunError(f"{parts[0].root} and {part.root} are not parts of one run: model or settings differ")
+    samples = {key: sample for part in parts for key, sample in part.samples.items()}
+    unknown = tuple(name for part in parts for name in part.unknown)
+    made = _whole(parts[0].made)
+    return PictureFolder(root=root, samples=samples, each=parts[0].each, unknown=unknown, made=made)
+
+
+def _whole(made: Mapping[str, Any]) -> dict[str, Any]:
+    return {**made, "settings": {key: value for key, value in made["settings"].items() if key != "shard"}}
+
+
 def _manifest_sample(root: Path, row: Mapping[str, Any]) -> Sample:
     """One thought. A path from the file is used only where it is plain and relative."""
     for image in row["images"]:
         if image is not None and not _PLAIN.fullmatch(image):
             raise ValueError(f"the path {image!r} is not plain")
     spots = tuple(Spot(file=root / (image or "not drawn")) for image in row["images"])
-    return Sample(item_id=row["item_id"], sample=int(row["sample"]), spots=spots, status=row["status"])
+    return Sample(
+        item_id=row["item_id"], sample=int(row["sample"]), spots=spots, status=row["status"],
+        image_tokens=tuple(map(int, row["image_tokens"])),
+    )  # fmt: skip

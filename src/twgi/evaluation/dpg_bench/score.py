@@ -15,7 +15,7 @@ from typing import Any
 from twgi import __version__
 from twgi.errors import ConfigError, PromptError
 from twgi.evaluation.dpg_bench.gating import Rule, gate
-from twgi.evaluation.dpg_bench.judging import Progress, Sheet, ask_about, images_judged
+from twgi.evaluation.dpg_bench.judging import Counting, Sheet, ask_about, images_judged
 from twgi.evaluation.dpg_bench.official import PictureFile, official_scores
 from twgi.evaluation.dpg_bench.pictures import PictureFolder, Sample
 from twgi.evaluation.dpg_bench.questions import Item, QuestionSet
@@ -106,7 +106,7 @@ def judge_folder(
     out: Path,
     *,
     options: ScoreOptions,
-    progress: Progress,
+    counting: Counting,
 ) -> list[Sheet]:
     """Ask what is not in the answer files of `out` yet.
 
@@ -119,10 +119,7 @@ def judge_folder(
     book = out / options.book
     others = sorted(path for path in out.glob("answers*.jsonl") if path != book)
     with AnswerBook(book, others=others) as answers:
-        try:
-            return ask_about(samples, judge, answers, which=options.which, progress=progress)
-        finally:
-            progress.close()
+        return ask_about(samples, judge, answers, which=options.which, counting=counting)
 
 
 def score_folder(
@@ -262,11 +259,13 @@ def _picture(thought: Thought, number: int, folder: PictureFolder, options: Scor
     sheet = next((sheet for sheet in thought.sheets if sheet.image == number), None)
     name = None if thought.sample.recorded else spot.file.relative_to(folder.root).as_posix()
     name = name if spot.crop is None else f"{name}#{spot.crop}"
+    tokens = thought.sample.image_tokens[number] if thought.sample.image_tokens else 0
     if sheet is None:
-        return JudgedPicture(image=name)
+        return JudgedPicture(image=name, image_tokens=tokens)
     wrong = [q.text for q in sheet.item.questions if sheet.judged.truths()[q.id] is False]
     return JudgedPicture(
         image=name,
+        image_tokens=tokens,
         sha256=sheet.sha256,
         score=_share(sheet.judged, options).value,
         reasons=(sheet.problem,) if sheet.problem else tuple(wrong),
