@@ -240,10 +240,11 @@ def test_a_run_in_parts_scores_as_one(run: Path, tmp_path: Path) -> None:
     assert execute(["score", "dpg", f"{run}", "--questions", f"{prompts}", "--judge", "icons"]) == 0
     one, parts = scores(run / "dpg-scores", "."), scores(tmp_path / "parts" / "dpg-scores", ".")
     assert one == parts
-    rows = [read_results(folder / "dpg-scores") for folder in (run, tmp_path / "parts")]
-    assert [[p.sha256 for row in each for p in row.pictures] for each in rows[:1]] == [
-        [p.sha256 for row in each for p in row.pictures] for each in rows[1:]
+    hashes = [
+        [picture.sha256 for row in read_results(folder / "dpg-scores") for picture in row.pictures]
+        for folder in (run, tmp_path / "parts")
     ]
+    assert hashes[0] == hashes[1]
 
 
 def test_a_thought_without_a_picture_is_wrong_and_listed(run: Path, tmp_path: Path) -> None:
@@ -257,6 +258,18 @@ def test_a_thought_without_a_picture_is_wrong_and_listed(run: Path, tmp_path: Pa
     assert found["wrong"] == [f"{PROMPTS[0].id}, sample 0: no picture", f"{PROMPTS[0].id}, sample 1: failed"]
     assert found["partial"] is None
     assert [row.score for row in read_results(copy / "dpg-scores")[:2]] == [0, 0]
+
+
+def test_a_prompt_that_cannot_be_used_fails_alone(run: Path, tmp_path: Path) -> None:
+    lines = [{"id": "icons00000", "prompt": "a dog <image>"}, {"id": "icons00001", "prompt": "a dog"}]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ["eval", "dpg", "--prompts", f"{tmp_path}/prompts.jsonl", "--model", f"{run.parent}/model"]
+    assert execute([*command, "--samples", "2", "--out", f"{tmp_path}/run"]) == 2
+    command = ["score", "dpg", f"{tmp_path}/run", "--questions", f"{run.parent}/dense.csv", "--judge", "icons"]
+    assert execute(command) == 0
+    found = scores(tmp_path / "run" / "dpg-scores", ".")
+    assert found["wrong"] == ["icons00000, sample 0: failed", "icons00000, sample 1: failed"]
+    assert found["thoughts"] == 4
 
 
 def test_first_and_final_pictures_are_judged_apart(run: Path, tmp_path: Path) -> None:

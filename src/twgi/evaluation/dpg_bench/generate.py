@@ -9,7 +9,7 @@ A run folder of `twgi eval dpg` holds, beside what every run folder holds::
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from PIL import Image
 from twgi.errors import PromptError
 from twgi.evaluation.dpg_bench.pictures import GRID, MANIFEST
 from twgi.evaluation.dpg_bench.questions import ID, read_questions
+from twgi.evaluation.official import link
 from twgi.evaluation.results import Status
 from twgi.thinking.plan import Job, RunPlan
-from twgi.thinking.prompts import PromptLine
+from twgi.thinking.prompts import BadLine, PromptLine
 from twgi.thinking.run import Outcome
-from twgi.trace import RUN, Trace, png, write_file
+from twgi.trace import RUN, Failure, Trace, png, write_file
 
 SAMPLES, GRIDS = "samples", "grids"
 
@@ -59,9 +60,16 @@ class Prompts:
         return cls(path=path, texts=dict(list(texts.items())[:limit]))
 
     def plan(self, **settings: Any) -> RunPlan:
-        """The run that thinks about every prompt; `settings` are those of `RunPlan`. Raises `PromptError`."""
-        lines = (PromptLine(where=f"{self.path}, {name}", prompt=text) for name, text in self.texts.items())
+        """The run that thinks about every prompt; `settings` are those of `RunPlan`."""
+        lines = (_line(f"{self.path}, {name}", text) for name, text in self.texts.items())
         return RunPlan(prompts=tuple(lines), **settings)
+
+
+def _line(where: str, text: str) -> PromptLine | BadLine:
+    try:
+        return PromptLine(where=where, prompt=text)
+    except PromptError as error:
+        return BadLine(where=where, problem=str(error))
 
 
 def _from_folder(path: Path) -> dict[str, str]:
@@ -117,19 +125,13 @@ def write_pictures(outcome: Outcome, prompts: Prompts, plan: RunPlan) -> Path:
     jobs = sorted(outcome.traces.items(), key=lambda entry: (entry[0].number, entry[0].sample))
     rows = [_row(names[job.number], job, trace) for job, trace in jobs]
     rows += [
-        {
-            "item_id": names[number],
-            "sample": sample,
-            "status": "failed",
-            "images": [],
-            "image_tokens": [],
-            "problem": failure.error,
-        }
+        row
         for (number, sample), failure in sorted(outcome.failures.items())
+        for row in _failed(names[number], sample, failure, plan.prompts[number], plan.samples)
     ]
     finals = {(row["item_id"], row["sample"]): row["images"][-1] for row in rows if row["status"] == "scored"}
     for (name, sample), image in finals.items():
-        write_file(outcome.folder / SAMPLES / name / f"{sample}.png", (outcome.folder / image).read_bytes())
+        link(outcome.folder / image, outcome.folder / SAMPLES / name / f"{sample}.png")
     if plan.samples == GRID:
         _write_grids(outcome.folder, names, finals)
     head = {"version": 1, "samples": plan.samples, "made": _made(outcome.folder)}
@@ -143,6 +145,15 @@ def _row(name: str, job: Job, trace: Trace) -> dict[str, Any]:
     images = [image.image for image in trace.images]
     tokens = [len(image.tokens) for image in trace.images]
     return {"item_id": name, "sample": job.sample, "status": status, "images": images, "image_tokens": tokens}
+
+
+def _failed(
+    name: str, sample: int, failure: Failure, line: PromptLine | BadLine, samples: int
+) -> Iterator[dict[str, Any]]:
+    """A thought that failed, or every thought about a prompt that cannot be used."""
+    for number in range(samples) if isinstance(line, BadLine) else (sample,):
+        empty: dict[str, Any] = {"images": [], "image_tokens": [], "problem": failure.error}
+        yield {"item_id": name, "sample": number, "status": "failed", **empty}
 
 
 def _made(folder: Path) -> dict[str, Any]:

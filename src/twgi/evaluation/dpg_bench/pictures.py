@@ -23,6 +23,7 @@ from twgi.errors import ImageError, RunError
 from twgi.evaluation.results import Status
 from twgi.evaluation.shards import shards_in
 from twgi.tokenizer.image import open_picture
+from twgi.trace import RUN
 
 MANIFEST = "pictures.jsonl"
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
@@ -99,6 +100,8 @@ def find_pictures(
         return _from_manifest(root, ids, samples)
     if parts := [part for part in shards_in(root) if (part / MANIFEST).is_file()]:
         return _from_parts(root, [_from_manifest(part, ids, samples) for part in parts])
+    if (root / RUN).is_file():
+        raise RunError(f"{root} is a run without {MANIFEST}: finish it with twgi eval dpg --resume")
     found: dict[tuple[str, int], Sample] = {}
     unknown = []
     for path in _files(root):
