@@ -107,6 +107,11 @@ def test_a_deleted_picture_makes_the_score_partial(tmp_path: Path, capsys: pytes
     assert scores(tmp_path)["missing"] == [f"{PROMPTS[2].id}, sample 1"]
 
 
+def test_a_program_may_read_the_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute([*benchmark(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == scores(tmp_path)
+
+
 def test_a_corrupt_picture_counts_as_wrong_and_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = benchmark(tmp_path)
     file = tmp_path / "pictures" / f"{PROMPTS[1].id}.png"

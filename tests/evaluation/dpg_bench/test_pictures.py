@@ -109,6 +109,12 @@ def test_a_file_too_small_for_four_pictures_and_a_broken_one_say_so(tmp_path: Pa
         Spot(file=tmp_path / "a.png").open()
 
 
+def test_a_run_that_was_killed_is_to_be_finished_first(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(RunError, match="finish it with twgi eval dpg --resume"):
+        find_pictures(put(tmp_path, "images/00000-0-0.png"), IDS)
+
+
 @pytest.mark.parametrize(
     "path", ["../x.png", "/etc/passwd", "a/../../x.png", "a//b.png", ".x", "a\\b.png", "x\x00.png"]
 )

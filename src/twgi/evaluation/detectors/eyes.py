@@ -1,13 +1,22 @@
 """What judges pictures: a detector with a colour classifier, and pictures of known content it must first read right."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
 from twgi.errors import CheckpointError
-from twgi.evaluation.geneval import COUNTING_THRESHOLD, MAX_OBJECTS, THRESHOLD, ColorClassifier, Detector, Item, judge
+from twgi.evaluation.geneval import (
+    COUNTING_THRESHOLD,
+    MAX_OBJECTS,
+    THRESHOLD,
+    ColorClassifier,
+    Detection,
+    Detector,
+    Item,
+    judge,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +34,14 @@ class Eyes:
     """A detector and a colour classifier.
 
     `names` are all classes it can see, None where that is not known; `known` are the pictures of its self-test, none
-    for a replay. What is `slow` is kept on record while it is judged.
+    for a replay; `check` is one more test of its own. What is `slow` is kept on record while it is judged.
     """
 
     detector: Detector
     colors: ColorClassifier
     names: frozenset[str] | None
     known: tuple[Known, ...] = ()
+    check: Callable[[], None] | None = None
     slow: bool = False
 
     def describe(self) -> dict[str, Any]:
@@ -50,17 +60,20 @@ def self_test(eyes: Eyes) -> int:
     Raises:
         CheckpointError: it reads one of them wrong, so that no score of it means anything.
     """
-    wrong = [f"{known.where}: {problem}" for known in eyes.known for problem in _misread(eyes, known)]
+    pictures = {id(known.picture): known.picture for known in eyes.known}
+    seen = dict(zip(pictures, eyes.detector.detect(list(pictures.values())), strict=True))
+    wrong = [text for known in eyes.known for text in _misread(eyes, known, seen[id(known.picture)])]
     if wrong:
         raise CheckpointError(
             f"the detector {eyes.detector.name} fails its self-test, so nothing was scored: {len(wrong)} of "
             f"{len(eyes.known)} pictures of known content are read wrong, as {wrong[0]}; check its weights and settings"
         )
+    if eyes.check is not None:
+        eyes.check()
     return len(eyes.known)
 
 
-def _misread(eyes: Eyes, known: Known) -> Iterable[str]:
-    seen = eyes.detector.detect([known.picture])[0]
+def _misread(eyes: Eyes, known: Known, seen: Iterable[Detection]) -> Iterator[str]:
     verdict = judge(known.item, known.picture, seen, eyes.colors)
     if verdict.correct is not known.correct:
-        yield "; ".join(verdict.reasons) or f"taken for {known.item.prompt!r}"
+        yield f"{known.where}: {'; '.join(verdict.reasons) or f'taken for {known.item.prompt!r}'}"

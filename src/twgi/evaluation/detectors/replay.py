@@ -130,7 +130,7 @@ class RecordedColors:
                 f"the record has no colour of {asked[0].name} in picture {shown[:16]}: it was never asked for"
             )
         outlined = {(thing.name, thing.box): thing for thing in self.detector.detect([picture])[0]}
-        things = [replace(thing, mask=outlined[thing.name, thing.box].mask) for thing in asked]
+        things = [outlined[thing.name, thing.box] for thing in asked]
         for thing, color in zip(things, self.inner.classify(picture, things), strict=True):
             line = {"picture": shown, "by": [self.name, self.version], "class": thing.name, "box": list(thing.box)}
             self.record.add({**line, "color": color})
