@@ -127,6 +127,9 @@ def score_dpg(
     key_variable: Annotated[
         str, option("Variable with the endpoint's key. Default: TWGI_JUDGE_KEY.", JUDGE, "--key-env")
     ] = "TWGI_JUDGE_KEY",
+    test: Annotated[
+        bool, option("Whether a model must first tell red from blue.", JUDGE, "--self-test/--no-self-test")
+    ] = True,
     json: Annotated[bool, option("Print scores.json instead of the table.", RUN, "--json")] = False,
 ) -> int:
     """DPG-Bench, DSG-1k and GenEval 2: ask a judge about every picture, and make the scores of its answers.
@@ -146,7 +149,7 @@ def score_dpg(
     from twgi.evaluation.judges.named import judge_named
     from twgi.evaluation.shards import parse_shard
 
-    options = ScoreOptions.of(which=which, gating=gating, compat=compat, shard=parse_shard(shard))
+    options = ScoreOptions.of(which=which, gating=gating, compat=compat, shard=parse_shard(shard), self_test=test)
     asked = read_questions(questions)
     judging = judge_named(
         judge, concurrency=concurrency, timeout=timeout, key_variable=key_variable, probabilities=asked.soft

@@ -85,7 +85,7 @@ def test_geneval_2_is_scored_by_the_probabilities_of_the_wanted_answers(
     ]
     with endpoint(*said) as stub:
         command = ["score", "dpg", f"{tmp_path}/pictures", "--questions", f"{questions}", "--crops", "1"]
-        assert execute([*command, "--judge", f"openai:{stub.url}#eyes", "--concurrency", "1"]) == 0
+        assert execute([*command, "--judge", f"openai:{stub.url}#eyes", "--concurrency", "1", "--no-self-test"]) == 0
     assert all(request["logprobs"] for request in stub.requests)
     soft = scores(tmp_path / "pictures" / "dpg-scores")["soft"]
     count = 0.9 + 0.0497871
@@ -99,7 +99,7 @@ def test_a_judge_without_probabilities_gives_no_soft_score(tmp_path: Path, capsy
     questions = geneval2(tmp_path)
     with endpoint(Reply(text="four"), Reply(text="yes")) as stub:
         command = ["score", "dpg", f"{tmp_path}/pictures", "--questions", f"{questions}", "--crops", "1"]
-        assert execute([*command, "--judge", f"openai:{stub.url}#eyes", "--concurrency", "1"]) == 0
+        assert execute([*command, "--judge", f"openai:{stub.url}#eyes", "--concurrency", "1", "--no-self-test"]) == 0
     assert "Soft-TIFA: none: this judge gives no probabilities" in capsys.readouterr().out
     assert scores(tmp_path / "pictures" / "dpg-scores")["overall"] == 100
 
@@ -113,7 +113,7 @@ def test_a_killed_scoring_goes_on_without_asking_twice(tmp_path: Path) -> None:
     wanted = sum(len(prompt.claims) for prompt in prompts)
     with endpoint(Reply(slow=0.05)) as stub:
         command = ["score", "dpg", f"{tmp_path}/pictures", "--questions", f"{tmp_path}/dense.csv", "--crops", "1"]
-        command += ["--judge", f"openai:{stub.url}#eyes", "--concurrency", "2"]
+        command += ["--judge", f"openai:{stub.url}#eyes", "--concurrency", "2", "--no-self-test"]
         process = subprocess.Popen([sys.executable, "-m", "twgi", *command], env={**os.environ, "OMP_NUM_THREADS": "1"})
         deadline = time.monotonic() + 60
         while len(stub.requests) < 6 and time.monotonic() < deadline:
@@ -124,3 +124,50 @@ def test_a_killed_scoring_goes_on_without_asking_twice(tmp_path: Path) -> None:
         assert execute(command) == 0
         assert wanted <= len(stub.requests) <= wanted + 3, "at most what was on its way is asked again"
     assert scores(tmp_path / "pictures" / "dpg-scores")["answers"]["yes"] == wanted
+
+
+def one_picture(folder: Path) -> list[str]:
+    (folder / "pictures").mkdir()
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(folder / "pictures" / "0.png")
+    row = {
+        "item_id": "0",
+        "proposition_id": 1,
+        "dependency": "0",
+        "question": "Is it red?",
+        "tuple": "entity - whole (x)",
+    }
+    (folder / "q.jsonl").write_text(json.dumps(row) + "\n")
+    return ["score", "dpg", f"{folder}/pictures", "--questions", f"{folder}/q.jsonl", "--crops", "1", "--judge"]
+
+
+def test_a_judge_that_does_not_see_is_stopped_before_its_first_question(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = one_picture(tmp_path)
+    with endpoint(Reply(text="yes")) as stub:
+        assert execute([*command, f"openai:{stub.url}#blind", "--concurrency", "1"]) == 2
+    complaint = capsys.readouterr().err
+    assert "fails the self-test: of a plain red picture it says 'yes' to 'Is this picture blue?'" in complaint
+    assert not any("Is it red?" in json.dumps(request) for request in stub.requests)
+    assert not (tmp_path / "pictures" / "dpg-scores" / "scores.json").exists()
+
+
+def test_a_judge_that_sees_is_tested_once_and_only_when_there_is_something_to_ask(tmp_path: Path) -> None:
+    command = one_picture(tmp_path)
+    with endpoint(Reply(sees=True)) as stub:
+        judge = f"openai:{stub.url}#eyes"
+        assert execute([*command, judge, "--concurrency", "1"]) == 0
+        assert len(stub.requests) == 5
+        assert execute([*command, judge, "--concurrency", "1"]) == 0
+        assert len(stub.requests) == 5
+    found = scores(tmp_path / "pictures" / "dpg-scores")
+    assert (found["overall"], found["judged"]["self_test"]) == (100, "asked for")
+
+
+def test_a_judge_without_a_word_at_its_self_test_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = one_picture(tmp_path)
+    with endpoint(Reply(status=400)) as stub:
+        assert execute([*command, f"openai:{stub.url}#mute", "--concurrency", "1"]) == 2
+    assert "gives no answer: HTTP 400" in capsys.readouterr().err

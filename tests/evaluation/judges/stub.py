@@ -1,24 +1,32 @@
 """A local endpoint that speaks OpenAI's chat protocol, as badly as it is told to."""
 
+import base64
 import json
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from typing import Any
+
+from PIL import Image
 
 
 @dataclass
 class Reply:
-    """What the endpoint does with one request; `echo` puts the request's key into the answer, `slow` waits first."""
+    """What the endpoint does with one request; `echo` puts the request's key into the answer, `slow` waits first.
+
+    With `sees` it looks: yes where the picture's colour is the one that the question names.
+    """
 
     status: int = 200
     text: str | None = "yes"
     body: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
     echo: bool = False
+    sees: bool = False
     slow: float = 0.0
     logprobs: list[tuple[str, float]] | None = None
 
@@ -50,9 +58,18 @@ class Stub:
             self._at_once -= 1
 
 
-def content(reply: Reply, key: str) -> bytes:
+def looked(request: dict[str, Any]) -> str:
+    picture, words = request["messages"][0]["content"]
+    data = base64.b64decode(picture["image_url"]["url"].split(",")[1])
+    red, _, blue = Image.open(BytesIO(data)).convert("RGB").tobytes()[:3]
+    return "yes" if ("red" if red > blue else "blue") in words["text"] else "no"
+
+
+def content(reply: Reply, key: str, request: dict[str, Any]) -> bytes:
     if reply.body is not None:
         return reply.body
+    if reply.sees:
+        reply = replace(reply, text=looked(request))
     text = f"{reply.text} {key}" if reply.echo else reply.text
     choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": text}}
     if reply.logprobs is not None:
@@ -73,7 +90,7 @@ def endpoint(*replies: Reply) -> Iterator[Stub]:
             time.sleep(reply.slow)
             stub.leave()  # before the answer, upon which the next request may come at once
             try:
-                data = content(reply, key)
+                data = content(reply, key, stub.requests[-1])
                 self.send_response(reply.status)
                 for name, value in {**reply.headers, "Content-Length": str(len(data))}.items():
                     self.send_header(name, value)

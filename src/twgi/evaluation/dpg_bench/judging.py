@@ -14,6 +14,7 @@ from twgi.evaluation.dpg_bench.questions import Item
 from twgi.evaluation.dpg_bench.scores import Judged
 from twgi.evaluation.judges.answer import Answer, Judge, Picture, Query
 from twgi.evaluation.judges.cache import AnswerBook
+from twgi.evaluation.judges.self_test import self_test
 from twgi.tokenizer.image import open_picture
 
 Advance = Callable[[], None]
@@ -65,13 +66,22 @@ def images_judged(which: str, count: int) -> Sequence[int]:
 
 
 def ask_about(
-    samples: Sequence[tuple[Item, Sample]], judge: Judge, book: AnswerBook, *, which: str, counting: Counting
+    samples: Sequence[tuple[Item, Sample]],
+    judge: Judge,
+    book: AnswerBook,
+    *,
+    which: str,
+    counting: Counting,
+    test: bool,
 ) -> list[Sheet]:
     """Ask every question about the pictures of these thoughts, unless the book has its answer.
+
+    With `test`, a judge that needs one has its self-test before its first question.
 
     Pictures are opened one after the other, as the judge takes them in.
 
     Raises:
+        CheckpointError: the judge fails its self-test.
         ConfigError: the judge refuses, or `which` is unknown.
         RunError: the answers cannot be kept, or the judge is not there.
     """
@@ -80,12 +90,20 @@ def ask_about(
     by_place = {(sheet.item.id, sheet.sample, sheet.image): sheet for sheet in sheets}
     looked = zip(sheets, (sample for _, sample, _ in wanted), strict=True)
     with counting(sum(len(sheet.item.questions) for sheet in sheets), "asking") as advance:
-        for query, answer in judge.answer(_open_questions(looked, judge, book, advance)):
+        todo = _open_questions(looked, judge, book, advance)
+        for query, answer in judge.answer(_after_test(todo, judge) if test and judge.needs_test else todo):
             item, number_of_sample, image, proposition = query.place
             by_place[item, number_of_sample, image].answers[proposition] = answer
             book.add(query, judge, answer)
             advance()
     return sheets
+
+
+def _after_test(todo: Iterator[Query], judge: Judge) -> Iterator[Query]:
+    for number, query in enumerate(todo):
+        if number == 0:
+            self_test(judge)
+        yield query
 
 
 def _open_questions(

@@ -38,12 +38,14 @@ class ScoreOptions:
         gating: the rule of the main score; the others stand beside it.
         compat: `official` adds what the published program would have printed.
         shard: (which, of how many), from 1: judge only every so-many-th prompt, and score nothing.
+        self_test: a judge that needs one must first tell red from blue.
     """
 
     which: str = "final"
     gating: Rule = "cascade"
     compat: str | None = None
     shard: tuple[int, int] = (1, 1)
+    self_test: bool = True
 
     @classmethod
     def of(cls, *, gating: str, **options: Any) -> "ScoreOptions":
@@ -119,7 +121,7 @@ def judge_folder(
     book = out / options.book
     others = sorted(path for path in out.glob("answers*.jsonl") if path != book)
     with AnswerBook(book, others=others) as answers:
-        return ask_about(samples, judge, answers, which=options.which, counting=counting)
+        return ask_about(samples, judge, answers, which=options.which, counting=counting, test=options.self_test)
 
 
 def score_folder(
@@ -146,6 +148,7 @@ def describe(questions: QuestionSet, judge: Judge, options: ScoreOptions) -> dic
     return {
         "judge": {"name": judge.name, "version": judge.version},
         "questions": {"name": questions.path.name, "sha256": questions.sha256},
+        "self_test": "not needed" if not judge.needs_test else "asked for" if options.self_test else "skipped",
         "which": options.which,
         "gating": options.gating,
         "versions": {"twgi": __version__, "python": platform.python_version()},

@@ -74,10 +74,14 @@ class Answer:
 
 
 class Judge(Protocol):
-    """Answers questions about pictures. `name` and `version` are written beside every answer."""
+    """Answers questions about pictures. `name` and `version` are written beside every answer.
+
+    `needs_test`: whether it must show that it sees pictures before it is believed (see `self_test`).
+    """
 
     name: str
     version: str
+    needs_test: bool
 
     def answer(self, queries: Iterable[Query]) -> Iterator[tuple[Query, Answer]]:
         """The answer to each query, in any order, each as soon as it is known."""

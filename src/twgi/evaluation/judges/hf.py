@@ -27,6 +27,8 @@ class TransformersJudge:
         is run.
     """
 
+    needs_test = True
+
     def __init__(self, source: str, *, device: str | None = None) -> None:
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.bfloat16 if self._device.startswith("cuda") else torch.float32

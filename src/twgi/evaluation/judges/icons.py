@@ -14,6 +14,7 @@ class IconJudge:
 
     name = "icons"
     version = "1"
+    needs_test = False
 
     def answer(self, queries: Iterable[Query]) -> Iterator[tuple[Query, Answer]]:
         seen: tuple[str, list[Found]] | None = None

@@ -82,6 +82,7 @@ class OpenAIJudge:
     """A vision-language model behind an endpoint; `sleep` and `seed` are for tests."""
 
     version = "1"  # of our words to it; what runs behind an address, nobody can tell
+    needs_test = True
 
     def __init__(self, options: EndpointOptions, *, sleep: Callable[[float], None] = time.sleep, seed: int = 0) -> None:
         self.options, self._sleep, self._random = options, sleep, random.Random(seed)

@@ -28,6 +28,8 @@ class ReplayJudge:
         ConfigError: the file cannot be read, or says two different things about one question.
     """
 
+    needs_test = False
+
     def __init__(self, path: Path, *, model: str | None = None) -> None:
         try:
             content = path.read_bytes()
