@@ -84,16 +84,20 @@ def official_scores(records: Sequence[Record], files: Iterable[PictureFile]) -> 
         means.append(mean)
         for number, category in prompts[_key(file)].categories.items():
             categories[category].append(last[number])
-    broad: dict[str, list[float]] = defaultdict(list)
-    for category, values in categories.items():
-        broad[category.split("-")[0].strip()] += values
     return OfficialScores(
         overall=100 * fmean(means) if means else None,
-        broad={name: 100 * fmean(broad[name]) for name in sorted(broad)},
-        detailed={name: 100 * fmean(categories[name]) for name in sorted(categories)},
+        broad=_means(categories, broad=True),
+        detailed=_means(categories, broad=False),
         files=len(means),
         vanished=vanished,
     )
+
+
+def _means(categories: Mapping[str, Sequence[float]], *, broad: bool) -> dict[str, float]:
+    gathered: dict[str, list[float]] = defaultdict(list)
+    for category, values in categories.items():
+        gathered[category.split("-")[0].strip() if broad else category] += values
+    return {name: 100 * fmean(gathered[name]) for name in sorted(gathered)}
 
 
 def _prompts(records: Sequence[Record]) -> dict[str, _Prompt]:

@@ -102,25 +102,30 @@ def find_pictures(
         return _from_parts(root, [_from_manifest(part, ids, samples) for part in parts])
     if (root / RUN).is_file():
         raise RunError(f"{root} is a run without {MANIFEST}: finish it with twgi eval dpg --resume")
+    return _from_names(root, ids, crops, samples)
+
+
+def _from_names(root: Path, ids: Container[str], crops: int | None, samples: int | None) -> PictureFolder:
+    """Files that say by their names what they are."""
+    placed = [(path, _place(path.relative_to(root), ids)) for path in _files(root)]
+    unknown = tuple(str(path.relative_to(root)) for path, place in placed if place is None)
     found: dict[tuple[str, int], Sample] = {}
-    unknown = []
-    for path in _files(root):
-        placed = _place(path.relative_to(root), ids)
-        if placed is None:
-            unknown.append(str(path.relative_to(root)))
-            continue
-        for sample in _samples(path, *placed, crops):
+    for path, place in placed:
+        for sample in _samples(path, *place, crops) if place else ():
             _put(found, sample)
     if not found:
         raise RunError(f"{root}: {len(unknown)} picture files and none of a known prompt; they must be named ID.png")
-    counted_from = 0 if any(number == 0 for _, number in found) else 1
-    shifted = {
-        (item, number - counted_from): replace(sample, sample=number - counted_from)
+    single = crops == 1 and all(number == 0 for _, number in found)
+    each = samples or (1 if single else GRID)
+    return PictureFolder(root=root, samples=_counted_from_0(found), each=each, unknown=unknown)
+
+
+def _counted_from_0(found: Mapping[tuple[str, int], Sample]) -> dict[tuple[str, int], Sample]:
+    first = 0 if any(number == 0 for _, number in found) else 1
+    return {
+        (item, number - first): replace(sample, sample=number - first)
         for (item, number), sample in sorted(found.items())
     }
-    grids = any(sample.spots[0].crop is not None for sample in found.values())
-    each = samples or (GRID if grids or crops != 1 else 1)
-    return PictureFolder(root=root, samples=shifted, each=each, unknown=tuple(unknown))
 
 
 def recorded_pictures(

@@ -36,31 +36,36 @@ def _lines(scores: Mapping[str, Any], official: Mapping[str, Any]) -> list[tuple
 def _remarks(scores: Mapping[str, Any]) -> list[str]:
     """What a score must not be read without."""
     rules = ", ".join(f"{rule} {_number(value)}" for rule, value in scores["by_gating"].items())
+    first = scores["first_picture"]
     lines = [f"gating {scores['gating']}; overall by each rule: {rules}"]
-    answers, soft, official = scores["answers"], scores["soft"], scores["official"] or {}
-    if answers["invalid"]:
-        total = answers["yes"] + answers["no"] + answers["invalid"]
-        low, high = map(_number, scores["bounds"])
-        lines.append(f"INVALID answers: {answers['invalid']} of {total}; the score lies between {low} and {high}")
-    if scores["schema"] == "geneval2" and soft["am"] is None:
-        lines.append("Soft-TIFA: none: this judge gives no probabilities")
+    lines += [f"first pictures: overall {_number(first['overall'])}"] if first else []
+    return [*lines, *_invalid(scores), *_soft(scores), *_published(scores["official"] or {}), *_faults(scores)]
+
+
+def _invalid(scores: Mapping[str, Any]) -> list[str]:
+    answers, (low, high) = scores["answers"], map(_number, scores["bounds"])
+    if not answers["invalid"]:
+        return []
+    total = answers["yes"] + answers["no"] + answers["invalid"]
+    return [f"INVALID answers: {answers['invalid']} of {total}; the score lies between {low} and {high}"]
+
+
+def _soft(scores: Mapping[str, Any]) -> list[str]:
+    soft = scores["soft"]
     if soft["am"] is not None:
-        lines.append(f"Soft-TIFA AM {_number(soft['am'])}, GM {_number(soft['gm'])} ({soft['unknown']} without)")
+        return [f"Soft-TIFA AM {_number(soft['am'])}, GM {_number(soft['gm'])}; {soft['unknown']} answers without"]
+    return ["Soft-TIFA: none: this judge gives no probabilities"] if scores["schema"] == "geneval2" else []
+
+
+def _published(official: Mapping[str, Any]) -> list[str]:
     if "problem" in official:
-        lines.append(f"official: none: {official['problem']}")
-    elif official:
-        lines.append(f"official: of {official['files']} files; {len(official['vanished'])} vanished from its mean")
-    if scores["wrong"]:
-        lines.append(
-            f"{len(scores['wrong'])} thoughts without a readable picture count as wrong, as {scores['wrong'][0]}"
-        )
-    if scores["first_picture"]:
-        lines.append(f"first pictures: overall {_number(scores['first_picture']['overall'])}")
-    return [*lines, *_faults(scores)]
+        return [f"official: none: {official['problem']}"]
+    return [f"official: of {official['files']} files; {len(official['vanished'])} more vanished"] if official else []
 
 
 def _faults(scores: Mapping[str, Any]) -> list[str]:
-    lines = []
+    wrong = scores["wrong"]
+    lines = [f"{len(wrong)} thoughts without a readable picture count as wrong, as {wrong[0]}"] if wrong else []
     for key, words in (("question_faults", "faults in the question file"), ("unknown_files", "files of no prompt")):
         if scores[key]:
             lines.append(f"{len(scores[key])} {words}, as {scores[key][0]}")
