@@ -72,11 +72,11 @@ class TransformersJudge:
 
 def _load(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
     try:
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText
     except ImportError:
         raise CheckpointError("a judge of transformers needs it installed: pip install 'twgi[eval]'") from None
     try:
-        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        processor = _processor(source)
         model = AutoModelForImageTextToText.from_pretrained(
             source, dtype=dtype, use_safetensors=True, trust_remote_code=False
         )
@@ -86,6 +86,38 @@ def _load(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
     if not getattr(processor, "chat_template", None):
         raise CheckpointError(f"the judge {source} has no chat template: give an instruction-tuned model")
     return processor, model
+
+
+def _processor(source: str) -> Any:
+    """The checkpoint's processor; where that wants a video processor, which needs torchvision, one without it."""
+    from transformers import AutoProcessor
+
+    try:
+        return AutoProcessor.from_pretrained(source, trust_remote_code=False)
+    except ImportError as error:
+        if "torchvision" not in str(error).lower():
+            raise
+    return _processor_without_video(source)
+
+
+def _processor_without_video(source: str) -> Any:
+    """The same class with the same parts but the one for videos, of which a judge sees none."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+    kind = transformers.PROCESSOR_MAPPING[type(config)]
+
+    def check(self: Any, name: str, part: Any) -> None:
+        if name != "video_processor":
+            kind.check_argument_for_proper_class(self, name, part)
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check})(
+        image_processor=transformers.AutoImageProcessor.from_pretrained(source, trust_remote_code=False),
+        tokenizer=tokenizer,
+        video_processor=None,
+        chat_template=kind.get_processor_dict(source)[0].get("chat_template") or tokenizer.chat_template,
+    )
 
 
 def _version(source: str, model: Any) -> str:
