@@ -1,4 +1,4 @@
-"""A report holds the numbers of its rows, in tables, curves and pictures, and nothing that a prompt could smuggle in."""
+"""A report holds the numbers of its rows, in tables, curves and pictures, and nothing that a prompt smuggles in."""
 
 import itertools
 import json
