@@ -12,6 +12,8 @@ import typer
 
 from twgi import __version__
 from twgi.commands import evaluate, icons, score, train
+from twgi.commands.audit import audit
+from twgi.commands.report import report
 from twgi.commands.think import INTERRUPTED, think
 from twgi.console import complain
 from twgi.errors import TwgiError
@@ -46,6 +48,8 @@ app.add_typer(icons.app, name="icons")
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(score.app, name="score")
+app.command()(report)
+app.command()(audit)
 
 
 def main() -> None:
