@@ -115,7 +115,7 @@ def score_dpg(
         Path | None,
         typer.Argument(help="Folder: of twgi eval dpg, or ID.png, or ID/K.png; none: a recording is scored alone."),
     ] = None,
-    out: Annotated[Path | None, option("For answers, rows, scores. Default: dpg-scores in the folder.", RUN)] = None,
+    out: Annotated[Path | None, option("For answers, rows, scores. Default: the folder.", RUN)] = None,
     crops: Annotated[int | None, option("Pictures in each ID.png: 1, or 4 as a 2 x 2 grid.", ASK)] = None,
     samples: Annotated[int | None, option("Pictures each prompt should have. Default: the run's, or 4.", ASK)] = None,
     which: Annotated[str, option("Picture of a thought: final, first or each. Default: final.", ASK)] = "final",
@@ -155,7 +155,7 @@ def score_dpg(
         judge, concurrency=concurrency, timeout=timeout, key_variable=key_variable, probabilities=asked.soft
     )
     folder = _folder(pictures, asked, judging, crops=crops, samples=samples)
-    place = out or (pictures or Path("out")) / "dpg-scores"
+    place = out or pictures or Path("out") / "recorded"
     sheets = judge_folder(asked, folder, judging, place, options=options, counting=counting)
     if options.shard != (1, 1):
         print(f"the answers of part {shard} are in {place}; when all parts are there, score without --shard")

@@ -17,6 +17,7 @@ from tests.tiny import save_tiny
 from twgi.cli import execute
 from twgi.evaluation.dpg_bench.generate import grid
 from twgi.evaluation.judges.openai import KEY
+from twgi.evaluation.report.statistics import scores as estimates
 from twgi.evaluation.results import read_results
 from twgi.icons.chains import flaw
 from twgi.icons.dense import DensePrompt, dense_prompts, write_dense
@@ -47,7 +48,7 @@ def benchmark(folder: Path, *, grids: bool = True, wrong: frozenset[tuple[int, i
     return ["score", "dpg", f"{folder}/pictures", "--questions", f"{folder}/dense.csv", "--judge", "icons", *layout]
 
 
-def scores(folder: Path, name: str = "pictures/dpg-scores") -> Any:
+def scores(folder: Path, name: str = "pictures") -> Any:
     return json.loads((folder / name / "scores.json").read_text())
 
 
@@ -84,7 +85,7 @@ def test_a_flaw_in_the_last_picture_alone_fills_the_official_categories(tmp_path
 
 def test_every_row_says_who_judged_what_with_which_settings(tmp_path: Path) -> None:
     execute(benchmark(tmp_path, wrong=frozenset({(0, 0)})))
-    rows = read_results(tmp_path / "pictures" / "dpg-scores")
+    rows = read_results(tmp_path / "pictures")
     assert [(row.id, row.sample) for row in rows] == [(p.id, n) for p in PROMPTS for n in range(4)]
     for row in rows:
         assert row.judged["judge"] == {"name": "icons", "version": "1"}
@@ -94,7 +95,7 @@ def test_every_row_says_who_judged_what_with_which_settings(tmp_path: Path) -> N
         assert all(answer["answer"]["raw"] in ("yes", "no") for answer in row.detail["answers"])
     assert rows[0].score < 1
     assert rows[0].pictures[0].reasons
-    assert rows[0].pictures[0].image == f"{PROMPTS[0].id}.png#0"
+    assert (rows[0].pictures[0].image, rows[1].detail["crop"]) == (f"{PROMPTS[0].id}.png", 1)
     by_prompt = [np.mean([row.score for row in rows if row.id == prompt.id]) for prompt in PROMPTS]
     assert scores(tmp_path)["overall"] == pytest.approx(100 * np.mean(by_prompt))
 
@@ -134,8 +135,9 @@ def test_two_processes_with_other_hash_seeds_give_what_one_gives(tmp_path: Path)
         environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"}
         subprocess.run([sys.executable, "-m", "twgi", *words], env=environment, check=True, capture_output=True)
     assert not (tmp_path / "two" / "scores.json").exists()
-    kept = {file.name: file.read_text().count("\n") for file in (tmp_path / "two").glob("answers*")}
-    assert set(kept) == {"answers-1-of-2.jsonl", "answers-2-of-2.jsonl"}
+    for which in (0, 1):
+        lines = (tmp_path / "two" / f"answers-{which + 1}-of-2.jsonl").read_text().splitlines()
+        assert {json.loads(line)["item_id"] for line in lines} == {prompt.id for prompt in PROMPTS[which::2]}
     assert execute([*command, "--out", f"{tmp_path}/two"]) == 0
     assert (tmp_path / "two" / "answers.jsonl").read_text() == "", "all was answered before"
     for name in ("scores.json", "results.jsonl"):
@@ -166,7 +168,7 @@ def test_an_endpoint_that_fails_leaves_invalid_answers_and_a_run_to_go_on_with(
     assert scores(tmp_path)["answers"]["invalid"] == 2
     told = "".join(capfd.readouterr())
     assert "INVALID answers: 3 of" in told
-    everything = told + "".join(p.read_text() for p in (tmp_path / "pictures" / "dpg-scores").iterdir())
+    everything = told + "".join(p.read_text() for p in (tmp_path / "pictures").glob("*.json*"))
     assert "sk-very-secret" not in everything
 
 
@@ -243,10 +245,11 @@ def test_a_run_in_parts_scores_as_one(run: Path, tmp_path: Path) -> None:
         score = ["score", "dpg", f"{tmp_path}/parts", "--questions", f"{prompts}", "--judge", "icons"]
         assert execute(score) == (0 if whole else 2)
     assert execute(["score", "dpg", f"{run}", "--questions", f"{prompts}", "--judge", "icons"]) == 0
-    one, parts = scores(run / "dpg-scores", "."), scores(tmp_path / "parts" / "dpg-scores", ".")
+    one, parts = scores(run, "."), scores(tmp_path / "parts", ".")
+    assert [point.pop("seconds") > 0 for each in (one, parts) for point in each["by_picture"]] == [True, True]
     assert one == parts
     hashes = [
-        [picture.sha256 for row in read_results(folder / "dpg-scores") for picture in row.pictures]
+        [picture.sha256 for row in read_results(folder) for picture in row.pictures]
         for folder in (run, tmp_path / "parts")
     ]
     assert hashes[0] == hashes[1]
@@ -255,14 +258,14 @@ def test_a_run_in_parts_scores_as_one(run: Path, tmp_path: Path) -> None:
 def test_a_thought_without_a_picture_is_wrong_and_listed(run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     lines = [json.loads(line) for line in (copy / "pictures.jsonl").read_text().splitlines()]
-    lines[1] |= {"status": "no picture", "images": [None], "image_tokens": [3]}
-    lines[2] |= {"status": "failed", "images": [], "image_tokens": []}
+    lines[1] |= {"status": "no picture", "images": [None], "image_tokens": [3], "seconds": [1.0]}
+    lines[2] |= {"status": "failed", "images": [], "image_tokens": [], "seconds": []}
     (copy / "pictures.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert execute(["score", "dpg", f"{copy}", "--questions", f"{run.parent}/dense.csv", "--judge", "icons"]) == 0
-    found = scores(tmp_path, "run/dpg-scores")
+    found = scores(tmp_path, "run")
     assert found["wrong"] == [f"{PROMPTS[0].id}, sample 0: no picture", f"{PROMPTS[0].id}, sample 1: failed"]
     assert found["partial"] is None
-    assert [row.score for row in read_results(copy / "dpg-scores")[:2]] == [0, 0]
+    assert [row.score for row in read_results(copy)[:2]] == [0, 0]
 
 
 def test_a_prompt_that_cannot_be_used_fails_alone(run: Path, tmp_path: Path) -> None:
@@ -272,7 +275,7 @@ def test_a_prompt_that_cannot_be_used_fails_alone(run: Path, tmp_path: Path) -> 
     assert execute([*command, "--samples", "2", "--out", f"{tmp_path}/run"]) == 2
     command = ["score", "dpg", f"{tmp_path}/run", "--questions", f"{run.parent}/dense.csv", "--judge", "icons"]
     assert execute(command) == 0
-    found = scores(tmp_path / "run" / "dpg-scores", ".")
+    found = scores(tmp_path / "run", ".")
     assert found["wrong"] == ["icons00000, sample 0: failed", "icons00000, sample 1: failed"]
     assert found["thoughts"] == 4
 
@@ -283,7 +286,7 @@ def test_first_and_final_pictures_are_judged_apart(run: Path, tmp_path: Path) ->
     (copy / "dense.csv").write_text(write_dense(PROMPTS[:1], lines=False))
     for number, wrong in enumerate((True, False)):
         drawn(PROMPTS[0], 0, wrong=wrong).save(copy / "images" / f"{number}.png")
-    row |= {"images": ["images/0.png", "images/1.png"], "image_tokens": [5, 6]}
+    row |= {"images": ["images/0.png", "images/1.png"], "image_tokens": [5, 6], "seconds": [1.0, 2.0, 2.5]}
     (copy / "pictures.jsonl").write_text(f"{json.dumps(head | {'samples': 1})}\n{json.dumps(row)}\n")
     found = {}
     for which in ("first", "final", "each"):
@@ -294,6 +297,11 @@ def test_first_and_final_pictures_are_judged_apart(run: Path, tmp_path: Path) ->
     assert found["first"]["overall"] == found["each"]["first_picture"]["overall"] < 100
     (row_each,) = read_results(tmp_path / "each")
     assert [picture.image_tokens for picture in row_each.pictures] == [5, 6]
+    assert all((tmp_path / "each" / str(picture.image)).is_file() for picture in row_each.pictures)
+    assert found["each"]["by_picture"] == [{"image_tokens": 5, "seconds": 1.0}, {"image_tokens": 11, "seconds": 2.0}]
+    assert found["final"]["by_picture"] == found["each"]["by_picture"][1:]
+    assert estimates([row_each], 0)["overall"].value == pytest.approx(found["first"]["overall"] / 100)
+    assert estimates([row_each])["overall"].value == 1
     assert [picture.score for picture in row_each.pictures] == pytest.approx([found["first"]["overall"] / 100, 1.0])
 
 

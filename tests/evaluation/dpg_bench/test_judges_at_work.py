@@ -87,7 +87,7 @@ def test_geneval_2_is_scored_by_the_probabilities_of_the_wanted_answers(
         command = ["score", "dpg", f"{tmp_path}/pictures", "--questions", f"{questions}", "--crops", "1"]
         assert execute([*command, "--judge", f"openai:{stub.url}#eyes", "--concurrency", "1", "--no-self-test"]) == 0
     assert all(request["logprobs"] for request in stub.requests)
-    soft = scores(tmp_path / "pictures" / "dpg-scores")["soft"]
+    soft = scores(tmp_path / "pictures")["soft"]
     count = 0.9 + 0.0497871
     assert soft["am"] == pytest.approx(100 * (count + 0.2) / 2)
     assert soft["gm"] == pytest.approx(100 * (count * 0.2) ** 0.5)
@@ -101,7 +101,7 @@ def test_a_judge_without_probabilities_gives_no_soft_score(tmp_path: Path, capsy
         command = ["score", "dpg", f"{tmp_path}/pictures", "--questions", f"{questions}", "--crops", "1"]
         assert execute([*command, "--judge", f"openai:{stub.url}#eyes", "--concurrency", "1", "--no-self-test"]) == 0
     assert "Soft-TIFA: none: this judge gives no probabilities" in capsys.readouterr().out
-    assert scores(tmp_path / "pictures" / "dpg-scores")["overall"] == 100
+    assert scores(tmp_path / "pictures")["overall"] == 100
 
 
 def test_a_killed_scoring_goes_on_without_asking_twice(tmp_path: Path) -> None:
@@ -120,10 +120,10 @@ def test_a_killed_scoring_goes_on_without_asking_twice(tmp_path: Path) -> None:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert not (tmp_path / "pictures" / "dpg-scores" / "scores.json").exists()
+        assert not (tmp_path / "pictures" / "scores.json").exists()
         assert execute(command) == 0
         assert wanted <= len(stub.requests) <= wanted + 3, "at most what was on its way is asked again"
-    assert scores(tmp_path / "pictures" / "dpg-scores")["answers"]["yes"] == wanted
+    assert scores(tmp_path / "pictures")["answers"]["yes"] == wanted
 
 
 def one_picture(folder: Path) -> list[str]:
@@ -149,7 +149,7 @@ def test_a_judge_that_does_not_see_is_stopped_before_its_first_question(
     complaint = capsys.readouterr().err
     assert "fails the self-test: of a plain red picture it says 'yes' to 'Is this picture blue?'" in complaint
     assert not any("Is it red?" in json.dumps(request) for request in stub.requests)
-    assert not (tmp_path / "pictures" / "dpg-scores" / "scores.json").exists()
+    assert not (tmp_path / "pictures" / "scores.json").exists()
 
 
 def test_a_judge_that_sees_is_tested_once_and_only_when_there_is_something_to_ask(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_judge_that_sees_is_tested_once_and_only_when_there_is_something_to_as
         assert len(stub.requests) == 5
         assert execute([*command, judge, "--concurrency", "1"]) == 0
         assert len(stub.requests) == 5
-    found = scores(tmp_path / "pictures" / "dpg-scores")
+    found = scores(tmp_path / "pictures")
     assert (found["overall"], found["judged"]["self_test"]) == (100, "asked for")
 
 

@@ -122,7 +122,7 @@ def test_a_path_in_a_manifest_stays_in_its_folder(tmp_path: Path, path: str) -> 
     import json
 
     head = {"version": 1, "samples": 1, "made": {}}
-    row = {"item_id": "0", "sample": 0, "status": "scored", "images": [path], "image_tokens": [1]}
+    row = {"item_id": "0", "sample": 0, "status": "scored", "images": [path], "image_tokens": [1], "seconds": [1.0]}
     (tmp_path / MANIFEST).write_text(f"{json.dumps(head)}\n{json.dumps(row)}\n")
     with pytest.raises(RunError, match="is damaged"):
         find_pictures(tmp_path, IDS)

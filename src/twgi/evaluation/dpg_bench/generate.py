@@ -144,7 +144,10 @@ def _row(name: str, job: Job, trace: Trace) -> dict[str, Any]:
     status: Status = "scored" if trace.images and trace.images[-1].image else "no picture"
     images = [image.image for image in trace.images]
     tokens = [len(image.tokens) for image in trace.images]
-    return {"item_id": name, "sample": job.sample, "status": status, "images": images, "image_tokens": tokens}
+    timing = trace.timing  # of an older run without the seconds of work
+    seconds = [*timing["busy_at_pictures"], timing["busy"]] if "busy" in timing else []
+    costs = {"image_tokens": tokens, "seconds": seconds}
+    return {"item_id": name, "sample": job.sample, "status": status, "images": images, **costs}
 
 
 def _failed(
@@ -152,7 +155,7 @@ def _failed(
 ) -> Iterator[dict[str, Any]]:
     """A thought that failed, or every thought about a prompt that cannot be used."""
     for number in range(samples) if isinstance(line, BadLine) else (sample,):
-        empty: dict[str, Any] = {"images": [], "image_tokens": [], "problem": failure.error}
+        empty: dict[str, Any] = {"images": [], "image_tokens": [], "seconds": [], "problem": failure.error}
         yield {"item_id": name, "sample": number, "status": "failed", **empty}
 
 

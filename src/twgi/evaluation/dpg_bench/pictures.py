@@ -55,6 +55,8 @@ class Spot:
 class Sample:
     """The pictures of one thought in order, the last of which counts; none where the thought failed (`status`).
 
+    Of ours are known the tokens of each picture, and the seconds of work up to each and up to the thought's end.
+
     Of a `recorded` thought there are answers only: its spots stand for pictures that nobody has here.
     """
 
@@ -64,6 +66,7 @@ class Sample:
     status: Status = "scored"
     recorded: bool = False
     image_tokens: tuple[int, ...] = ()
+    seconds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,5 +233,5 @@ def _manifest_sample(root: Path, row: Mapping[str, Any]) -> Sample:
     spots = tuple(Spot(file=root / (image or "not drawn")) for image in row["images"])
     return Sample(
         item_id=row["item_id"], sample=int(row["sample"]), spots=spots, status=row["status"],
-        image_tokens=tuple(map(int, row["image_tokens"])),
+        image_tokens=tuple(map(int, row["image_tokens"])), seconds=tuple(map(float, row["seconds"])),
     )  # fmt: skip

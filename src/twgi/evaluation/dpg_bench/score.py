@@ -5,11 +5,13 @@ at all: the score then says of how many thoughts it is, and the command ends wit
 """
 
 import json
+import os
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from twgi import __version__
@@ -136,7 +138,8 @@ def score_folder(
     """Write `results.jsonl` and `scores.json` into `out`; returns what `scores.json` holds. Raises `RunError`."""
     thoughts = _thoughts(questions, folder, sheets)
     judged = describe(questions, judge, options)
-    rows = [row for thought in thoughts if (row := _row(thought, folder, judged, options)) is not None]
+    made = {"made": folder.made, "judged": judged}
+    rows = [row for thought in thoughts if (row := _row(thought, out, options, **made)) is not None]
     content = _content(questions, folder, thoughts, options) | {"made": dict(folder.made), "judged": judged}
     write_results(out, rows)
     write_file(out / SCORES, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
@@ -189,6 +192,7 @@ def _content(
         "soft": soft_scores(judged).to_json(),
         "official": _official(questions, folder, thoughts) if options.compat == "official" else None,
         "first_picture": _first(thoughts, options),
+        "by_picture": _costs([thought.sample for thought in thoughts if thought.sample.image_tokens], options),
         "statuses": dict(Counter(thought.status for thought in thoughts)),
         "wrong": [f"{t.name}: {t.status}" for t in thoughts if t.status != "scored"],
         "missing": [*missing, *lacking],
@@ -203,6 +207,21 @@ def _first(thoughts: Sequence[Thought], options: ScoreOptions) -> dict[str, Any]
         return None
     judged = [t.sheets[0].judged if t.sheets else t.judged for t in thoughts]
     return {"overall": score(judged, options.gating).overall}
+
+
+def _costs(samples: Sequence[Sample], options: ScoreOptions) -> list[dict[str, float]]:
+    """Mean image tokens and seconds of work up to each judged picture; a thought that ended earlier stays at its
+    end."""
+    if not samples:
+        return []
+    most = max(len(sample.image_tokens) for sample in samples)
+    upto = {"each": range(1, most + 1), "first": [1], "final": [most]}[options.which]
+    tokens = [fmean(sum(sample.image_tokens[:count]) for sample in samples) for count in upto]
+    points = [{"image_tokens": value} for value in tokens]
+    if all(sample.seconds for sample in samples):
+        for point, count in zip(points, upto, strict=True):
+            point["seconds"] = fmean(sample.seconds[min(count, len(sample.seconds)) - 1] for sample in samples)
+    return points
 
 
 def _official(questions: QuestionSet, folder: PictureFolder, thoughts: Sequence[Thought]) -> dict[str, Any]:
@@ -231,7 +250,9 @@ def _files(thoughts: Sequence[Thought]) -> dict[str, PictureFile]:
     return {name: PictureFile(name=name, crops=said) for name, said in crops.items()}
 
 
-def _row(thought: Thought, folder: PictureFolder, judged: Mapping[str, Any], options: ScoreOptions) -> Result | None:
+def _row(
+    thought: Thought, out: Path, options: ScoreOptions, *, made: Mapping[str, Any], judged: Mapping[str, Any]
+) -> Result | None:
     """One line of `results.jsonl`; None where nothing is known, since a row needs a score."""
     value = _share(thought.judged, options).value
     if value is None:
@@ -245,10 +266,10 @@ def _row(thought: Thought, folder: PictureFolder, judged: Mapping[str, Any], opt
         prompt=thought.item.prompt,
         score=value,
         status=thought.status,
-        pictures=tuple(_picture(thought, number, folder, options) for number in range(len(thought.sample.spots))),
+        pictures=tuple(_picture(thought, number, out, options) for number in range(len(thought.sample.spots))),
         parts={name: (share.yes, share.yes + share.no) for name, share in parts.items() if share.yes + share.no},
         detail=_detail(thought, options),
-        made=folder.made,
+        made=made,
         judged=judged,
     )
 
@@ -257,11 +278,11 @@ def _share(judged: Judged, options: ScoreOptions) -> Share:
     return Share.of(gate(judged.item.questions, judged.truths(), options.gating).values())
 
 
-def _picture(thought: Thought, number: int, folder: PictureFolder, options: ScoreOptions) -> JudgedPicture:
-    spot = thought.sample.spots[number]
+def _picture(thought: Thought, number: int, out: Path, options: ScoreOptions) -> JudgedPicture:
+    """The picture's file is named as seen from `out`, where the rows are."""
     sheet = next((sheet for sheet in thought.sheets if sheet.image == number), None)
-    name = None if thought.sample.recorded else spot.file.relative_to(folder.root).as_posix()
-    name = name if spot.crop is None else f"{name}#{spot.crop}"
+    file = thought.sample.spots[number].file
+    name = None if thought.sample.recorded else Path(os.path.relpath(file, out)).as_posix()
     tokens = thought.sample.image_tokens[number] if thought.sample.image_tokens else 0
     if sheet is None:
         return JudgedPicture(image=name, image_tokens=tokens)
@@ -291,4 +312,5 @@ def _detail(thought: Thought, options: ScoreOptions) -> dict[str, Any]:
         }
         for question in sorted(judged.item.questions, key=lambda question: question.id)
     ]
-    return {"answers": answers, "invalid": Share.of(own.values()).invalid}
+    crops = [spot.crop for spot in thought.sample.spots if spot.crop is not None]
+    return {"answers": answers, "invalid": Share.of(own.values()).invalid, "crop": crops[0] if crops else None}

@@ -72,7 +72,7 @@ def _overall(
     if OVERALL.get(rows[0].benchmark, "tasks") == "prompts":
         by_prompt: dict[str, list[float]] = defaultdict(list)
         for row in rows:
-            by_prompt[row.id].append(row.score)
+            by_prompt[row.id].append(row.score if picture is None else row.score_of(picture) or 0.0)
         return _ratio([(fmean(scores), 1.0) for scores in by_prompt.values()], rng)[0]
     draws = np.mean([drawn for _, drawn in columns.values()], axis=0)
     prompts = sum(estimate.prompts for estimate, _ in columns.values())
