@@ -93,7 +93,7 @@ def run(folder: Path, mode: str) -> dict[str, Any]:
     path = folder.parent / "prompts.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     benchmark = Benchmark.read(path)
-    plan = benchmark.plan(mode=mode, samples=3, seed=3, sampling={"max_tokens": 90})
+    plan = benchmark.plan(mode=mode, samples=6, seed=3, sampling={"max_tokens": 240})
     evaluate(thinker(), benchmark, plan, folder, report=Quiet(), eyes=icon_eyes(), batch=4)
     return dict(json.loads((folder / "run.json").read_text()))
 
