@@ -1,10 +1,13 @@
 """`twgi eval`: benchmarks, from prompts to scores."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from twgi.commands.dpg import eval_dpg
 from twgi.commands.options import (
     ASK,
     RUN,
@@ -27,13 +30,37 @@ from twgi.commands.options import (
 from twgi.commands.think import conclude
 from twgi.errors import ConfigError
 
-app = typer.Typer(help="Run a benchmark: think about its prompts, then judge the pictures.")
+if TYPE_CHECKING:
+    from twgi.evaluation.detectors.eyes import Eyes
+    from twgi.evaluation.generate import Benchmark
+    from twgi.thinking.plan import RunPlan
+    from twgi.thinking.run import Thinks
+
+
+class Benchmarks(TyperGroup):
+    """The named benchmarks; any other word is a file of prompts."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """`twgi eval prompts.jsonl ...` is `twgi eval file prompts.jsonl ...`."""
+        if args and args[0] not in self.commands and Path(args[0]).suffix:
+            args = ["file", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    help="Run a benchmark: think about its prompts, then judge the pictures. A file of prompts will do.",
+    cls=Benchmarks,
+)
+Which = Annotated[
+    str,
+    option("Picture of a thought that counts: final, first, or each (all judged, final counts). Default: each.", RUN),
+]
 
 
 @app.command("geneval")
 def eval_geneval(
     prompts: Annotated[Path, option("GenEval's evaluation_metadata.jsonl, or lines like its.", ASK)],
-    out: Annotated[Path, option("Run folder; scores.json and results.jsonl go there too.", RUN)],
+    out: Annotated[Path, option("Run folder; scores.json, results.jsonl and geneval/ go there too.", RUN)],
     model: Model = "icons",
     mode: Annotated[str, option("direct, subgoal or critique. Default: direct.", ASK)] = "direct",
     rounds: Rounds = 1,
@@ -49,20 +76,29 @@ def eval_geneval(
     image_temperature: ImageTemperature = None,
     image_top_p: ImageTopP = None,
     image_top_k: ImageTopK = None,
-    batch: Annotated[int, option("Thoughts at a time; changes the speed alone. Default: 16.", RUN)] = 16,
+    batch: Annotated[int, option("Thoughts at a time, for speed alone. Default: 16.", RUN)] = 16,
+    judge: Annotated[str, option("icons, or none: draw, and judge with twgi score. Default: icons.", RUN)] = "icons",
+    which: Which = "each",
+    shard: Annotated[str, option("Only this part of the prompts, as 2/4; see twgi score.", RUN)] = "1/1",
+    ray: Annotated[int, option("So many Ray actors do the work; 0: none.", RUN)] = 0,
     resume: Resume = False,
 ) -> int:
-    """GenEval in the icon world, whose checker tells right from wrong exactly.
+    """GenEval: four thoughts about each of its prompts, the last picture of each in GenEval's own folder shape, judged.
 
     Example: twgi eval geneval --prompts evaluation_metadata.jsonl --mode critique --out out/critique
+
+    A model of photographs: --judge none, then twgi score geneval OUT --detector mask2former
+
+    Two machines: --shard 1/2 and --shard 2/2 with the same --out, then twgi score geneval OUT
     """
-    from twgi import load
-    from twgi.console import reporter
-    from twgi.evaluation.generate import Benchmark, evaluate
-    from twgi.evaluation.score import table
+    from twgi.evaluation.detectors.named import eyes_named
+    from twgi.evaluation.generate import Benchmark
+    from twgi.evaluation.shards import parse_shard, shard_folder
     from twgi.thinking.run_folder import check_folder
 
-    benchmark = Benchmark.read(prompts, limit=limit)
+    part = parse_shard(shard)
+    eyes = None if judge == "none" else eyes_named(judge)
+    benchmark = Benchmark.read(prompts, names=eyes.names if eyes else None, limit=limit)
     plan = benchmark.plan(
         mode=mode,
         rounds=rounds,
@@ -74,16 +110,65 @@ def eval_geneval(
             text_temperature=temperature, image_temperature=image_temperature, image_top_p=image_top_p,
             image_top_k=image_top_k,
         ),
+        shard=part,
     )  # fmt: skip
-    check_folder(out, resume=resume)
+    folder = shard_folder(out, part)
+    check_folder(folder, resume=resume)
+    how = Drawing(model=model, batch=batch, resume=resume, ray=ray)
+    return _evaluate(benchmark, plan, folder, how, eyes, which)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """How the thoughts are made; what they are does not depend on it."""
+
+    model: str
+    batch: int
+    resume: bool
+    ray: int
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ConfigError(f"batch must be 1 or more, got {self.batch}")
+        if self.ray < 0:
+            raise ConfigError(f"ray must be 0 or more actors, got {self.ray}")
+
+    def thinker(self) -> "Thinks":
+        from twgi import load
+
+        if not self.ray:
+            return load(self.model)
+        from twgi.evaluation.actors import RayThinker
+
+        return RayThinker(self.model, actors=self.ray)
+
+
+def _evaluate(
+    benchmark: "Benchmark", plan: "RunPlan", folder: Path, how: Drawing, eyes: "Eyes | None", which: str
+) -> int:
+    from twgi.console import reporter
+    from twgi.evaluation.generate import evaluate
+    from twgi.evaluation.official import OFFICIAL
+    from twgi.evaluation.score import table
+
     report = reporter(many=True, json=False)
     try:
-        result = evaluate(load(model), benchmark, plan, out, report=report, batch=batch, resume=resume)
+        result = evaluate(
+            how.thinker(), benchmark, plan, folder, report=report, eyes=eyes, which=which, batch=how.batch,
+            resume=how.resume,
+        )  # fmt: skip
     finally:
         report.close()
     if result.scores is not None:
         print(table(result.scores))
+    elif result.outcome.traces and plan.shard == (1, 1):
+        print(f"pictures: {folder / OFFICIAL}; judge them with: twgi score geneval {folder} --detector mask2former")
+    elif result.outcome.traces:
+        print(f"shard {plan.shard[0]}/{plan.shard[1]} is done; after the last: twgi score geneval {folder.parent}")
     return conclude(report, result.outcome)
+
+
+app.command("dpg")(eval_dpg)
 
 
 @app.command("tokenizer")
