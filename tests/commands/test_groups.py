@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -44,15 +44,17 @@ def test_a_group_is_shown_as_its_options_and_given_as_one_value() -> None:
 
 def test_only_what_was_given_is_a_setting_and_every_setting_is_known() -> None:
     assert DrawingOptions().scales == DrawingOptions().sampling == {}
-    every = DrawingOptions(**{field.name: 1 for field in fields(DrawingOptions) if field.name != "guidance"})
+    values: dict[str, Any] = {field.name: 1 for field in fields(DrawingOptions) if field.name != "guidance"}
+    every = DrawingOptions(**values)
     assert RunPlan(prompts=(), sampling=every.sampling, scales=every.scales)
     assert len(every.sampling) + len(every.scales) == len(fields(DrawingOptions)) - 1
 
 
 def test_options_that_cannot_be_are_refused() -> None:
-    for wrong in ({"batch": 0}, {"ray": -1}):
-        with pytest.raises(ConfigError, match="or more"):
-            BenchmarkOptions(**wrong)
+    with pytest.raises(ConfigError, match="batch must be 1 or more"):
+        BenchmarkOptions(batch=0)
+    with pytest.raises(ConfigError, match="ray must be 0 or more"):
+        BenchmarkOptions(ray=-1)
     with pytest.raises(ConfigError, match="unknown quirk"):
         ModelOptions(compat="everything")
 
