@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:  # the command line starts, and complains, without torch
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
     from rich.progress import Progress
@@ -23,6 +25,7 @@ if TYPE_CHECKING:  # the command line starts, and complains, without torch
 Item = TypeVar("Item")
 
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+LINE_EVERY = 10.0  # seconds
 _PURPOSE = {"direct": "", "free": "", "part": "subgoal", "whole": "the whole", "draft": "draft", "redraw": "redrawn"}
 
 
@@ -208,6 +211,29 @@ def _bar() -> Progress:
         TextColumn("left"),
         console=Console(stderr=True),
     )
+
+
+@contextmanager
+def counting(todo: int, doing: str) -> Iterator[Callable[[], None]]:
+    """Call what it gives after each of so many things; a bar for people, now and then a line for a log."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task(doing, total=todo)
+            yield lambda: bar.advance(task)
+        return
+    done, last = 0, time.monotonic()
+
+    def advance() -> None:
+        nonlocal done, last
+        done += 1
+        if time.monotonic() - last > LINE_EVERY:
+            last = time.monotonic()
+            print(f"{doing}: {done}/{todo}", file=sys.stderr, flush=True)
+
+    yield advance
 
 
 def shown(text: str) -> str:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from tests.thinking.tiny import thinker, tokenizer
 
 from twgi.data.decode import Decoded, Decoder, mode_of
-from twgi.data.lines import Fault
+from twgi.data.lines import Fault, Line
 from twgi.data.rows import Row, cut
 from twgi.data.unpack import unpack
 from twgi.errors import RunError
@@ -130,6 +132,21 @@ def test_what_is_malformed_is_listed_and_no_words_are_lost(
     assert [(a.kind, a.position - len(PROMPT)) for a in decoded.trace.anomalies] == kinds
     assert shape(decoded) == shown
     assert decoded.line["anomalies"] == [anomaly.to_json() for anomaly in decoded.trace.anomalies]
+
+
+ANY = [*VOCAB.special.values(), IMAGE[1], AB[0], -1, VOCAB.size, 2**70]
+PARTS = st.sampled_from([IMAGE, IMAGE[:-1], IMAGE[:4]]) | st.sampled_from(ANY).map(lambda token: [token])
+
+
+@settings(max_examples=40)
+@given(parts=st.lists(PARTS, max_size=10))
+def test_any_ids_at_all_are_read_and_none_after_the_separator_is_lost(parts: list[list[int]]) -> None:
+    ids = [token for part in parts for token in part]
+    after = ids[ids.index(VOCAB.separator) + 1 :] if VOCAB.separator in ids else ids
+    line = Line(where="f:1", folder=Path(), value={"tokens": ids})
+    trace = Decoder(tokenizer=TOKENIZER, model=MODEL).decode_line(line, "s").trace
+    assert [token for segment in trace.segments for token in segment.tokens] == after
+    assert Decoder(tokenizer=TOKENIZER, model=MODEL, reference=True).decode_line(line, "s").where == "f:1"
 
 
 def test_ids_without_a_separator_are_an_answer(tmp_path: Path) -> None:

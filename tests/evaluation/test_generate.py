@@ -9,7 +9,10 @@ from tests.thinking.tiny import thinker
 
 from twgi.console import Quiet
 from twgi.errors import PromptError
-from twgi.evaluation.generate import RESULTS, SCORES, Benchmark, Evaluation, evaluate
+from twgi.evaluation.detectors.icons import icon_eyes
+from twgi.evaluation.generate import Benchmark, Evaluation, evaluate
+from twgi.evaluation.results import RESULTS, SCORES
+from twgi.icons import world
 from twgi.trace import Trace
 
 
@@ -20,7 +23,7 @@ def line(name: str, tag: str = "single_object") -> dict[str, Any]:
 def benchmark(folder: Path, *lines: dict[str, Any], limit: int | None = None) -> Benchmark:
     path = folder / "prompts.jsonl"
     path.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
-    return Benchmark.read(path, limit=limit)
+    return Benchmark.read(path, names=frozenset(world.NAMES), limit=limit)
 
 
 class Stopping(Quiet):
@@ -32,7 +35,7 @@ class Stopping(Quiet):
 
 def evaluated(prompts: Benchmark, out: Path, *, report: Quiet | None = None, resume: bool = False) -> Evaluation:
     plan = prompts.plan(mode="direct", samples=2)
-    return evaluate(thinker(), prompts, plan, out, report=report or Quiet(), batch=2, resume=resume)
+    return evaluate(thinker(), prompts, plan, out, report=report or Quiet(), eyes=icon_eyes(), batch=2, resume=resume)
 
 
 def test_an_evaluation_writes_a_row_for_each_thought_and_the_scores(tmp_path: Path) -> None:
@@ -45,8 +48,8 @@ def test_an_evaluation_writes_a_row_for_each_thought_and_the_scores(tmp_path: Pa
     assert scores["well_formed"] == 1.0
     assert scores["model"]["name"] == "tiny"
     rows = [json.loads(row) for row in (tmp_path / "out" / RESULTS).read_text().splitlines()]
-    assert [(row["prompt_index"], row["sample"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    assert all((tmp_path / "out" / row["images"][0]).is_file() for row in rows)
+    assert [(row["id"], row["sample"]) for row in rows] == [("00000", 0), ("00000", 1), ("00001", 0), ("00001", 1)]
+    assert all((tmp_path / "out" / row["pictures"][0]["image"]).is_file() for row in rows)
 
 
 def test_a_stopped_evaluation_is_partial_and_goes_on_to_the_same_scores(tmp_path: Path) -> None:

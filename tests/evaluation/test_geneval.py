@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from twgi.errors import PromptError
+from twgi.evaluation.detectors.icons import IconDetector
 from twgi.evaluation.geneval import (
     RELATIONS,
     Detection,
-    IconDetector,
     Item,
     Verdict,
     judge,
@@ -33,14 +33,11 @@ BLANK = Image.new("RGB", (8, 8))
 
 
 class Recorded:
-    """A detector that repeats what it was given; the colour is read off the detection."""
+    """Colours as the detections themselves say."""
 
     name, version = "recorded", "1"
 
-    def detect(self, pictures: Sequence[Image.Image]) -> list[list[Detection]]:
-        raise NotImplementedError
-
-    def colors(self, picture: Image.Image, detections: Sequence[Detection]) -> list[str]:
+    def classify(self, picture: Image.Image, detections: Sequence[Detection]) -> list[str]:
         return [detection.color or "" for detection in detections]
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from twgi.evaluation.detectors.icons import IconDetector
 from twgi.evaluation.geneval import TASKS as GENEVAL_TASKS
-from twgi.evaluation.geneval import IconDetector, Item, judge
+from twgi.evaluation.geneval import Item, judge
 from twgi.icons import chains, tasks
 from twgi.icons.world import Scene, render
 

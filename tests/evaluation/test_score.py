@@ -1,92 +1,157 @@
 """What a run scores: the last picture counts, a failed thought is wrong, a missing one makes the score partial."""
 
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
 from PIL import Image
 
-from twgi.evaluation.geneval import IconDetector, Item
-from twgi.evaluation.score import NO_PICTURE, Scores, score, table
+from twgi.errors import ConfigError
+from twgi.evaluation.collection import Collection, Entry
+from twgi.evaluation.detectors.icons import icon_eyes
+from twgi.evaluation.geneval import Item
+from twgi.evaluation.results import RESULTS, SCORES, read_results
+from twgi.evaluation.score import Scores, score, table, write_scores
 from twgi.icons import world
-from twgi.trace import Anomaly, ImageSegment, ModelId, Trace
 
-ITEMS = [
-    Item.from_json(
-        {"tag": "single_object", "prompt": "a photo of a cat", "include": [{"class": "cat", "count": 1}]}, 0
-    ),
-    Item.from_json(
-        {"tag": "colors", "prompt": "red dog", "include": [{"class": "dog", "count": 1, "color": "red"}]}, 1
-    ),
+RECORDS: list[dict[str, Any]] = [
+    {"tag": "single_object", "prompt": "a photo of a cat", "include": [{"class": "cat", "count": 1}]},
+    {"tag": "colors", "prompt": "red dog", "include": [{"class": "dog", "count": 1, "color": "red"}]},
 ]
+ITEMS = tuple(Item.from_json(record, index) for index, record in enumerate(RECORDS))
+EYES = icon_eyes()
 
 
-def drawn(name: str, color: str = "red") -> Image.Image:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One picture of each kind: cat, red dog, blue dog, horse; and a file that is no picture."""
+    root = tmp_path_factory.mktemp("pictures")
+    for name, color in (("cat", "red"), ("dog", "red"), ("dog", "blue"), ("horse", "red")):
+        drawn(name, color).save(root / f"{color}-{name}.png")
+    (root / "broken.png").write_bytes((root / "red-cat.png").read_bytes()[:60])
+    return root
+
+
+def drawn(name: str, color: str) -> Image.Image:
     return world.render(world.Scene((world.Placed(name, color, 1, 1),)))
 
 
-def thought(prompt: str, *pictures: Image.Image | None, sample: int = 0, anomalies: tuple[Anomaly, ...] = ()) -> Trace:
-    segments = tuple(ImageSegment(tokens=(1,), picture=picture) for picture in pictures)
-    return Trace(
-        prompt=prompt,
-        mode="critique",
-        seed=0,
-        sample=sample,
-        model=ModelId(name="m", sha256="0"),
-        finish_reason="stop",
-        segments=segments,
-        anomalies=anomalies,
-    )
+def thought(*pictures: str | None, **more: Any) -> Entry:
+    whole = all(pictures) and bool(pictures)
+    tokens = (66,) * len(pictures)
+    return Entry(**{"pictures": pictures, "tokens": tokens, "well_formed": whole, "finish_reason": "stop", **more})
 
 
-def scored(*traces: Trace, samples: int = 1, failed: tuple[tuple[int, int], ...] = ()) -> Scores:
-    place = {item.prompt: item.index for item in ITEMS}
-    thoughts: dict[tuple[int, int], Trace | None] = {(place[trace.prompt], trace.sample): trace for trace in traces}
-    return score(ITEMS, samples, thoughts | dict.fromkeys(failed), IconDetector())
+CAT, DOG = thought("red-cat.png"), thought("red-dog.png")
 
 
-CAT, DOG = thought("a photo of a cat", drawn("cat")), thought("red dog", drawn("dog"))
+def scored(folder: Path, entries: dict[tuple[int, int], Entry], *, samples: int = 1, which: str = "each") -> Scores:
+    collection = Collection(folder=folder, items=ITEMS, samples=samples, entries=entries, whole=len(ITEMS))
+    return score(collection, EYES, which=which)
 
 
-def test_a_task_scores_the_share_of_its_right_pictures() -> None:
-    other = thought("a photo of a cat", drawn("horse"), sample=1)
-    blue = thought("red dog", drawn("dog", "blue"), sample=1)
-    scores = scored(CAT, other, DOG, blue, samples=2)
+def test_a_task_scores_the_share_of_its_right_pictures(folder: Path) -> None:
+    other, blue = thought("red-horse.png"), thought("blue-dog.png")
+    scores = scored(folder, {(0, 0): CAT, (0, 1): other, (1, 0): DOG, (1, 1): blue}, samples=2)
     assert scores.tasks() == {"single_object": 0.5, "colors": 0.5}
     assert scores.to_json()["correct_prompts"] == 1.0
-    assert not scores.partial
+    assert scores.partial is None
 
 
-def test_the_last_picture_counts_and_the_first_is_scored_beside_it() -> None:
-    scores = scored(thought("a photo of a cat", drawn("horse"), drawn("cat")), thought("red dog", drawn("dog"), None))
+TWO = {(0, 0): thought("red-horse.png", "red-cat.png"), (1, 0): thought("red-dog.png", None)}
+
+
+def test_the_last_picture_counts_and_the_first_is_scored_beside_it(folder: Path) -> None:
+    scores = scored(folder, TWO)
     assert scores.tasks() == {"single_object": 1.0, "colors": 0.0}
-    assert scores.tasks("first") == {"single_object": 0.0, "colors": 1.0}
-    assert scores.rows[0].to_json()["each"] == [False, True]
+    assert scores.tasks(0) == {"single_object": 0.0, "colors": 1.0}
+    assert [picture.score for picture in scores.rows[0].pictures] == [0.0, 1.0]
 
 
-def test_a_thought_without_a_whole_last_picture_is_wrong() -> None:
-    scores = scored(thought("a photo of a cat"), thought("red dog", None))
-    assert [row.final for row in scores.rows] == [NO_PICTURE, NO_PICTURE]
+@pytest.mark.parametrize(("which", "tasks"), [("final", (1.0, 0.0)), ("first", (0.0, 1.0)), ("each", (1.0, 0.0))])
+def test_which_picture_counts_can_be_said(folder: Path, which: str, tasks: tuple[float, float]) -> None:
+    scores = scored(folder, TWO, which=which)
+    assert scores.tasks() == dict(zip(("single_object", "colors"), tasks, strict=True))
+    looked_at = [[picture.score is not None for picture in row.pictures] for row in scores.rows]
+    assert looked_at[0] == [which != "final", which != "first"]
+    assert table(scores.to_json())
 
 
-def test_a_failed_thought_is_wrong_and_not_missing() -> None:
-    scores = scored(CAT, failed=((1, 0),))
+def test_another_which_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="which must be"):
+        scored(folder, TWO, which="best")
+
+
+def test_scores_by_picture_stay_at_the_last_one_and_tell_its_costs(folder: Path) -> None:
+    draft = thought("red-horse.png", "red-cat.png", seconds=(1.0, 2.0, 4.0))
+    scores = scored(folder, {(0, 0): draft, (1, 0): thought("red-dog.png", seconds=(2.0, 3.0))})
+    first, second = scores.to_json()["by_picture"]
+    assert (first["overall"], first["image_tokens"], first["seconds"]) == (0.5, 66, 1.5)
+    assert (second["overall"], second["image_tokens"], second["seconds"]) == (1.0, 99, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("entry", "status"),
+    [
+        (thought(), "no picture"),
+        (thought(None), "no picture"),
+        (thought("broken.png"), "unreadable"),
+        (Entry(failed="too long"), "failed"),
+    ],
+)
+def test_nothing_to_look_at_is_wrong_not_missing_and_listed(folder: Path, entry: Entry, status: str) -> None:
+    scores = scored(folder, {(0, 0): CAT, (1, 0): entry})
     assert scores.tasks() == {"single_object": 1.0, "colors": 0.0}
-    assert not scores.partial
-    assert scores.to_json()["finish_reasons"] == {"stop": 1, "failed": 1}
+    assert scores.partial is None
+    assert scores.rows[1].status == status
+    assert any(status in line for line in scores.to_json()["wrong_without_a_look"])
+    assert f"sample 0: {status}" in table(scores.to_json())
 
 
-def test_a_missing_thought_makes_the_score_partial() -> None:
-    scores = scored(CAT, DOG, samples=2)
-    assert scores.to_json()["partial"] == "2/4"
-    assert "PARTIAL 2/4" in table(scores.to_json())
-    assert "PARTIAL" not in table(scored(CAT, DOG).to_json())
+def test_a_missing_thought_makes_the_score_partial_and_is_listed(folder: Path) -> None:
+    scores = scored(folder, {(0, 0): CAT, (1, 0): DOG, (1, 1): DOG}, samples=2).to_json()
+    assert scores["partial"] == "3/4"
+    assert scores["missing"] == ["prompt 00000 (a photo of a cat), sample 1"]
+    assert scores["overall"] == 1.0
+    assert scores["overall_if_missing_were_wrong"] == 0.75
+    assert "PARTIAL 3/4" in table(scores)
+    assert "PARTIAL" not in table(scored(folder, {(0, 0): CAT, (1, 0): DOG}).to_json())
 
 
-def test_a_well_formed_thought_has_whole_images_in_order() -> None:
-    odd = Anomaly(position=3, kind="short image", detail="")
-    assert scored(CAT, DOG).well_formed == 1.0
-    assert scored(CAT, thought("red dog", drawn("dog"), anomalies=(odd,))).well_formed == 0.5
-    assert scored(thought("a photo of a cat"), thought("red dog", None, drawn("dog"))).well_formed == 0.0
+def test_prompts_that_were_not_asked_for_make_it_a_subset(folder: Path) -> None:
+    collection = Collection(folder=folder, items=ITEMS[:1], samples=1, entries={(0, 0): CAT}, whole=2)
+    scores = score(collection, EYES).to_json()
+    assert (scores["partial"], scores["subset"]) == (None, "1/2")
+    assert "SUBSET 1/2" in table(scores)
 
 
-def test_nothing_scores_nothing() -> None:
-    empty = scored().to_json()
+def test_what_the_judge_cannot_see_is_left_out_and_listed(folder: Path) -> None:
+    record = {"tag": "colors", "prompt": "a unicorn", "include": [{"class": "unicorn", "count": 1}]}
+    items = (ITEMS[0], Item.from_json(record, 1))
+    collection = Collection(folder=folder, items=items, samples=1, entries={(0, 0): CAT, (1, 0): DOG}, whole=2)
+    scores = score(collection, EYES).to_json()
+    assert scores["left_out"] == ["a unicorn"]
+    assert scores["subset"] == "1/2"
+
+
+def test_every_row_says_what_made_it_and_what_judged_it(folder: Path, tmp_path: Path) -> None:
+    made = {"model": {"name": "m", "sha256": "0"}, "settings": {"seed": 0}, "versions": {"twgi": "1"}}
+    collection = Collection(
+        folder=folder, items=ITEMS, samples=1, entries={(0, 0): CAT, (1, 0): DOG}, whole=2, made=made
+    )
+    written = write_scores(score(collection, EYES), tmp_path)
+    assert written == json.loads((tmp_path / SCORES).read_text())
+    assert (tmp_path / RESULTS).exists()
+    for row in read_results(tmp_path):
+        assert row.made == made
+        assert row.judged["detector"] == {"name": "icons", "version": "1"}
+        assert row.judged["colors"]["name"] == "icons"
+        assert row.judged["rules"] == {"threshold": 0.3, "counting_threshold": 0.9, "max_objects": 16}
+        assert all(len(picture.sha256 or "") == 64 for picture in row.pictures)
+
+
+def test_nothing_scores_nothing(folder: Path) -> None:
+    empty = scored(folder, {}).to_json()
     assert (empty["overall"], empty["partial"], empty["tasks"]) == (0.0, "0/2", {})
     assert table(empty)

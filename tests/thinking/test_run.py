@@ -1,6 +1,7 @@
 """A run thinks about each job once, whatever stops it, and gives the same thoughts in any order and any batch."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from twgi.thinking.plan import Job, RunPlan, digest
 from twgi.thinking.prompts import BadLine, PromptLine
 from twgi.thinking.run import Outcome, claimed, describe, run
 from twgi.thinking.run_folder import RunFolder
-from twgi.thinking.thought import ThoughtEvent
+from twgi.thinking.thought import Task, ThoughtEvent
 from twgi.trace import ImageSegment, Trace, read_traces
 
 SHORT = {"max_tokens": 24}
@@ -245,3 +246,29 @@ def test_thoughts_find_their_jobs_by_their_pictures_and_else_by_what_they_say(tm
     assert claimed([words, drawn], [record, only_words]) == {drawn: record, words: only_words}
     with pytest.raises(RunError, match="holds 1 thoughts that are of no prompt"):
         claimed([words], [record])
+
+
+def test_the_shards_of_a_plan_are_its_jobs_each_once() -> None:
+    plan = RunPlan(prompts=tuple(PromptLine(where=f"f:{n}", prompt=f"p{n}") for n in range(7)), samples=2)
+    shards = [replace(plan, shard=(which, 3)) for which in (1, 2, 3)]
+    parts = [list(shard.jobs()) for shard in shards]
+    assert sorted((job for part in parts for job in part), key=lambda j: (j.number, j.sample)) == list(plan.jobs())
+    assert all(parts)
+
+
+@pytest.mark.parametrize("shard", [(0, 2), (3, 2), (1, 0)])
+def test_a_shard_that_cannot_be_is_refused(shard: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError, match="1/4 to 4/4"):
+        RunPlan(prompts=(), shard=shard)
+
+
+def test_the_work_on_thoughts_is_shared_out_among_them(tmp_path: Path) -> None:
+    began = time.monotonic()
+    timings = [
+        result.timing
+        for _, result in thinker().think_many([Task(prompt="a"), Task(prompt="b")])
+        if isinstance(result, Trace)
+    ]
+    assert len(timings) == 2
+    assert 0 < sum(timing["busy"] for timing in timings) <= time.monotonic() - began
+    assert all(0 < timing["busy_at_pictures"][0] <= timing["busy"] for timing in timings)

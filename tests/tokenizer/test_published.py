@@ -28,6 +28,12 @@ def test_marks_without_pictures_stay_placeholders_and_surplus_pictures_are_ignor
         PUBLISHED.record("a", "<image><image>", [CODES])
 
 
+def test_unknown_ids_are_left_out() -> None:
+    a = TOKENIZER.encode(["a"])
+    (piece,) = PUBLISHED.decode([-1, *a, VOCAB.size, 2**70, *a])
+    assert piece.text == "aa"
+
+
 def test_ids_that_are_no_image_tokens_count_as_code_0_or_are_an_error() -> None:
     inside = [VOCAB.boi, VOCAB.eos, *IMAGE[2:]]
     beyond = [VOCAB.boi, VOCAB.text_ids[-1], *IMAGE[2:]]

@@ -1,89 +1,131 @@
 """`twgi eval`: benchmarks, from prompts to scores."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from twgi.commands.options import (
-    ASK,
-    RUN,
-    GuidanceName,
-    ImageTemperature,
-    ImageTopK,
-    ImageTopP,
-    Model,
-    Resume,
-    Rounds,
-    ScaleFull,
-    ScaleImage,
-    ScaleNegative,
-    ScalePrompt,
-    Seed,
-    Temperature,
-    given,
-    option,
-)
+from twgi.commands.dpg import eval_dpg
+from twgi.commands.groups import ALONE, AS_TRAINED, BenchmarkOptions, DrawingOptions, grouped
+from twgi.commands.loading import ICONS, ModelOptions, load_thinker
+from twgi.commands.options import ASK, RUN, Rounds, Seed, option
 from twgi.commands.think import conclude
 from twgi.errors import ConfigError
 
-app = typer.Typer(help="Run a benchmark: think about its prompts, then judge the pictures.")
+if TYPE_CHECKING:
+    from twgi.evaluation.detectors.eyes import Eyes
+    from twgi.evaluation.generate import Benchmark
+    from twgi.thinking.plan import RunPlan
+    from twgi.thinking.run import Thinks
+
+
+class Benchmarks(TyperGroup):
+    """The named benchmarks; any other word is a file of prompts."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """`twgi eval prompts.jsonl ...` is `twgi eval geneval --prompts prompts.jsonl ...`."""
+        if args and args[0] not in self.commands and Path(args[0]).suffix:
+            args = ["geneval", "--prompts", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    help="Run a benchmark: think about its prompts, then judge the pictures. A file of prompts will do.",
+    cls=Benchmarks,
+)
+Which = Annotated[
+    str,
+    option("Picture of a thought that counts: final, first, or each (all judged, final counts). Default: each.", RUN),
+]
 
 
 @app.command("geneval")
+@grouped
 def eval_geneval(
-    prompts: Annotated[Path, option("GenEval's evaluation_metadata.jsonl, or lines like its.", ASK)],
-    out: Annotated[Path, option("Run folder; scores.json and results.jsonl go there too.", RUN)],
-    model: Model = "icons",
+    prompts: Annotated[Path, option("GenEval's evaluation_metadata.jsonl; plain prompts are not judged.", ASK)],
+    out: Annotated[Path, option("Run folder; scores.json, results.jsonl and geneval/ go there too.", RUN)],
+    options: ModelOptions = ICONS,
     mode: Annotated[str, option("direct, subgoal or critique. Default: direct.", ASK)] = "direct",
     rounds: Rounds = 1,
     samples: Annotated[int, option("Thoughts for each prompt. Default: 4, as published.", ASK)] = 4,
     seed: Seed = 0,
     limit: Annotated[int | None, option("Only the first so many prompts of each task.", ASK)] = None,
-    guidance: GuidanceName = None,
-    scale_full: ScaleFull = None,
-    scale_image: ScaleImage = None,
-    scale_negative: ScaleNegative = None,
-    scale_prompt: ScalePrompt = None,
-    temperature: Temperature = None,
-    image_temperature: ImageTemperature = None,
-    image_top_p: ImageTopP = None,
-    image_top_k: ImageTopK = None,
-    batch: Annotated[int, option("Thoughts at a time; changes the speed alone. Default: 16.", RUN)] = 16,
-    resume: Resume = False,
+    drawing: DrawingOptions = AS_TRAINED,
+    how: BenchmarkOptions = ALONE,
+    judge: Annotated[str, option("icons, or none: draw, and judge with twgi score. Default: icons.", RUN)] = "icons",
+    which: Which = "each",
 ) -> int:
-    """GenEval in the icon world, whose checker tells right from wrong exactly.
+    """GenEval: four thoughts about each of its prompts, the last picture of each in GenEval's own folder shape, judged.
 
     Example: twgi eval geneval --prompts evaluation_metadata.jsonl --mode critique --out out/critique
+
+    A model of photographs: --judge none, then twgi score geneval OUT --detector mask2former
+
+    Two machines: --shard 1/2 and --shard 2/2 with the same --out, then twgi score geneval OUT
     """
-    from twgi import load
-    from twgi.console import reporter
-    from twgi.evaluation.generate import Benchmark, evaluate
-    from twgi.evaluation.score import table
+    from twgi.evaluation.detectors.named import eyes_named
+    from twgi.evaluation.generate import Benchmark
+    from twgi.evaluation.shards import parse_shard, shard_folder
     from twgi.thinking.run_folder import check_folder
 
-    benchmark = Benchmark.read(prompts, limit=limit)
+    part = parse_shard(how.shard)
+    eyes = None if judge == "none" else eyes_named(judge)
+    benchmark = Benchmark.read(prompts, names=eyes.names if eyes else None, limit=limit)
     plan = benchmark.plan(
         mode=mode,
         rounds=rounds,
         samples=samples,
         seed=seed,
-        guidance=guidance,
-        scales=given(full=scale_full, image=scale_image, negative=scale_negative, prompt=scale_prompt),
-        sampling=given(
-            text_temperature=temperature, image_temperature=image_temperature, image_top_p=image_top_p,
-            image_top_k=image_top_k,
-        ),
-    )  # fmt: skip
-    check_folder(out, resume=resume)
+        guidance=drawing.guidance,
+        compat=options.compat,
+        scales=drawing.scales,
+        sampling=drawing.sampling,
+        shard=part,
+    )
+    folder = shard_folder(out, part)
+    check_folder(folder, resume=how.resume)
+    return _evaluate(benchmark, plan, folder, options, how, eyes, which)
+
+
+def thinks(options: ModelOptions, how: BenchmarkOptions) -> "Thinks":
+    """Whatever makes the thoughts: this process, or Ray actors."""
+    if not how.ray:
+        return load_thinker(options)
+    from twgi.evaluation.actors import RayThinker
+
+    return RayThinker(options.model, actors=how.ray, loading=options.loading())
+
+
+def _evaluate(
+    benchmark: "Benchmark", plan: "RunPlan", folder: Path, options: ModelOptions, how: BenchmarkOptions,
+    eyes: "Eyes | None", which: str,
+) -> int:  # fmt: skip
+    from twgi.console import reporter
+    from twgi.evaluation.generate import evaluate
+    from twgi.evaluation.official import OFFICIAL
+    from twgi.evaluation.score import table
+
     report = reporter(many=True, json=False)
     try:
-        result = evaluate(load(model), benchmark, plan, out, report=report, batch=batch, resume=resume)
+        result = evaluate(
+            thinks(options, how), benchmark, plan, folder, report=report, eyes=eyes, which=which, batch=how.batch,
+            resume=how.resume,
+        )  # fmt: skip
     finally:
         report.close()
     if result.scores is not None:
         print(table(result.scores))
+    elif result.outcome.traces and benchmark.plain:
+        print(f"pictures: {folder / OFFICIAL}; nothing is judged, as nothing says what is right")
+    elif result.outcome.traces and plan.shard == (1, 1):
+        print(f"pictures: {folder / OFFICIAL}; judge them with: twgi score geneval {folder} --detector mask2former")
+    elif result.outcome.traces:
+        print(f"shard {plan.shard[0]}/{plan.shard[1]} is done; after the last: twgi score geneval {folder.parent}")
     return conclude(report, result.outcome)
+
+
+app.command("dpg")(eval_dpg)
 
 
 @app.command("tokenizer")

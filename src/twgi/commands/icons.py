@@ -23,3 +23,24 @@ def sample(
     written = write_sample(out, scenes=scenes, seed=seed)
     print(f"{written.scenes} scenes, {written.read_right} of them read right by the checker")
     print(f"page: {written.page}")
+
+
+@app.command("dense")
+def dense(
+    out: Annotated[Path, typer.Option(help="The question file: .csv in DPG-Bench's columns, or .jsonl.")],
+    count: Annotated[int, typer.Option(help="How many prompts.")] = 100,
+    seed: Annotated[int, typer.Option(help="Same seed, same prompts.")] = 0,
+) -> None:
+    """Dense prompts with their questions, in DPG-Bench's schema; `twgi score dpg --judge icons` answers them exactly.
+
+    Example: twgi icons dense --count 100 --out dense.csv
+    """
+    from twgi.errors import ConfigError
+    from twgi.icons.dense import dense_prompts, write_dense
+    from twgi.trace import write_file
+
+    if out.suffix not in (".csv", ".jsonl"):
+        raise ConfigError(f"--out must end in .csv or .jsonl, got {out}")
+    prompts = dense_prompts(count, seed=seed)
+    write_file(out, write_dense(prompts, lines=out.suffix == ".jsonl").encode())
+    print(f"{len(prompts)} prompts with {sum(len(prompt.claims) for prompt in prompts)} questions: {out}")

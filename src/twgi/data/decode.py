@@ -6,6 +6,7 @@ Read are lines of the published code's inference (`response` is a list of ids, p
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -65,17 +66,25 @@ class Decoder:
     model: ModelId
     reference: bool = False
 
+    @cached_property
+    def _published(self) -> PublishedTokenizer:
+        return PublishedTokenizer(self.tokenizer)
+
     def decode_file(self, path: Path) -> Iterator[Decoded | Fault]:
         """What each line of a file says, one in memory at a time. Raises `DataError` where it cannot be read."""
-        decode = self._as_published if self.reference else self._as_ours
         for number, line in enumerate(read_lines(path)):
             if isinstance(line, Fault):
                 yield line
                 continue
             try:
-                yield decode(line.where, read_source(line), f"{number:05}")
+                yield self.decode_line(line, f"{number:05}")
             except DataError as error:
                 yield Fault(where=line.where, reason=str(error))
+
+    def decode_line(self, line: Line, stem: str) -> Decoded:
+        """What one line says; its pictures are named after `stem`. Raises `DataError` where it has no ids."""
+        decode = self._as_published if self.reference else self._as_ours
+        return decode(line.where, read_source(line), stem)
 
     def _as_ours(self, where: str, source: Source, stem: str) -> Decoded:
         read = _read(source, self.tokenizer)
@@ -93,7 +102,7 @@ class Decoder:
         """All ids in a run, those of the prompt too; the k-th picture is `{stem}/image_{k}.png`."""
         segments: list[Segment] = []
         paths: list[str | None] = []
-        pieces = PublishedTokenizer(self.tokenizer).decode(source.ids)
+        pieces = self._published.decode(source.ids)
         for piece in pieces:
             if piece.is_image:
                 paths.append(f"{stem}/image_{len(paths)}.png" if piece.picture else None)

@@ -24,21 +24,21 @@ def encode_published(
     path: Path, tokenizer: MultimodalTokenizer, *, limit: int | None = None, images: Path | None = None
 ) -> Iterator[Outcome]:
     """As `twgi.data.encode.encode_file`, in the published way, of records with `prompt`, `response` and `images`."""
+    published = PublishedTokenizer(tokenizer)
     for line in read_lines(path):
-        yield line if isinstance(line, Fault) else _outcome(line, tokenizer, limit, images or line.folder)
+        yield line if isinstance(line, Fault) else _outcome(line, published, limit, images or line.folder)
 
 
-def _outcome(line: Line, tokenizer: MultimodalTokenizer, limit: int | None, folder: Path) -> Outcome:
+def _outcome(line: Line, published: PublishedTokenizer, limit: int | None, folder: Path) -> Outcome:
+    value, tokenizer = line.value, published.tokenizer
     try:
-        pictures = _pictures(line.value, tokenizer, folder)
-        tokens = PublishedTokenizer(tokenizer).record(
-            text_of(line.value, "prompt"), text_of(line.value, "response"), pictures
-        )
+        pictures = _pictures(value, tokenizer, folder)
+        tokens = published.record(text_of(value, "prompt"), text_of(value, "response"), pictures)
     except TwgiError as error:
         return Fault(where=line.where, reason=str(error))
     if limit is not None and len(tokens) > limit:
         return TooLong(where=line.where, tokens=len(tokens))
-    said = {key: line.value[key] for key in KEYS if key in line.value}
+    said = {key: value[key] for key in KEYS if key in value}
     return Encoded(row=Row.of(cut(tokens, tokenizer.vocab), source=line.where), published={**said, "tokens": tokens})
 
 

@@ -6,10 +6,11 @@ holds an image token or a mark. An image starts only where a whole one still fit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
-from twgi.errors import ConfigError
+from twgi.errors import ConfigError, PromptError
 from twgi.vocab import Vocab
 
 
@@ -100,7 +101,13 @@ class Grammar:
         if state.finish is not None:
             return False
         forced = self.forced(state)
-        return token == forced if forced is not None else token in allowed_ids(self.vocab, self.choice(state))
+        if forced is not None:
+            return token == forced
+        choice = self.choice(state)
+        if choice is Choice.IMAGE:
+            return token in self.vocab.image_ids
+        marks = (self.vocab.eos, self.vocab.boi) if choice is Choice.TEXT_OR_BOI else (self.vocab.eos,)
+        return token in marks or token in self.vocab.text_ids
 
     def advance(self, state: State, token: int) -> State:
         """The state after this token, which must be allowed (not checked again: this runs for every token)."""
@@ -110,6 +117,21 @@ class Grammar:
         elif token == self.vocab.boi:
             images, missing = images + 1, self.vocab.tokens_per_image
         return State(tokens, images, missing, self._finish(token, tokens, images))
+
+    def after(self, tokens: Sequence[int]) -> State:
+        """The state after these tokens of a thought that goes on.
+
+        Raises:
+            PromptError: one of them may not stand where it does, or the thought is over with them.
+        """
+        state = State()
+        for position, token in enumerate(tokens):
+            if not self.allows(state, token):
+                raise PromptError(f"a thought cannot go on from token {token} at position {position}")
+            state = self.advance(state, token)
+        if state.finish is not None:
+            raise PromptError(f"a thought of {len(tokens)} tokens is over: there is nothing to go on with")
+        return state
 
     def _finish(self, token: int, tokens: int, images: int) -> FinishReason | None:
         complete = token == self.vocab.eoi and images == self.stop_after_images

@@ -29,6 +29,7 @@ class Request:
         guide: the rows of each picture.
         most_rows: rows it never exceeds, the full row among them.
         reread: what text is written after, given everything so far; that itself where it is None.
+        given: tokens it begins with as if they had been drawn; the grammar must allow them (see `Grammar.after`).
     """
 
     id: int
@@ -40,6 +41,7 @@ class Request:
     guide: Guide
     most_rows: int
     reread: Callable[[Ids], Ids] | None = None
+    given: Ids = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +114,12 @@ class Sequence:
 
     def begin(self) -> list[Event]:
         """Take the tokens that no draw is needed for; call once."""
-        forced = self.request.grammar.forced(self.state)
-        if forced is None:
-            self._open_text()
-        return [] if forced is None else self.take(forced)
+        events: list[Event] = []
+        self._open_text()
+        for token in self.request.given:
+            events.append(Token(self.request.id, token, len(self.full.ids)))
+            self._append(token)
+        return events + self.take(self.request.grammar.forced(self.state))
 
     def take(self, token: int | None) -> list[Event]:
         """Go on with this token, and with all that are forced after it."""

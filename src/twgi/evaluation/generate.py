@@ -1,7 +1,8 @@
-"""GenEval from prompts to scores: think about every prompt the icon world can draw, and judge what comes of it.
+"""GenEval from prompts to scores: think about every prompt that the judge can see, and judge what comes of it.
 
 The output is a run folder, so a killed evaluation goes on where it stopped; beside the run lie
 
+    geneval/       the last picture of each thought in GenEval's own folder shape, for any other scorer
     results.jsonl  a row for each thought: right or wrong, why, each picture before the last
     scores.json    each task's score, and what it was measured on and with
 """
@@ -9,52 +10,79 @@ The output is a run folder, so a killed evaluation goes on where it stopped; bes
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from twgi.errors import ConfigError, PromptError
-from twgi.evaluation.geneval import IconDetector, Item, read_items
-from twgi.evaluation.score import Scores, score
-from twgi.icons import world
+from twgi.evaluation.collection import about, item_of, prompt_line, read_run
+from twgi.evaluation.detectors.eyes import Eyes, self_test
+from twgi.evaluation.geneval import Item, read_items
+from twgi.evaluation.official import export
+from twgi.evaluation.score import score, write_scores
 from twgi.thinking.plan import RunPlan
-from twgi.thinking.prompts import PromptLine
-from twgi.thinking.run import Outcome, Report, run
-from twgi.thinking.thinker import Thinker
-from twgi.trace import RUN, Trace, write_file
-
-SCORES, RESULTS = "scores.json", "results.jsonl"
+from twgi.thinking.prompts import BadLine, PromptLine, read_prompts
+from twgi.thinking.run import Outcome, Report, Thinks, run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """The prompts of a metadata file that the icon world can draw, and those that it cannot."""
+    """The prompts of a metadata file that are asked for, and those that a judge cannot see; `whole` counts all."""
 
     path: Path
     items: tuple[Item, ...]
     left_out: tuple[Item, ...] = ()
+    whole: int
 
     @classmethod
-    def read(cls, path: Path, *, limit: int | None = None) -> "Benchmark":
-        """Read a metadata file of GenEval; `limit` keeps the first so many prompts of each task.
+    def read(cls, path: Path, *, names: frozenset[str] | None = None, limit: int | None = None) -> "Benchmark":
+        """Read a metadata file of GenEval.
+
+        Args:
+            names: of the things that can be seen; prompts about any other are left out. None: all can.
+                Plain prompts, without metadata, can be thought about and not be judged: nothing says what is right.
+            limit: keeps the first so many prompts of each task.
 
         Raises:
             ConfigError: the limit is below one.
-            PromptError: the file cannot be read, a line is not GenEval's, or nothing in it can be drawn.
+            PromptError: the file cannot be read, a line is not GenEval's, or nothing in it can be seen.
         """
         if limit is not None and limit < 1:
             raise ConfigError(f"limit must be 1 or more, got {limit}")
-        items = read_items(path)
-        drawable = [item for item in items if item.names <= set(world.NAMES)]
-        if not drawable:
-            raise PromptError(f"{path}: the icon world can draw none of its {len(items)} prompts")
-        left_out = tuple(item for item in items if item not in drawable)
-        return cls(path=path, items=tuple(_first(drawable, limit)), left_out=left_out)
+        items = _plain(path) or read_items(path)
+        seen = [item for item in items if names is None or item.names <= names]
+        if not seen:
+            raise PromptError(f"{path}: the judge knows the things in none of its {len(items)} prompts")
+        left_out = tuple(item for item in items if item not in seen)
+        return cls(path=path, items=tuple(_first(seen, limit)), left_out=left_out, whole=len(items))
+
+    @property
+    def plain(self) -> bool:
+        """Whether these are prompts alone."""
+        return any(not item.include for item in self.items)
 
     def plan(self, **settings: Any) -> RunPlan:
         """The run that thinks about every prompt; `settings` are those of `RunPlan`."""
-        lines = (PromptLine(where=f"{self.path}, prompt {item.index}", prompt=item.prompt) for item in self.items)
-        return RunPlan(prompts=tuple(lines), **settings)
+        return RunPlan(prompts=tuple(map(prompt_line, self.items)), **settings)
+
+
+def _plain(path: Path) -> list[Item]:
+    """The prompts of a file whose lines say no more than a prompt; empty where the first is one of GenEval's.
+
+    Raises:
+        PromptError: the file cannot be read, or a line of it cannot be used.
+    """
+    lines = read_prompts(path)
+    for line in lines:
+        if isinstance(line, BadLine):
+            raise PromptError(f"{line.where}: {line.problem}")
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    if "include" in records[0]:
+        return []
+    for line in lines:
+        if isinstance(line, PromptLine) and (line.images or line.mode or line.seed is not None):
+            raise PromptError(f"{line.where}: a line with images, mode or seed is for twgi think --prompts")
+    return [item_of(record, index) for index, record in enumerate(records)]
 
 
 def _first(items: Sequence[Item], limit: int | None) -> list[Item]:
@@ -69,52 +97,40 @@ def _first(items: Sequence[Item], limit: int | None) -> list[Item]:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What an evaluation came to: the run, and `scores` as `scores.json` has them (None: there is nothing to score)."""
+    """What an evaluation came to: the run, and `scores` as `scores.json` has them (None: nothing was judged)."""
 
     outcome: Outcome
-    scores: Mapping[str, Any] | None = field(default=None)
+    scores: Mapping[str, Any] | None = None
 
 
 def evaluate(
-    thinker: Thinker,
+    thinker: Thinks,
     benchmark: Benchmark,
     plan: RunPlan,
     out: Path,
     *,
     report: Report,
+    eyes: Eyes | None,
+    which: str = "each",
     batch: int = 8,
     resume: bool = False,
 ) -> Evaluation:
-    """Think about all that is not in the folder `out` yet, then judge all that is in it.
+    """Think about all that is not in the folder `out` yet, lay it out in GenEval's shape, and judge it.
+
+    Without `eyes`, for a shard, and for plain prompts nothing is judged: that is for `twgi score`.
 
     Raises:
+        CheckpointError: the eyes fail their self-test; nothing was drawn.
         TwgiError: as `run` does.
     """
-    outcome = run(thinker, plan, out, report=report, batch=batch, resume=resume)
+    if eyes is not None:
+        self_test(eyes)
+    told = about(benchmark.items, whole=benchmark.whole, left_out=benchmark.left_out)
+    outcome = run(thinker, plan, out, report=report, batch=batch, resume=resume, about=told)
     if not outcome.traces:
         return Evaluation(outcome=outcome)
-    scores = score(benchmark.items, plan.samples, _thoughts(outcome), IconDetector())
-    return Evaluation(outcome=outcome, scores=write_scores(scores, benchmark, out))
-
-
-def _thoughts(outcome: Outcome) -> dict[tuple[int, int], Trace | None]:
-    """Every thought of the run with its pictures; None where it failed."""
-    failed: dict[tuple[int, int], Trace | None] = dict.fromkeys(outcome.failures)
-    traces = {(job.number, job.sample): trace for job, trace in outcome.traces.items()}
-    return failed | {key: trace.with_pictures(outcome.folder) for key, trace in traces.items()}
-
-
-def write_scores(scores: Scores, benchmark: Benchmark, out: Path) -> dict[str, Any]:
-    """Write `results.jsonl` and `scores.json` into a run folder; returns what `scores.json` holds."""
-    described = json.loads((out / RUN).read_text(encoding="utf-8"))
-    content = {
-        **scores.to_json(),
-        "benchmark": "geneval",
-        "left_out": [item.prompt for item in benchmark.left_out],
-        "detector": {"name": IconDetector.name, "version": IconDetector.version},
-        **{key: described[key] for key in ("model", "settings", "versions")},
-    }
-    rows = "".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in scores.rows)
-    write_file(out / RESULTS, rows.encode())
-    write_file(out / SCORES, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
-    return content
+    collection = read_run(out)
+    export(collection)
+    if eyes is None or benchmark.plain or plan.shard != (1, 1):
+        return Evaluation(outcome=outcome)
+    return Evaluation(outcome=outcome, scores=write_scores(score(collection, eyes, which=which), out))

@@ -1,22 +1,23 @@
 """GenEval's rules (Ghosh et al., 2023; djghosh13/geneval at af4902f) over any detector.
 
 A prompt's metadata asks for things (`include`) and forbids things (`exclude`); a picture is right when all of it
-holds. What is in the picture comes from a `Detector`: boxes with scores, and the colours of those boxes. The rules,
-their thresholds and their order are the published ones.
+holds. What is in the picture comes from a `Detector`: boxes with scores; their colours come from a `ColorClassifier`.
+The rules, their thresholds and their order are the published ones.
 """
 
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from twgi.errors import PromptError
-from twgi.icons import checker
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 RELATIONS = ("left of", "right of", "above", "below")
@@ -32,16 +33,20 @@ Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """One thing that a detector sees: its class, box in pixels and score; `color` if the detector tells it as well."""
+    """One thing that a detector sees: its class, box in pixels (far edge exclusive) and score.
+
+    `mask` is its outline, [height, width] of truths, and `color` its colour, where the detector tells them as well.
+    """
 
     name: str
     box: Box
     score: float
     color: str | None = None
+    mask: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
 
 
 class Detector(Protocol):
-    """Sees things in pictures and names their colours; `name` and `version` are written beside every score."""
+    """Sees things in pictures; `name` and `version` are written beside every score."""
 
     name: str
     version: str
@@ -49,24 +54,15 @@ class Detector(Protocol):
     def detect(self, pictures: Sequence[Image.Image]) -> list[list[Detection]]:
         """All it sees in each picture, of any class and score, in any order."""
 
-    def colors(self, picture: Image.Image, detections: Sequence[Detection]) -> list[str]:
-        """The colour of each of these detections, all of one class."""
 
+class ColorClassifier(Protocol):
+    """Names the colours of things that are seen; `name` and `version` are written beside every score."""
 
-class IconDetector:
-    """The exact detector of the icon world. It sees an icon or does not, so all it reports has score 1."""
+    name: str
+    version: str
 
-    name = "icons"
-    version = "1"
-
-    def detect(self, pictures: Sequence[Image.Image]) -> list[list[Detection]]:
-        return [
-            [Detection(name=icon.name, box=icon.box, score=1.0, color=icon.color) for icon in found]
-            for found in checker.find_many(pictures)
-        ]
-
-    def colors(self, picture: Image.Image, detections: Sequence[Detection]) -> list[str]:
-        return [detection.color or "" for detection in detections]
+    def classify(self, picture: Image.Image, detections: Sequence[Detection]) -> list[str]:
+        """One of the ten colours for each of these detections, all of one class; "" where it cannot tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +91,14 @@ class Clause:
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One prompt of GenEval; `index` is its place in the file and names its folder."""
+    """One prompt of GenEval; `index` is its place in the file and names its folder, `record` its line as it was."""
 
     index: int
     tag: str
     prompt: str
     include: tuple[Clause, ...]
     exclude: tuple[Clause, ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for number, clause in enumerate(self.include):
@@ -124,7 +121,8 @@ class Item:
         try:
             include = tuple(Clause.from_json(clause) for clause in record["include"])
             exclude = tuple(Clause.from_json(clause) for clause in record.get("exclude", ()))
-            return cls(index=index, tag=record["tag"], prompt=record["prompt"], include=include, exclude=exclude)
+            tag, prompt = record["tag"], record["prompt"]
+            return cls(index=index, tag=tag, prompt=prompt, include=include, exclude=exclude, record=record)
         except (KeyError, TypeError, ValueError) as error:
             raise PromptError(f"not a metadata line of GenEval: {type(error).__name__} {error}") from None
 
@@ -157,14 +155,14 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-def judge(item: Item, picture: Image.Image, detections: Iterable[Detection], detector: Detector) -> Verdict:
+def judge(item: Item, picture: Image.Image, detections: Iterable[Detection], colors: ColorClassifier) -> Verdict:
     """Hold a picture's detections against what its prompt asks for."""
     objects = select(detections, counting=item.tag == "counting")
     reasons: list[str] = []
     matched: list[Sequence[Detection] | None] = []
     for clause in item.include:
         found = objects.get(clause.name, [])[: clause.count]
-        reason = _wrong(clause, found, matched, picture, detector)
+        reason = _wrong(clause, found, matched, picture, colors)
         reasons += [reason] if reason else []
         matched.append(None if reason else found)
     for clause in item.exclude:
@@ -189,13 +187,13 @@ def _wrong(
     found: Sequence[Detection],
     matched: Sequence[Sequence[Detection] | None],
     picture: Image.Image,
-    detector: Detector,
+    classifier: ColorClassifier,
 ) -> str | None:
     """What is wrong about one clause: too few, else the colour, else the position."""
     if len(found) < clause.count:
         return f"expected {clause.name}>={clause.count}, found {len(found)}"
     if clause.color is not None:
-        colors = detector.colors(picture, found)
+        colors = classifier.classify(picture, found)
         if colors.count(clause.color) < clause.count:
             return f"expected {clause.color} {clause.name}>={clause.count}, found {', '.join(colors)}"
     if clause.relation is not None and clause.target is not None:
@@ -240,9 +238,9 @@ def _reach(low: float, high: float, target_low: float, target_high: float) -> tu
     return offset, revised if offset > 0 else -revised
 
 
-def task_scores(results: Iterable[tuple[str, bool]]) -> dict[str, float]:
-    """(tag, correct) of every picture -> the mean of each task that has any, in GenEval's order."""
-    by_task: dict[str, list[bool]] = defaultdict(list)
+def task_scores(results: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """(tag, score) of every picture -> the mean of each task that has any, in GenEval's order."""
+    by_task: dict[str, list[float]] = defaultdict(list)
     for tag, correct in results:
         by_task[tag].append(correct)
     order = [task for task in TASKS if task in by_task] + sorted(set(by_task) - set(TASKS))

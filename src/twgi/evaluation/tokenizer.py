@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from twgi.errors import ConfigError
-from twgi.evaluation.geneval import IconDetector, Item, judge
+from twgi.evaluation.detectors.icons import IconDetector
+from twgi.evaluation.geneval import Item, judge
 from twgi.icons.tasks import GENEVAL_TASKS, TASKS, Request, make_scene
 from twgi.icons.world import Scene, render
 from twgi.tokenizer.image import ImageTokenizer

@@ -46,6 +46,7 @@ class RunPlan:
         guidance: a preset or a scheme; None leaves it to the checkpoint.
         scales: guidance scales that differ from those of the guidance.
         compat: quirks of the published code to keep, see `parse_compat`.
+        shard: (which, of how many), from 1: this run does every so-many-th prompt of all; the rest others do.
 
     Raises:
         ConfigError: something is unknown or out of its range.
@@ -60,6 +61,7 @@ class RunPlan:
     guidance: str | None = None
     scales: Mapping[str, float] = field(default_factory=dict)
     compat: str = ""
+    shard: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
         images_allowed(mode_named(self.mode), self.rounds)
@@ -69,18 +71,25 @@ class RunPlan:
             plan_named(self.guidance)
         if self.samples < 1:
             raise ConfigError(f"samples must be 1 or more, got {self.samples}")
+        if not 1 <= self.shard[0] <= self.shard[1]:
+            raise ConfigError(f"a shard must be like 1/4 to 4/4, got {self.shard[0]}/{self.shard[1]}")
+
+    def _mine(self, number: int) -> bool:
+        which, of = self.shard
+        return number % of == which - 1
 
     def jobs(self) -> Iterator[Job]:
-        """Every sample of every prompt that can be used, in order."""
+        """Every sample of every prompt of this shard that can be used, in order."""
         for number, line in enumerate(self.prompts):
-            if isinstance(line, PromptLine):
+            if isinstance(line, PromptLine) and self._mine(number):
                 mode, seed = line.mode or self.mode, self.seed if line.seed is None else line.seed
                 for sample in range(self.samples):
                     yield Job(number=number, sample=sample, prompt=line, mode=mode, seed=seed)
 
     def bad_lines(self) -> Iterator[tuple[int, BadLine]]:
         """(number of the prompt, line) of each that cannot be used."""
-        return ((number, line) for number, line in enumerate(self.prompts) if isinstance(line, BadLine))
+        lines = ((n, line) for n, line in enumerate(self.prompts) if self._mine(n))
+        return ((number, line) for number, line in lines if isinstance(line, BadLine))
 
 
 def digest(line: PromptLine | BadLine) -> str:

@@ -7,7 +7,7 @@ batch, and a resumed run takes up those whose thought is not in the folder yet.
 import platform
 import re
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +22,7 @@ from twgi.render import Record, render_page
 from twgi.thinking.modes import mode_named
 from twgi.thinking.plan import Job, RunPlan, digest
 from twgi.thinking.run_folder import RunFolder
-from twgi.thinking.thinker import Thinker
-from twgi.thinking.thought import Done, Failed, ImageFinished, Task, ThoughtEvent
+from twgi.thinking.thought import Done, Failed, ImageFinished, Task, Thinking, ThoughtEvent
 from twgi.trace import IMAGES, Failure, ImageSegment, Trace, png
 
 _STEM = re.compile(rf"{IMAGES}/(.+)-\d+\.png")
@@ -74,14 +73,34 @@ class Outcome:
         return [record for _, record in sorted({**of_jobs, **self.failures}.items(), key=lambda item: item[0])]
 
 
-def run(thinker: Thinker, plan: RunPlan, out: Path, *, report: Report, batch: int = 8, resume: bool = False) -> Outcome:
+class Thinks(Protocol):
+    """What a run needs of a thinker: `Thinker`, or one that has many machines do the work."""
+
+    thinking: Thinking
+
+    def stream_many(self, tasks: Iterable[Task], *, batch: int = 8) -> Iterator[tuple[int, ThoughtEvent | Failed]]:
+        """(index, event) of all tasks; each ends with one Done or one Failed."""
+
+
+def run(
+    thinker: Thinks,
+    plan: RunPlan,
+    out: Path,
+    *,
+    report: Report,
+    batch: int = 8,
+    resume: bool = False,
+    about: Mapping[str, Any] | None = None,
+) -> Outcome:
     """Think about all that is not in the folder `out` yet, and write its page. Ctrl-C ends it early and in order.
+
+    `about` is written into `run.json`, for whoever reads the folder later.
 
     Raises:
         ConfigError: a setting does not fit the model or the mode.
         RunError: the folder cannot be used (see `RunFolder`).
     """
-    described = describe(thinker, plan)
+    described = describe(thinker, plan) | dict(about or {})
     with RunFolder(out, run=described, resume=resume) as folder:
         jobs = list(plan.jobs())
         traces = claimed(jobs, folder.traces())
@@ -98,16 +117,17 @@ def run(thinker: Thinker, plan: RunPlan, out: Path, *, report: Report, batch: in
     return outcome
 
 
-def describe(thinker: Thinker, plan: RunPlan) -> dict[str, Any]:
+def describe(thinker: Thinks, plan: RunPlan) -> dict[str, Any]:
     """`run.json`: the settings that come out of the plan and the checkpoint's defaults, and what they are used on."""
     task, mode = _task(thinker, plan), mode_named(plan.mode)
     common: dict[str, Any] = {"mode": plan.mode, "seed": plan.seed, "samples": plan.samples, "rounds": plan.rounds}
     if plan.compat:
         common["compat"] = sorted(parse_compat(plan.compat))
     guidance = asdict(thinker.thinking.plan(task, mode)) | {"changed": dict(plan.scales)}
+    shard = {"shard": list(plan.shard)} if plan.shard != (1, 1) else {}
     return {
         "version": 1,
-        "settings": {**common, "sampling": asdict(thinker.thinking.sampling(task)), "guidance": guidance},
+        "settings": {**common, **shard, "sampling": asdict(thinker.thinking.sampling(task)), "guidance": guidance},
         "model": thinker.thinking.model.to_json(),
         "prompts": {str(number): digest(line) for number, line in enumerate(plan.prompts)},
         "versions": {"twgi": __version__, "torch": torch.__version__, "python": platform.python_version()},
@@ -115,7 +135,7 @@ def describe(thinker: Thinker, plan: RunPlan) -> dict[str, Any]:
     }
 
 
-def _task(thinker: Thinker, plan: RunPlan, job: Job | None = None) -> Task:
+def _task(thinker: Thinks, plan: RunPlan, job: Job | None = None) -> Task:
     """A job as the thinker takes it; without one, the settings that all have in common."""
     defaults = thinker.thinking.sampling(Task(prompt="", compat=plan.compat))
     return Task(
@@ -139,7 +159,7 @@ def _report_bad_lines(plan: RunPlan, folder: RunFolder, outcome: Outcome, report
         report.failed(line.where, line.problem)
 
 
-def _think(thinker: Thinker, plan: RunPlan, folder: RunFolder, outcome: Outcome, report: Report, batch: int) -> None:
+def _think(thinker: Thinks, plan: RunPlan, folder: RunFolder, outcome: Outcome, report: Report, batch: int) -> None:
     todo = [job for job in plan.jobs() if job not in outcome.traces]
     report.begin(len(todo))
     tasks = (_task(thinker, plan, job) for job in todo)

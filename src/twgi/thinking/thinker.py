@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -29,6 +30,8 @@ class Info(Protocol):
     def generation(self) -> Mapping[str, Any]: ...
     @property
     def config_bos(self) -> int: ...
+    @property
+    def remarks(self) -> tuple[str, ...]: ...
 
 
 class Thinker:
@@ -43,6 +46,7 @@ class Thinker:
 
     def __init__(self, model: Transformer, tokenizer: MultimodalTokenizer, info: Info, *, serial: bool = False) -> None:
         self.model, self.tokenizer, self.serial = model, tokenizer, serial
+        self.remarks = info.remarks
         self.thinking = Thinking(
             tokenizer=tokenizer,
             context=model.config.max_positions,
@@ -121,8 +125,13 @@ class Desk:
         self.engine.cancel(index)
 
     def step(self) -> Iterator[tuple[int, ThoughtEvent]]:
-        """The events of one step of the engine."""
-        for event in self.engine.step():
+        """The events of one step of the engine, whose time the thoughts bear in equal parts."""
+        began = time.monotonic()
+        stepped = self.engine.step()
+        part = (time.monotonic() - began) / max(len(self.thoughts), 1)
+        for thought in self.thoughts.values():
+            thought.busy += part
+        for event in stepped:
             index = event.id
             if isinstance(event, Finished):
                 events = self.thoughts.pop(index).finish(event.reason)

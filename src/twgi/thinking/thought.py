@@ -47,6 +47,7 @@ class Task:
         rounds: of critique.
         negative_prompt: for guidance with a negative branch.
         compat: quirks of the published code to keep, see `parse_compat`.
+        given: tokens after the prompt that the thought begins with, as if it had thought them itself.
     """
 
     prompt: str
@@ -60,6 +61,7 @@ class Task:
     rounds: int = 1
     negative_prompt: str = NEGATIVE_PROMPT
     compat: str = ""
+    given: Sequence[int] = ()
 
     @property
     def quirks(self) -> frozenset[Quirk]:
@@ -169,6 +171,8 @@ class Thought:
         self._encode_prompt()
         self.request = self._request()
         self._began = time.monotonic()
+        self.busy = 0.0  # seconds of work, of steps shared with other thoughts its part
+        self._busy_at: list[float] = []
         self._tokens: list[int] = []
         self._drawn: list[Image.Image] = []
         self._guided: list[dict[str, Any]] = []
@@ -198,16 +202,19 @@ class Thought:
         return tuple(self.tokenizer.text.encode(self.task.negative_prompt))
 
     def _request(self) -> Request:
+        grammar = self._grammar()
+        grammar.after(self.task.given)
         return Request(
             id=self.id,
             prompt=self.prompt_ids,
-            grammar=self._grammar(),
+            grammar=grammar,
             text=self.sampling.text,
             image=self.sampling.image,
             noise=Noise(seed=self.task.seed, prompt=self.prompt_ids, sample=self.task.sample),
             guide=self._guide,
             most_rows=self.most_rows,
             reread=self._without_pads if Quirk.PADS_UNREAD in self.quirks else None,
+            given=tuple(self.task.given),
         )
 
     def _without_pads(self, history: Ids) -> Ids:
@@ -307,11 +314,14 @@ class Thought:
 
     def _draw(self) -> ImageFinished:
         """Each picture alone, so that its pixels do not depend on the batch either."""
+        began = time.monotonic()
         self._words = self.tokenizer.stream()
         (drawn,) = self.tokenizer.draw([ImageSegment(tokens=tuple(self._tokens[-self.tokenizer.vocab.image_length :]))])
         assert isinstance(drawn, ImageSegment)
         assert drawn.picture is not None
         self._drawn.append(drawn.picture)
+        self.busy += time.monotonic() - began
+        self._busy_at.append(round(self.busy, 4))
         return ImageFinished(len(self._drawn) - 1, drawn.picture)
 
     def finish(self, reason: FinishReason) -> Iterator[ThoughtEvent]:
@@ -333,7 +343,13 @@ class Thought:
             finish_reason=reason.value,
             segments=(*self._inputs(), *self._with_pictures(segments)),
             anomalies=anomalies,
-            timing={"seconds": round(seconds, 3), "tokens": len(self._tokens), "prompt_tokens": len(self.prompt_ids)},
+            timing={
+                "seconds": round(seconds, 3),
+                "busy": round(self.busy, 4),
+                "busy_at_pictures": self._busy_at,
+                "tokens": len(self._tokens),
+                "prompt_tokens": len(self.prompt_ids),
+            },
         )
 
     def _inputs(self) -> Iterator[ImageSegment]:

@@ -44,8 +44,9 @@ class PublishedTokenizer:
         return list(self._bpe.encode(text, add_special_tokens=False).ids)
 
     def text_of(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-        """The text of ids: image tokens by their names, special tokens left out."""
-        return str(self._bpe.decode(list(ids), skip_special_tokens=skip_special))
+        """The text of ids: image tokens by their names, special tokens and unknown ids left out."""
+        known = [token for token in ids if 0 <= token < self.tokenizer.vocab.size]
+        return str(self._bpe.decode(known, skip_special_tokens=skip_special))
 
     def prompt(self, text: str, pictures: Sequence[Picture] = (), *, chat: bool = True) -> list[int]:
         """bos, the text with its pictures, and with `chat` the separator.

@@ -47,7 +47,7 @@ def _along_last(values: Pixels, size: int, start: int, stop: int) -> Pixels:
     return scaled
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _weights(length: int, size: int, begin: int, end: int) -> tuple[int, Weights]:
     """The first input that outputs [begin, end) read, and whole-numbered weights [output, input] from there on."""
     rows = [_weights_of(length, size, output) for output in range(begin, end)]

@@ -1,0 +1,33 @@
+"""`twgi report`: scored folders side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from twgi.commands.options import RUN, option
+
+
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Scored folders; the first is what others are held against.")],
+    out: Annotated[
+        Path, option("Folder for index.html, report.md, report.json and curves. Default: out/report.", RUN)
+    ] = (Path("out/report")),
+    json: Annotated[bool, option("Print report.json and nothing else.", RUN, "--json")] = False,
+) -> None:
+    """Tables with intervals, paired tests, curves of score against cost, wins and losses, beside the paper's rows.
+
+    Example: twgi report out/direct out/subgoal out/critique --out out/report
+    """
+    import json as js
+
+    from twgi.evaluation.report.build import read_runs, sections
+    from twgi.evaluation.report.write import write_report
+
+    parts = sections(read_runs(folders))
+    content = write_report(parts, out)
+    if json:
+        print(js.dumps(content, ensure_ascii=False, indent=2))
+        return
+    print((out / "report.md").read_text(encoding="utf-8"))
+    print(f"page: {out / 'index.html'}")

@@ -1,0 +1,132 @@
+"""What a judge of pictures is asked and what it answers. Whoever looks at pictures and answers questions can be one."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+from PIL import Image
+
+Parsed = Literal["yes", "no", "invalid"]
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_EDGES = " \t\r\n.,;:!?\"'*`"
+_FIRST = re.compile(r"(yes|no)\s*[,.;:!\n]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture with its hash, which covers its size and mode too: 30 x 100 and 100 x 30 equal bytes are two
+    pictures."""
+
+    image: Image.Image
+
+    @cached_property
+    def sha256(self) -> str:
+        shape = f"{self.image.mode} {self.image.width}x{self.image.height}\n"
+        return hashlib.sha256(shape.encode() + self.image.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """A question about a picture; `expected` is the wanted answer.
+
+    It comes from question number `proposition` of prompt `item`, about picture number `image` of thought `sample`.
+    """
+
+    picture: Picture | None
+    question: str
+    expected: str = "yes"
+    item: str = ""
+    sample: int = 0
+    image: int = 0
+    proposition: int = 0
+
+    @property
+    def place(self) -> tuple[str, int, int, int]:
+        return self.item, self.sample, self.image, self.proposition
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a judge said.
+
+    Args:
+        raw: its words, untouched. parsed: `yes` where they are the wanted answer, `no` where they are another one,
+        `invalid` where nobody can tell. p_yes: the probability it gave to the wanted answer, where it says so.
+        problem: why there is no answer at all; such an answer is not kept, the next run asks again.
+    """
+
+    raw: str
+    parsed: Parsed
+    p_yes: float | None = None
+    problem: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The words in small letters without signs around them, as the published judge gives them."""
+        return self.raw.strip(_EDGES).lower()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"raw": self.raw, "parsed": self.parsed, "p_yes": self.p_yes}
+
+
+class Judge(Protocol):
+    """Answers questions about pictures. `name` and `version` are written beside every answer.
+
+    `needs_test`: whether it must show that it sees pictures before it is believed (see `self_test`).
+    """
+
+    name: str
+    version: str
+    needs_test: bool
+
+    def answer(self, queries: Iterable[Query]) -> Iterator[tuple[Query, Answer]]:
+        """The answer to each query, in any order, each as soon as it is known."""
+
+
+def understood(raw: str, *, expected: str = "yes", p_yes: float | None = None) -> Answer:
+    """Words of a judge as an answer: only a plain yes or no (or number, where one is wanted) is one."""
+    return Answer(raw=raw, parsed=parse(raw, expected), p_yes=p_yes)
+
+
+def failed(problem: str) -> Answer:
+    """No answer, and why."""
+    return Answer(raw="", parsed="invalid", problem=problem)
+
+
+def parse(raw: str, expected: str = "yes") -> Parsed:
+    """Whether words are the wanted answer. "Yes, there is." is a yes; "no bus" and "1000000" are neither yes nor no."""
+    text = raw.strip(_EDGES).lower()
+    if expected == "yes":
+        first = _FIRST.match(text)
+        word = first[1] if first else text
+        return "yes" if word == "yes" else "no" if word == "no" else "invalid"
+    if text in {expected, _digit(expected)}:
+        return "yes"
+    return "no" if text in NUMBERS or text.isdecimal() else "invalid"
+
+
+def spellings(expected: str) -> tuple[str, ...]:
+    """How an answer may begin (Soft-TIFA): four spellings, and the digits where it is a number."""
+    words = [expected, expected.capitalize()]
+    words += [_digit(expected)] if expected in NUMBERS else []
+    return tuple(lead + word for word in words for lead in ("", " "))
+
+
+def _digit(word: str) -> str:
+    return str(NUMBERS.index(word)) if word in NUMBERS else word
+
+
+def key(query: Query, judge: Judge) -> str:
+    """What an answer is kept under: the picture, the question, the judge and its version."""
+    picture = query.picture.sha256 if query.picture else list(query.place)
+    parts = [picture, query.question, query.expected, judge.name, judge.version]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def instruction(expected: str) -> str:
+    """What follows the question: GenEval 2's words where its answers are numbers."""
+    return "Answer with a single word: yes or no." if expected == "yes" else "Answer in one word."

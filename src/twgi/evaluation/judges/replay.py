@@ -1,0 +1,95 @@
+"""The judge that repeats what another one said: recorded answers, for scoring again and for golden tests.
+
+It reads the answers that `twgi score dpg` keeps (JSON lines), and tables with the columns `item_id`, `question_id` or
+`proposition_id`, and `answer`, as the DSG release has them. That release holds the answers about several models in
+one file; say which one is meant: `replay:mplug_dsg.csv#sd2dot1`.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from twgi.errors import ConfigError
+from twgi.evaluation.judges.answer import Answer, Query, failed, understood
+
+_NUMBERS = ("proposition_id", "question_id")
+_ANSWERS = ("raw", "answer")
+_MODEL = "t2i_model"
+
+
+class ReplayJudge:
+    """Answers by (item, sample, question number) from a file.
+
+    Raises:
+        ConfigError: the file cannot be read, or says two different things about one question.
+    """
+
+    needs_test = False
+
+    def __init__(self, path: Path, *, model: str | None = None) -> None:
+        try:
+            content = path.read_bytes()
+            rows = list(_rows(path, content.decode("utf-8-sig")))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot read the recorded answers {path}: {error}") from None
+        self.name = f"replay:{path.name}" + (f"#{model}" if model else "")
+        self.version = hashlib.sha256(content).hexdigest()[:16]
+        self._said: dict[tuple[str, int, int | None, int], tuple[str, float | None]] = {}
+        for number, row in enumerate(_of_model(path, rows, model), start=1):
+            self._take(f"{path}, answer {number}", row)
+
+    @property
+    def images(self) -> dict[tuple[str, int], int]:
+        """(item, sample) of every thought that something was said about -> how many pictures it had, as far as
+        known."""
+        counts: dict[tuple[str, int], int] = {}
+        for item, sample, image, _ in self._said:
+            counts[item, sample] = max(counts.get((item, sample), 1), 1 + (image or 0))
+        return counts
+
+    def answer(self, queries: Iterable[Query]) -> Iterator[tuple[Query, Answer]]:
+        for query in queries:
+            item, sample, image, number = query.place
+            said = self._said.get((item, sample, image, number)) or self._said.get((item, sample, None, number))
+            answer = understood(said[0], expected=query.expected, p_yes=said[1]) if said else failed("not recorded")
+            yield query, answer
+
+    def _take(self, where: str, row: Mapping[str, Any]) -> None:
+        try:
+            number = next(row[name] for name in _NUMBERS if name in row)
+            raw = next(row[name] for name in _ANSWERS if name in row)
+            image = None if row.get("image") is None else int(row["image"])
+            place = (str(row["item_id"]), int(row.get("sample") or 0), image, int(number))
+            p_yes = row.get("p_yes")
+            said = ("" if raw is None else str(raw), None if p_yes in (None, "") else float(p_yes))
+        except (KeyError, StopIteration, TypeError, ValueError):
+            raise ConfigError(f"{where}: needs item_id, proposition_id or question_id, and answer or raw") from None
+        if self._said.setdefault(place, said) != said:
+            raise ConfigError(f"{where}: question {place[3]} of {place[0]} was answered otherwise before")
+
+
+def _rows(path: Path, text: str) -> Iterator[Mapping[str, Any]]:
+    if path.suffix.lower() in (".csv", ".tsv"):
+        delimiter = "," if path.suffix.lower() == ".csv" else "\t"
+        yield from csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        return
+    for line in filter(str.strip, text.split("\n")):
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError(f"expected objects, got {type(row).__name__}")
+        yield row
+
+
+def _of_model(path: Path, rows: list[Mapping[str, Any]], model: str | None) -> list[Mapping[str, Any]]:
+    models = sorted({str(row[_MODEL]) for row in rows if _MODEL in row})
+    if model is None and len(models) > 1:
+        raise ConfigError(f"{path} holds answers about {', '.join(models)}: say which, as replay:{path}#{models[0]}")
+    if model is not None and model not in models:
+        raise ConfigError(
+            f"{path} holds no answers about {model!r}; there are {', '.join(models) or 'no models named'}"
+        )
+    return [row for row in rows if model is None or row.get(_MODEL) == model]

@@ -1,0 +1,114 @@
+"""A local endpoint that speaks OpenAI's chat protocol, as badly as it is told to."""
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from typing import Any
+
+from PIL import Image
+
+
+@dataclass
+class Reply:
+    """What the endpoint does with one request; `echo` puts the request's key into the answer, `slow` waits first.
+
+    With `sees` it looks: yes where the picture's colour is the one that the question names.
+    """
+
+    status: int = 200
+    text: str | None = "yes"
+    body: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    echo: bool = False
+    sees: bool = False
+    slow: float = 0.0
+    logprobs: list[tuple[str, float]] | None = None
+
+
+@dataclass
+class Stub:
+    """The endpoint: what it was asked, and what it does next (the last reply goes on forever)."""
+
+    replies: list[Reply]
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    most_at_once: int = 0
+    url: str = ""
+    _at_once: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def enter(self, path: str, key: str, body: bytes) -> Reply:
+        with self._lock:
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+            self.paths.append(path)
+            self.keys.append(key)
+            self.requests.append(json.loads(body) if body else {})
+            return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+
+    def leave(self) -> None:
+        with self._lock:
+            self._at_once -= 1
+
+
+def looked(request: dict[str, Any]) -> str:
+    picture, words = request["messages"][0]["content"]
+    data = base64.b64decode(picture["image_url"]["url"].split(",")[1])
+    red, _, blue = Image.open(BytesIO(data)).convert("RGB").tobytes()[:3]
+    return "yes" if ("red" if red > blue else "blue") in words["text"] else "no"
+
+
+def content(reply: Reply, key: str, request: dict[str, Any]) -> bytes:
+    if reply.body is not None:
+        return reply.body
+    if reply.sees:
+        reply = replace(reply, text=looked(request))
+    text = f"{reply.text} {key}" if reply.echo else reply.text
+    choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": text}}
+    if reply.logprobs is not None:
+        top = [{"token": token, "logprob": logprob} for token, logprob in reply.logprobs]
+        choice["logprobs"] = {"content": [{"token": top[0]["token"], "top_logprobs": top}]}
+    return json.dumps({"choices": [choice]}).encode()
+
+
+@contextmanager
+def endpoint(*replies: Reply) -> Iterator[Stub]:
+    """Serve these replies, one after the other."""
+    stub = Stub(replies=list(replies))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            key = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            reply = stub.enter(self.path, key, self.rfile.read(int(self.headers["Content-Length"])))
+            time.sleep(reply.slow)
+            stub.leave()  # before the answer, upon which the next request may come at once
+            try:
+                data = content(reply, key, stub.requests[-1])
+                self.send_response(reply.status)
+                for name, value in {**reply.headers, "Content-Length": str(len(data))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+            except OSError:
+                pass  # whoever asked has gone
+
+        do_GET = do_POST
+
+        def log_message(self, *_: Any) -> None:
+            """Be quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True, kwargs={"poll_interval": 0.01}).start()
+    stub.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    try:
+        yield stub
+    finally:
+        server.shutdown()
+        server.server_close()

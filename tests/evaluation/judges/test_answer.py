@@ -1,0 +1,144 @@
+"""What counts as an answer, what a picture's hash covers, and answers that outlive the process."""
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from twgi.errors import ConfigError, RunError
+from twgi.evaluation.judges.answer import Answer, Picture, Query, failed, key, parse, spellings, understood
+from twgi.evaluation.judges.cache import AnswerBook
+from twgi.evaluation.judges.icons import IconJudge
+from twgi.evaluation.judges.named import judge_named
+from twgi.evaluation.judges.replay import ReplayJudge
+
+JUDGE = IconJudge()
+RED = Picture(image=Image.new("RGB", (3, 2), (255, 0, 0)))
+
+
+@pytest.mark.parametrize("raw", ["yes", "Yes", " YES.\n", "yes, there is", "Yes. It is red.", "**Yes**", '"yes"'])
+def test_a_yes_may_be_said_in_many_ways(raw: str) -> None:
+    assert parse(raw) == "yes"
+
+
+@pytest.mark.parametrize("raw", ["no", "No.", "no, there is none", "NO!"])
+def test_a_no_must_be_said(raw: str) -> None:
+    assert parse(raw) == "no"
+
+
+@pytest.mark.parametrize("raw", ["", "no bus", "1000000000000", "maybe", "yes and no", "nothing", "yesterday", "n/a"])
+def test_what_is_neither_is_invalid(raw: str) -> None:
+    assert parse(raw) == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("raw", "parsed"), [("four", "yes"), ("4", "yes"), ("Five.", "no"), ("12", "no"), ("a lot", "invalid")]
+)
+def test_a_number_is_right_in_words_and_digits(raw: str, parsed: str) -> None:
+    assert parse(raw, "four") == parsed
+
+
+def test_spellings_are_four_and_digits_for_numbers() -> None:
+    assert set(spellings("yes")) == {"yes", " yes", "Yes", " Yes"}
+    assert {"4", " 4"} < set(spellings("four"))
+
+
+def test_equal_bytes_of_another_shape_or_mode_are_another_picture() -> None:
+    data = bytes(range(18))
+    wide, high = (Picture(image=Image.frombytes("RGB", size, data)) for size in ((3, 2), (2, 3)))
+    grey = Picture(image=Image.frombytes("L", (9, 2), data))
+    assert len({wide.sha256, high.sha256, grey.sha256}) == 3
+
+
+def query(question: str = "Is it red?") -> Query:
+    return Query(picture=RED, question=question, item="a", sample=1, proposition=2)
+
+
+def test_an_answer_is_kept_under_picture_question_judge_and_version() -> None:
+    other = IconJudge()
+    other.version = "2"
+    blue = Query(picture=Picture(image=Image.new("RGB", (3, 2), (0, 0, 255))), question="Is it red?")
+    elsewhere = Query(picture=RED, question="Is it red?", item="b")
+    assert len({key(query(), JUDGE), key(query("Is it?"), JUDGE), key(query(), other), key(blue, JUDGE)}) == 4
+    assert key(elsewhere, JUDGE) == key(query(), JUDGE), "the same question about the same picture is asked once"
+
+
+def test_a_book_keeps_its_answers_and_is_a_recording(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    with AnswerBook(path) as book:
+        assert book.get(query(), JUDGE) is None
+        book.add(query(), JUDGE, understood("Yes.", p_yes=0.75))
+        book.add(query("Is it big?"), JUDGE, failed("HTTP 500"))
+    with AnswerBook(path) as book:
+        assert book.get(query(), JUDGE) == Answer(raw="Yes.", parsed="yes", p_yes=0.75)
+        assert book.get(query("Is it big?"), JUDGE) is None, "what failed is asked again"
+    ((_, answer),) = ReplayJudge(path).answer([query()])
+    assert (answer.parsed, answer.p_yes) == ("yes", 0.75)
+    row = json.loads(path.read_text())
+    assert row["judge"] == {"name": "icons", "version": "1"}
+    assert row["picture"] == RED.sha256
+
+
+def test_a_torn_last_line_is_taken_away(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    with AnswerBook(path) as book:
+        book.add(query(), JUDGE, understood("yes"))
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"key": "abc", "ra')
+    with AnswerBook(path) as book:
+        assert book.get(query(), JUDGE) == understood("yes")
+        book.add(query("Is it big?"), JUDGE, understood("no"))
+    assert path.read_bytes().startswith(whole)
+    assert [json.loads(line)["raw"] for line in path.read_text().splitlines()] == ["yes", "no"]
+
+
+def _open(path: Path, outcome: "multiprocessing.Queue[str]") -> None:
+    try:
+        with AnswerBook(path):
+            outcome.put("open")
+    except RunError as error:
+        outcome.put(str(error))
+
+
+def test_a_book_has_one_reader_at_a_time(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    outcome: multiprocessing.Queue[str] = context.Queue()
+    with AnswerBook(tmp_path / "answers.jsonl"):
+        process = context.Process(target=_open, args=(tmp_path / "answers.jsonl", outcome))
+        process.start()
+        assert "in use by another process" in outcome.get(timeout=30)
+        process.join()
+
+
+def test_a_release_of_several_models_asks_which(tmp_path: Path) -> None:
+    path = tmp_path / "mplug.csv"
+    path.write_text("t2i_model,item_id,question,question_id,dependency_id,answer\n"
+                    'sd1dot1,a,Is it?,1,0,no\nsd2dot1,a,Is it?,1,0,yes\nsd2dot1,a,Is it?,2,"1,4",no bus\n')  # fmt: skip
+    with pytest.raises(ConfigError, match=r"sd1dot1, sd2dot1: say which, as replay:.*#sd1dot1"):
+        ReplayJudge(path)
+    with pytest.raises(ConfigError, match="no answers about 'dalle'"):
+        ReplayJudge(path, model="dalle")
+    judge = judge_named(f"replay:{path}#sd2dot1")
+    asked = [Query(picture=None, question="Is it?", item="a", proposition=number) for number in (1, 2, 3)]
+    assert [(a.parsed, a.problem) for _, a in judge.answer(asked)] == [
+        ("yes", None), ("invalid", None), ("invalid", "not recorded"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"item_id": "a"}\n', "[]\n", "{", '{"item_id": "a", "proposition_id": "x", "answer": "yes"}\n',
+     '{"item_id":"a","proposition_id":1,"answer":"yes"}\n{"item_id":"a","proposition_id":1,"answer":"no"}\n'],
+)  # fmt: skip
+def test_recordings_that_say_nothing_or_two_things_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "answers.jsonl").write_text(content)
+    with pytest.raises(ConfigError, match=r"answers\.jsonl"):
+        ReplayJudge(tmp_path / "answers.jsonl")
+
+
+@pytest.mark.parametrize("name", ["gpt", "openai:", "hf:", "icons:1", ""])
+def test_an_unknown_judge_is_told_who_is_known(name: str) -> None:
+    with pytest.raises(ConfigError, match="known are icons, hf:PATH"):
+        judge_named(name)

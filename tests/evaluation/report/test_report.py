@@ -1,0 +1,142 @@
+"""A report holds the numbers of its rows, in tables, curves and pictures, and nothing that a prompt smuggles in."""
+
+import itertools
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from PIL import Image
+
+from twgi.cli import execute
+from twgi.errors import ConfigError, RunError
+from twgi.evaluation.report.build import read_runs, sections
+from twgi.evaluation.report.charts import Point, Series, chart
+from twgi.evaluation.results import SCORES, Judged, Result, write_results
+
+HOSTILE = '<script>alert("x")</script> | <img src=http://e.vil onerror=x>'
+
+
+def made(mode: str, rounds: int = 1) -> dict[str, Any]:
+    settings = {"mode": mode, "seed": 0, "samples": 2, "rounds": rounds}
+    return {"model": {"name": HOSTILE, "sha256": "0" * 64}, "settings": settings, "versions": {"twgi": "1"}}
+
+
+def run(folder: Path, mode: str, scores: list[list[tuple[float, ...]]], **told: Any) -> Path:
+    """A scored folder: of each prompt its samples, of each sample the scores of its pictures."""
+    folder.mkdir()
+    Image.new("RGB", (8, 8), "red").save(folder / "p.png")
+    rows = [
+        Result(
+            benchmark="geneval", id=f"{p:05d}", sample=s, task="colors", prompt=f"{HOSTILE} {p}", score=each[-1],
+            status="scored", detail={"finish_reason": "stop"}, made=made(mode),
+            judged={"detector": {"name": "icons", "version": "1"}},
+            pictures=tuple(Judged(image="p.png", score=score, reasons=(HOSTILE,), image_tokens=66) for score in each),
+        )
+        for p, samples in enumerate(scores)
+        for s, each in enumerate(samples)
+    ]  # fmt: skip
+    write_results(folder, rows)
+    most = max(len(each) for samples in scores for each in samples)
+    costs = [{"image_tokens": 66.0 * (k + 1), "seconds": 0.5 * (k + 1)} for k in range(most)]
+    (folder / SCORES).write_text(json.dumps({"by_picture": costs, **told}))
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    direct = run(tmp_path / "direct", "direct", [[(0.0,), (1.0,)], [(0.0,), (0.0,)]], partial="4/6")
+    critique = run(tmp_path / "critique", "critique", [[(0.0, 1.0), (1.0,)], [(1.0, 0.0), (0.0, 1.0)]])
+    return direct, critique
+
+
+class Tags(HTMLParser):
+    """The tags of a page and where they would look for things."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.sources: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+        assert not [name for name, _ in attrs if name.startswith("on") or name == "style"]
+
+
+def test_a_report_holds_what_its_rows_say(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    assert execute(["report", *map(str, folders), "--out", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())["benchmarks"]["geneval"]
+    values = {name: row["overall"]["value"] for name, row in report["scores"].items()}
+    assert values == {"direct": 0.25, "critique, first picture": 0.5, "critique": 0.75}
+    assert report["marks"] == {"direct": "PARTIAL 4/6"}
+    differences = {(d["a"], d["b"]): d["columns"]["colors"]["value"] for d in report["differences"]}
+    assert differences == {("critique, first picture", "critique"): 0.25, ("direct", "critique"): 0.5}
+    assert [(g["b"], g["wins"], g["losses"]) for g in report["wins_and_losses"]] == [
+        ("critique", 2, 1),
+        ("critique", 2, 0),
+    ]
+    assert report["paper"]["TwGI critique 7b"]["overall"] == 0.48
+
+
+def test_curves_hold_pictures_and_choices_at_their_cost(folders: tuple[Path, Path]) -> None:
+    (part,) = sections(read_runs(folders))
+    curves = {series.name: [(point.cost, point.score) for point in series.points] for series in part.by_tokens}
+    assert curves["direct"] == [(66, 0.25)]
+    assert curves["direct, best of n by the judge"] == [(66, 0.25), (132, 0.5)]
+    assert curves["critique"] == [(66, 0.5), (132, 0.75)]
+    assert [cost for cost, _ in curves["critique, best of n by own verdict"]] == [132, 264]
+    assert [series.kind for series in part.by_tokens] == ["pictures", "bound", "pictures", "choice"]
+    assert [point.cost for point in part.by_seconds[2].points] == [0.5, 1.0]
+
+
+def test_a_page_holds_its_pictures_and_escapes_every_word(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    execute(["report", *map(str, folders), "--out", str(tmp_path / "out")])
+    page = (tmp_path / "out" / "index.html").read_text()
+    tags = Tags(page)
+    assert "script" not in tags.tags
+    assert tags.tags.count("img") == 2 * (2 + 1 + 2)
+    assert tags.tags.count("svg") == 2
+    assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
+    assert "PARTIAL 4/6" in page
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    assert "<script" not in markdown
+    assert ".750 (" in markdown
+
+
+def test_a_picture_that_is_gone_leaves_a_note(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (folders[1] / "p.png").unlink()
+    assert execute(["report", *map(str, folders), "--out", str(tmp_path / "out")]) == 0
+    assert "unreadable" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_a_report_needs_scored_folders_each_once(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        read_runs([folders[0], folders[0]])
+    with pytest.raises(RunError, match="score the folder first"):
+        read_runs([tmp_path])
+    (tmp_path / "empty").mkdir()
+    write_results(tmp_path / "empty", [])
+    with pytest.raises(RunError, match="no rows"):
+        read_runs([tmp_path / "empty"])
+
+
+def test_a_chart_is_xml_whose_points_lie_within_it_in_order() -> None:
+    points = tuple(Point(cost=10.0**n, score=0.1 * n, low=0.0, high=1.0) for n in range(1, 5))
+    drawn = ElementTree.fromstring(chart([Series(name=HOSTILE, points=points)], cost="tokens", standalone=True))
+    svg = "{http://www.w3.org/2000/svg}"
+    dots = [dot for dot in drawn.iter(f"{svg}circle") if dot.find(f"{svg}title") is not None]
+    circles = [(float(dot.attrib["cx"]), float(dot.attrib["cy"])) for dot in dots]
+    assert len(circles) == 4
+    assert circles == sorted(circles, key=lambda place: place[0])
+    assert [y for _, y in circles] == sorted((y for _, y in circles), reverse=True)
+    assert all(0 < x < 860 and 0 < y < 380 for x, y in circles)
+    steps = [b[0] - a[0] for a, b in itertools.pairwise(circles)]
+    assert max(steps) - min(steps) < 0.3
+
+
+def test_a_chart_of_nothing_is_nothing() -> None:
+    assert chart([Series(name="a", points=())], cost="tokens") == ""
