@@ -6,7 +6,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from tests.data.build.studio import Reply, Studio, studio
+from tests.data.factory.studio import Reply, Studio, studio
 
 from twgi.endpoint import CHAT, EDIT, GENERATE, Answer, Call, Endpoint, EndpointOptions, NoAnswer, Unusable
 from twgi.errors import ConfigError

@@ -187,15 +187,14 @@ def reporter(*, many: bool, json: bool) -> Quiet:
 
 
 def tracked(items: Iterable[Item], total: int, doing: str, *, quiet: bool = False) -> Iterator[Item]:
-    """The items, with a bar on stderr while they are taken, if a person is watching."""
-    if quiet or not sys.stderr.isatty():
+    """The items, counted on stderr as they are taken."""
+    if quiet:
         yield from items
         return
-    with _bar() as bar:
-        task = bar.add_task(doing, total=total, pictures="")
+    with counting(total, doing) as advance:
         for item in items:
             yield item
-            bar.advance(task)
+            advance()
 
 
 def _bar() -> Progress:

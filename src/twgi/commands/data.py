@@ -84,8 +84,8 @@ def build_chains(
 
     Example: twgi data build --recipe recipes/data_icons.yaml --out out/chains count=20
     """
-    from twgi.data.build.recipe import BuildRecipe
-    from twgi.data.build.run import build
+    from twgi.data.factory.recipe import BuildRecipe
+    from twgi.data.factory.run import build
     from twgi.recipe import load_recipe
 
     settings = load_recipe(BuildRecipe, recipe, overrides or [])

@@ -13,7 +13,7 @@ from tests.evaluation.judges.stub import Reply, Stub, endpoint
 from twgi.errors import ConfigError, RunError
 from twgi.evaluation.judges.answer import Answer, Picture, Query
 from twgi.evaluation.judges.cache import AnswerBook
-from twgi.evaluation.judges.openai import KEY, EndpointOptions, OpenAIJudge
+from twgi.evaluation.judges.openai import KEY, JudgeOptions, OpenAIJudge
 
 SECRET = "sk-very-secret"
 PICTURE = Picture(image=Image.new("RGB", (4, 2), (200, 10, 10)))
@@ -34,7 +34,7 @@ class Waits(list[float]):
 
 
 def judge(stub: Stub, waits: Waits | None = None, **options: Any) -> OpenAIJudge:
-    settings = EndpointOptions(url=stub.url, model="eyes-1", **{"timeout": 5.0, **options})
+    settings = JudgeOptions(url=stub.url, model="eyes-1", **{"timeout": 5.0, **options})
     return OpenAIJudge(settings, sleep=waits if waits is not None else Waits())
 
 
@@ -199,11 +199,11 @@ def test_without_a_key_none_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_an_address_that_is_none_is_refused_without_repeating_a_secret(url: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem) as error:
-        EndpointOptions(url=url, model="m")
+        JudgeOptions(url=url, model="m")
     assert not re.search("hidden", str(error.value))
 
 
 @pytest.mark.parametrize("options", [{"concurrency": 0}, {"attempts": 0}, {"timeout": 0.0}, {"model": ""}])
 def test_options_check_themselves(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        EndpointOptions(**{"url": "https://host/v1", "model": "m", **options})
+        JudgeOptions(**{"url": "https://host/v1", "model": "m", **options})

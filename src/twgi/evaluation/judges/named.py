@@ -5,7 +5,7 @@ from pathlib import Path
 from twgi.errors import ConfigError
 from twgi.evaluation.judges.answer import Judge
 from twgi.evaluation.judges.icons import IconJudge
-from twgi.evaluation.judges.openai import KEY, EndpointOptions, OpenAIJudge
+from twgi.evaluation.judges.openai import KEY, JudgeOptions, OpenAIJudge
 from twgi.evaluation.judges.replay import ReplayJudge
 
 KNOWN = "icons, hf:PATH, openai:URL#MODEL, replay:FILE"
@@ -14,7 +14,7 @@ KNOWN = "icons, hf:PATH, openai:URL#MODEL, replay:FILE"
 def judge_named(
     name: str, *, concurrency: int = 8, timeout: float = 60.0, key_variable: str = KEY, probabilities: bool = False
 ) -> Judge:
-    """The judge of this name; the options are for endpoints (see `EndpointOptions`).
+    """The judge of this name; the options are for endpoints (see `JudgeOptions`).
 
     Raises:
         ConfigError: nobody is called that, or what stands behind the colon cannot be used.
@@ -29,7 +29,7 @@ def judge_named(
         return TransformersJudge(rest)
     target, _, model = rest.partition("#")
     if kind == "openai" and rest:
-        options = EndpointOptions(
+        options = JudgeOptions(
             url=target, model=model, key_variable=key_variable, concurrency=concurrency, timeout=timeout,
             logprobs=probabilities,
         )  # fmt: skip

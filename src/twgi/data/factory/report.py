@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from twgi.data.build.outcome import Outcome
-from twgi.data.build.recipe import ROLES, Price
+from twgi.data.factory.outcome import Outcome
+from twgi.data.factory.recipe import ROLES, Price
 
 VERSION = 1
 _IN, _OUT = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")  # of words, of pictures

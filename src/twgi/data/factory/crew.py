@@ -1,4 +1,4 @@
-"""The models behind endpoints, by role: words or a picture asked of one, through the cache, and noted in the account."""
+"""The models behind endpoints, by role: words or a picture asked of one, through the cache, noted in the account."""
 
 import base64
 import threading
@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from zlib import crc32
 
-from twgi.data.build.answers import Album, Answers
-from twgi.data.build.recipe import BuildRecipe
+from twgi.data.factory.answers import Album, Answers
+from twgi.data.factory.recipe import BuildRecipe
 from twgi.endpoint import CHAT, EDIT, GENERATE, Call, Endpoint, NoAnswer, Unusable
 from twgi.errors import ImageError
 from twgi.tokenizer.image import MAX_BYTES, read_picture

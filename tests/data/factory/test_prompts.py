@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twgi.data.build.prompts import Sieve
+from twgi.data.factory.prompts import Sieve
 
 
 def sifted(*prompts: str, max_words: int = 5) -> Sieve:

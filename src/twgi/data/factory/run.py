@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from twgi import __version__
-from twgi.data.build.answers import Album, Answers
-from twgi.data.build.crew import Crew
-from twgi.data.build.outcome import Outcome, made, read_outcomes
-from twgi.data.build.prompts import find_prompts
-from twgi.data.build.recipe import BuildRecipe
-from twgi.data.build.report import Report, account
-from twgi.data.build.teachers import EndpointTeacher, IconTeacher, Job, Teacher
+from twgi.data.factory.answers import Album, Answers
+from twgi.data.factory.crew import Crew
+from twgi.data.factory.outcome import Outcome, made, read_outcomes
+from twgi.data.factory.prompts import find_prompts
+from twgi.data.factory.recipe import BuildRecipe
+from twgi.data.factory.report import Report, account
+from twgi.data.factory.teachers import EndpointTeacher, IconTeacher, Job, Teacher
 from twgi.data.lines import writing
 from twgi.errors import PromptError, RunError
 from twgi.thinking.run_folder import RunFolder

@@ -8,9 +8,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from twgi.data.build import words
-from twgi.data.build.crew import Crew, Unanswered
-from twgi.data.build.recipe import BuildRecipe
+from twgi.data.factory import words
+from twgi.data.factory.crew import Crew, Unanswered
+from twgi.data.factory.recipe import BuildRecipe
 from twgi.thinking.prompts import BadLine, read_prompts
 from twgi.tokenizer.multimodal import PLACEHOLDER
 
@@ -55,7 +55,9 @@ class Sieve:
 def find_prompts(recipe: BuildRecipe, crew: Crew, together: Together) -> Sieve:
     """`recipe.count` prompts, or as many as there are."""
     sieve = Sieve(max_words=recipe.prompts.max_words)
-    source = _filed(Path(recipe.prompts.file), sieve) if recipe.prompts.file else _written(recipe, crew, together, sieve)
+    source = (
+        _filed(Path(recipe.prompts.file), sieve) if recipe.prompts.file else _written(recipe, crew, together, sieve)
+    )
     for prompt in source:
         if len(sieve.kept) == recipe.count:
             break

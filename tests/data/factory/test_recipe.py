@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from twgi.data.build.recipe import ROLES, BuildRecipe, Icons, Price, Prompts, Station
+from twgi.data.factory.recipe import ROLES, BuildRecipe, Icons, Price, Prompts, Station
 from twgi.errors import ConfigError
 from twgi.recipe import build, load_recipe
 
@@ -96,7 +96,7 @@ def test_the_pace_is_no_part_of_the_identity() -> None:
 
 
 def _roles() -> dict[str, tuple[str, ...]]:
-    return {role: ("all",) for role in ROLES}
+    return dict.fromkeys(ROLES, ("all",))
 
 
 def test_a_key_in_the_place_of_its_name_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

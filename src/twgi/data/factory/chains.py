@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from twgi.data.build import words
-from twgi.data.build.crew import Crew
-from twgi.data.build.recipe import BuildRecipe
-from twgi.data.build.words import Verdict
+from twgi.data.factory import words
+from twgi.data.factory.crew import Crew
+from twgi.data.factory.recipe import BuildRecipe
+from twgi.data.factory.words import Verdict
 from twgi.data.records import ImagePart, Part, TextPart
 
 

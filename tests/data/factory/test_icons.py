@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from twgi.cli import execute
-from twgi.data.build.recipe import BuildRecipe
-from twgi.data.build.run import ITEMS, RECORDS, build
+from twgi.data.factory.recipe import BuildRecipe
+from twgi.data.factory.run import ITEMS, RECORDS, build
 from twgi.data.records import Record, read_records
-from twgi.evaluation.geneval import IconDetector, Item, judge
+from twgi.evaluation.detectors.icons import IconDetector
+from twgi.evaluation.geneval import Item, judge
 from twgi.icons.sample import is_read_right
 from twgi.recipe import load_recipe
 from twgi.thinking.modes import MODES
@@ -96,7 +97,7 @@ def test_a_chain_that_the_checker_misreads_is_dropped_and_noted(
         seen.append(scene)
         return len(seen) > 1 and is_read_right(scene)
 
-    monkeypatch.setattr("twgi.data.build.teachers.is_read_right", misread)
+    monkeypatch.setattr("twgi.data.factory.teachers.is_read_right", misread)
     recipe = load_recipe(BuildRecipe, RECIPE, ["count=3", "modes=[direct]", "workers=1"])
     report = build(recipe, tmp_path / "out")
     assert (report.count("kept"), report.count("dropped")) == (2, 1)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from twgi.data.build.chains import Dropped, Made
-from twgi.data.build.crew import Unanswered
-from twgi.data.build.teachers import Job, Teacher
+from twgi.data.factory.chains import Dropped, Made
+from twgi.data.factory.crew import Unanswered
+from twgi.data.factory.teachers import Job, Teacher
 from twgi.thinking.modes import mode_named
 
 Status = Literal["kept", "dropped", "failed"]

@@ -7,13 +7,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from twgi.data.build import chains
-from twgi.data.build.answers import Album
-from twgi.data.build.chains import Made
-from twgi.data.build.crew import Crew
-from twgi.data.build.prompts import Sieve
-from twgi.data.build.recipe import BEST, STEPS, BuildRecipe
-from twgi.data.build.words import Verdict
+from twgi.data.factory import chains
+from twgi.data.factory.answers import Album
+from twgi.data.factory.chains import Made
+from twgi.data.factory.crew import Crew
+from twgi.data.factory.prompts import Sieve
+from twgi.data.factory.recipe import BEST, STEPS, BuildRecipe
+from twgi.data.factory.words import Verdict
 from twgi.data.records import ImagePart, Part, TextPart
 from twgi.icons.chains import Chain, Drawn
 from twgi.icons.sample import chain_of, is_read_right
@@ -64,7 +64,7 @@ class IconTeacher:
 
     def __init__(self, recipe: BuildRecipe, album: Album) -> None:
         self._icons, self._album = recipe.icons, album
-        self.steps: Mapping[str, Sequence[str]] = {mode: ("judge",) for mode in recipe.modes}
+        self.steps: Mapping[str, Sequence[str]] = dict.fromkeys(recipe.modes, ("judge",))
         self.jobs: Sequence[Job] = [
             Job(id=f"{mode}-{number:06d}", mode=mode, about=number)
             for number in range(recipe.count)

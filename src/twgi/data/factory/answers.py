@@ -65,7 +65,7 @@ class Answers:
         self._at: dict[str, tuple[Path, int]] = {}
         for other in reuse:
             if not (other / ANSWERS).is_file():
-                raise RunError(f"{other} holds no {ANSWERS}: give the folder of a build whose answers can be used again")
+                raise RunError(f"{other} holds no {ANSWERS}: give the folder of a build with answers")
             self._index(other / ANSWERS)
         self._path = folder.mend(ANSWERS)
         self._index(self._path)

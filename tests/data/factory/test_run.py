@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.data.build.studio import PROMPTS, Asked, Reply, Studio, studio
+from tests.data.factory.studio import PROMPTS, Asked, Reply, Studio, studio
 from tests.tiny import save_tiny
 
 from twgi.cli import execute
-from twgi.data.build.answers import ANSWERS
-from twgi.data.build.recipe import BuildRecipe
-from twgi.data.build.report import Report
-from twgi.data.build.run import ITEMS, PROMPTS as PROMPT_LINES, RECORDS, REPORT, build
+from twgi.data.factory.answers import ANSWERS
+from twgi.data.factory.recipe import BuildRecipe
+from twgi.data.factory.report import Report
+from twgi.data.factory.run import ITEMS, RECORDS, REPORT, build
+from twgi.data.factory.run import PROMPTS as PROMPT_LINES
 from twgi.data.records import ImagePart, Record, TextPart, read_records
 from twgi.errors import ConfigError, RunError
 from twgi.recipe import load_recipe
@@ -83,7 +84,15 @@ def test_chains_are_made_by_the_papers_steps(tmp_path: Path) -> None:
     assert (report.count("kept"), report.count("dropped"), report.count("failed")) == (6, 0, 0)
     paths = [asked.path.removeprefix("/v1/") for asked in served.asked]
     words, draw, edit = "chat/completions", "images/generations", "images/edits"
-    assert paths[:7] == [words, words, draw, edit, edit, words, words]  # prompts, parts, part, part, whole, chain, judge
+    assert paths[:7] == [
+        words,
+        words,
+        draw,
+        edit,
+        edit,
+        words,
+        words,
+    ]  # prompts, parts, part, part, whole, chain, judge
     assert paths[7:12] == [draw, words, edit, words, words]  # draft, critique, redrawn, judge; the next prompt's parts
     part, whole, chain, verdict = served.asked[3], served.asked[4], served.asked[5], served.asked[6]
     assert [len(asked.pictures) for asked in (part, whole, chain, verdict)] == [1, 2, 3, 1]
@@ -365,6 +374,7 @@ def test_a_build_that_was_killed_goes_on_to_what_it_would_have_been(tmp_path: Pa
 
 def test_two_builds_do_not_share_a_folder(tmp_path: Path) -> None:
     with studio() as served:
+
         def second(asked: Asked, number: int) -> None:
             if number == 0:
                 with pytest.raises(RunError, match=f"in use by process {os.getpid()}"):

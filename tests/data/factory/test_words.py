@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twgi.data.build import words
-from twgi.data.build.words import Critique, Verdict
+from twgi.data.factory import words
+from twgi.data.factory.words import Critique, Verdict
 from twgi.data.records import ImagePart, Part, TextPart, parse_record
 from twgi.endpoint import Unusable
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twgi.data.build.recipe import BEST
+from twgi.data.factory.recipe import BEST
 from twgi.endpoint import Unusable
 from twgi.thinking.modes import subgoal_kind
 from twgi.tokenizer.multimodal import PLACEHOLDER
@@ -157,6 +157,6 @@ def _text(value: Any, key: str) -> str:
     text = value.strip() if isinstance(value, str) else ""
     if not 0 < len(text) <= MAX_TEXT:
         raise Unusable(f'no text of 1 to {MAX_TEXT} characters under "{key}"')
-    if PLACEHOLDER in text or not text.isprintable() and not text.replace("\n", "").replace("\t", "").isprintable():
+    if PLACEHOLDER in text or (not text.isprintable() and not text.replace("\n", "").replace("\t", "").isprintable()):
         raise Unusable(f'"{key}" has {PLACEHOLDER} or signs in it that cannot be printed')
     return text
