@@ -1,4 +1,4 @@
-"""A local endpoint that speaks OpenAI's protocol for words and pictures, plays every role, and fails as it is told to."""
+"""A local endpoint that speaks OpenAI's protocol for words and pictures, plays every role, and fails as told."""
 
 import base64
 import email

@@ -1,4 +1,4 @@
-"""A build by the icon world: no endpoint, every chain true, each a function of the recipe; the page about it is right."""
+"""A build by the icon world: no endpoint, every chain true, each a function of the recipe; its page is right."""
 
 import json
 import re

@@ -3,6 +3,7 @@
 import base64
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 from zlib import crc32
 
@@ -13,6 +14,8 @@ from twgi.errors import ImageError
 from twgi.tokenizer.image import MAX_BYTES, read_picture
 
 T = TypeVar("T")
+Kept = dict[str, Any]  # a line of the account
+Keep = Callable[[Any], dict[str, str]]
 PICTURE_LIMIT = 2 * MAX_BYTES  # of an answer with a picture in base64
 MODALITIES = ["image", "text"]
 
@@ -80,21 +83,12 @@ class Crew:
         content = [*shown, {"type": "text", "text": words}] if shown else words
         return {**station.parameters, "model": station.model, "messages": [{"role": "user", "content": content}]}
 
-    def _answer(
-        self,
-        role: str,
-        name: str,
-        call: Call,
-        keep: Callable[[Any], dict[str, str]],
-        use: Callable[[dict[str, Any]], T],
-    ) -> T:
+    def _answer(self, role: str, name: str, call: Call, keep: Keep, use: Callable[[Kept], T]) -> T:
         """`keep`: what of a reply is kept; `use`: what is made of that."""
         endpoint = self._endpoints[name]
-        entry: dict[str, Any] = {"key": endpoint.digest(call), "role": role, "endpoint": name}
-        try:
+        entry: Kept = {"key": endpoint.digest(call), "role": role, "endpoint": name}
+        with suppress(Unusable):
             return self._kept(entry["key"], use)
-        except Unusable:
-            pass
         self._wait(0)
         try:
             answer = endpoint.post(call, lambda reply: (kept := keep(reply), use(kept)))
@@ -106,7 +100,7 @@ class Crew:
         self._answers.add({**entry, **kept, **took})
         return made
 
-    def _kept(self, key: str, use: Callable[[dict[str, Any]], T]) -> T:
+    def _kept(self, key: str, use: Callable[[Kept], T]) -> T:
         found = self._answers.get(key)
         if found is None:
             raise Unusable("not asked yet")

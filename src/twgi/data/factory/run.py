@@ -14,11 +14,11 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from twgi import __version__
@@ -28,7 +28,7 @@ from twgi.data.factory.outcome import Outcome, made, read_outcomes
 from twgi.data.factory.prompts import find_prompts
 from twgi.data.factory.recipe import BuildRecipe
 from twgi.data.factory.report import Report, account
-from twgi.data.factory.teachers import EndpointTeacher, IconTeacher, Job, Teacher
+from twgi.data.factory.teachers import EndpointTeacher, IconTeacher, Teacher
 from twgi.data.lines import writing
 from twgi.errors import PromptError, RunError
 from twgi.thinking.run_folder import RunFolder
@@ -56,22 +56,14 @@ def build(
             chain fails.
         ConfigError: a key is missing or refused.
     """
-    track = track or (lambda things, total, doing: things)
     recipe.check_keys()
-    with RunFolder(out, run=_description(recipe), resume=resume) as folder:
-        start, album = time.monotonic(), Album(folder)
-        answers, outcomes = Answers(folder, reuse), read_outcomes(folder.mend(ITEMS))
-        with _teacher(recipe, folder, album, answers, track) as (teacher, pool, prompts):
-            try:
-                _make_all(recipe, teacher, folder, pool, outcomes, track)
-            finally:
-                ended = _ordered(outcomes, teacher.jobs)
-                spent = account(answers.entries(), {name: s.price for name, s in recipe.endpoints.items()})
-                report = Report(
-                    outcomes=ended, steps=teacher.steps, prompts=prompts, spent=spent, planned=len(teacher.jobs),
-                    seconds=time.monotonic() - start,
-                )  # fmt: skip
-                _write(folder, ended, report)
+    with RunFolder(out, run=_description(recipe), resume=resume) as folder, _Site(recipe, folder, reuse, track) as site:
+        site.find_teacher()
+        try:
+            site.make_all()
+        finally:
+            report = site.report()
+            _write(folder, report)
     return report
 
 
@@ -85,59 +77,75 @@ def _description(recipe: BuildRecipe) -> dict[str, Any]:
     return {"version": 1, "twgi": __version__, "settings": recipe.identity(), "prompts": digest}
 
 
-@contextmanager
-def _teacher(
-    recipe: BuildRecipe, folder: RunFolder, album: Album, answers: Answers, track: Track
-) -> Iterator[tuple[Teacher, ThreadPoolExecutor, dict[str, int]]]:
-    """The teacher with its work laid out, and who helps it; what is on its way when all ends is waited for and kept."""
-    pool = ThreadPoolExecutor(recipe.workers)
-    crew = Crew(recipe, album, answers)
-    try:
-        if recipe.teacher == "icons":
-            yield IconTeacher(recipe, album), pool, {}
+class _Site:
+    """A build at work. What is on its way when it ends is waited for and kept."""
+
+    teacher: Teacher
+
+    def __init__(self, recipe: BuildRecipe, folder: RunFolder, reuse: Sequence[Path], track: Track | None) -> None:
+        self.recipe, self.folder, self.start = recipe, folder, time.monotonic()
+        self.track: Track = track or (lambda things, total, doing: things)
+        self.outcomes = read_outcomes(folder.mend(ITEMS))
+        self.album, self.answers = Album(folder), Answers(folder, reuse)
+        self.crew, self.pool = Crew(recipe, self.album, self.answers), ThreadPoolExecutor(recipe.workers)
+        self.prompts: dict[str, int] = {}
+
+    def __enter__(self) -> "_Site":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.crew.dismiss()
+        self.pool.shutdown(cancel_futures=True)
+
+    def find_teacher(self) -> None:
+        """With the work laid out. Raises `RunError` where there is none."""
+        if self.recipe.teacher == "icons":
+            self.teacher = IconTeacher(self.recipe, self.album)
             return
-        sieve = find_prompts(recipe, crew, lambda ask, wave: track(pool.map(ask, wave), len(wave), "prompts"))
-        with writing(folder.path / PROMPTS) as lines:
+        sieve = find_prompts(self.recipe, self.crew, self._together)
+        with writing(self.folder.path / PROMPTS) as lines:
             for line in sieve.seen:
                 lines.write(line)
         if not sieve.kept:
-            raise RunError(f"{folder.path}: not one prompt; see {PROMPTS} and answers.jsonl there, then --resume")
-        yield EndpointTeacher(recipe, crew, sieve), pool, dict(Counter(line["status"] for line in sieve.seen))
-    finally:
-        crew.dismiss()
-        pool.shutdown(cancel_futures=True)
+            raise RunError(f"{self.folder.path}: not one prompt; see {PROMPTS} and answers.jsonl there, then --resume")
+        self.prompts = dict(Counter(line["status"] for line in sieve.seen))
+        self.teacher = EndpointTeacher(self.recipe, self.crew, sieve)
+
+    def _together(self, ask: Callable[[int], list[str]], wave: Sequence[int]) -> Iterable[list[str]]:
+        return self.track(self.pool.map(ask, wave), len(wave), "asking for prompts")
+
+    def make_all(self) -> None:
+        """Whatever is not made yet. Raises `RunError` where nothing but failures comes for a long while."""
+        known = {name for name, outcome in self.outcomes.items() if outcome.status != "failed"}
+        todo = [job for job in self.teacher.jobs if job.id not in known]
+        futures = [self.pool.submit(made, job, self.teacher, self.recipe.keep_from) for job in todo]
+        lost = 0
+        for future in self.track(as_completed(futures), len(futures), "building"):
+            outcome: Outcome = future.result()
+            self.folder.append(ITEMS, outcome.to_json())
+            self.outcomes[outcome.id] = outcome
+            lost = lost + 1 if outcome.status == "failed" else 0
+            if lost >= STOP_AFTER:
+                ended = f"{outcome.step}: {outcome.reason}"
+                raise RunError(f"{lost} chains in a row failed ({ended}); --resume goes on later")
+
+    def report(self) -> Report:
+        """Chains in the order of the jobs, then those of prompts that are no longer among them."""
+        places = {job.id: place for place, job in enumerate(self.teacher.jobs)}
+        prices = {name: station.price for name, station in self.recipe.endpoints.items()}
+        return Report(
+            outcomes=sorted(self.outcomes.values(), key=lambda outcome: places.get(outcome.id, len(places))),
+            steps=self.teacher.steps,
+            prompts=self.prompts,
+            spent=account(self.answers.entries(), prices),
+            seconds=time.monotonic() - self.start,
+            planned=len(places),
+        )
 
 
-def _make_all(
-    recipe: BuildRecipe,
-    teacher: Teacher,
-    folder: RunFolder,
-    pool: ThreadPoolExecutor,
-    outcomes: dict[str, Outcome],
-    track: Track,
-) -> None:
-    """Whatever is not made yet. Raises `RunError` where nothing but failures comes for a long while."""
-    todo = [job for job in teacher.jobs if job.id not in outcomes or outcomes[job.id].status == "failed"]
-    futures = [pool.submit(made, job, teacher, recipe.keep_from) for job in todo]
-    lost = 0
-    for future in track(as_completed(futures), len(futures), "building"):
-        outcome: Outcome = future.result()
-        folder.append(ITEMS, outcome.to_json())
-        outcomes[outcome.id] = outcome
-        lost = lost + 1 if outcome.status == "failed" else 0
-        if lost >= STOP_AFTER:
-            raise RunError(f"{lost} chains in a row failed ({outcome.step}: {outcome.reason}); --resume goes on later")
-
-
-def _ordered(outcomes: dict[str, Outcome], jobs: Sequence[Job]) -> list[Outcome]:
-    """In the order of the jobs, then those of prompts that are no longer among them."""
-    places = {job.id: place for place, job in enumerate(jobs)}
-    return sorted(outcomes.values(), key=lambda outcome: places.get(outcome.id, len(places)))
-
-
-def _write(folder: RunFolder, outcomes: Sequence[Outcome], report: Report) -> None:
+def _write(folder: RunFolder, report: Report) -> None:
     with writing(folder.path / RECORDS) as lines:
-        for outcome in outcomes:
+        for outcome in report.outcomes:
             if outcome.status == "kept" and outcome.record is not None:
                 lines.write(outcome.record)
     folder.put(REPORT, json.dumps(report.to_json(), indent=2, ensure_ascii=False).encode() + b"\n")

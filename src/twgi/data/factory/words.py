@@ -67,9 +67,9 @@ def narrate(prompt: str, parts: Sequence[str]) -> str:
     listed = "; ".join(f"{number}. {part}" for number, part in enumerate(parts, 1))
     return (
         f"These {count} pictures were made step by step for the prompt: {prompt}\n"
-        f"The first {len(parts)} show parts ({listed}), the last shows the whole. Write what the painter thought before "
-        f"each picture: {count} texts, of one to three sentences, that say what is going to be drawn, as it is seen in "
-        'that picture. The last text announces it with the words "the whole picture"; no other text says so. '
+        f"The first {len(parts)} show parts ({listed}), the last shows the whole. Write what the painter thought "
+        f"before each picture: {count} texts, of one to three sentences, that say what is going to be drawn, as it is "
+        'seen in that picture. The last text announces it with the words "the whole picture"; no other text says so. '
         f'{_OBJECT}{{"steps": ["...", "..."]}}'
     )
 
