@@ -144,7 +144,7 @@ def stormy(seed: int) -> Callable[[Asked, int], Reply | None]:
         Reply(body=b"garbage"),
         Reply(body=b'{"data": [{"b64_json": "AAAA"}], "choices": [{"message": {"content": "I would rather not."}}]}'),
         Reply(body=b'{"data": [{"url": "http://169.254.169.254/"}], "choices": []}'),
-        Reply(slow=0.8),
+        Reply(slow=1.0),
     ]
     failed: dict[str, int] = {}
 
@@ -163,7 +163,7 @@ def test_a_stormy_server_gives_what_a_calm_one_gives(tmp_path: Path) -> None:
         built(folders[0], served)
         served.trouble, calm = stormy(1), len(served.asked)
         (tmp_path / "stormy").mkdir()
-        report = built(folders[1], served, overrides=["endpoints.all.timeout=0.4"])
+        report = built(folders[1], served, overrides=["endpoints.all.timeout=0.6", "endpoints.all.attempts=9"])
     assert report.count("kept") == 6
     assert len(served.asked) - calm > 1.5 * calm
     assert sum(spent.attempts for spent in report.spent) == len(served.asked) - calm
