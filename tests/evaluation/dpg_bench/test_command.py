@@ -135,9 +135,9 @@ def test_two_processes_with_other_hash_seeds_give_what_one_gives(tmp_path: Path)
         environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"}
         subprocess.run([sys.executable, "-m", "twgi", *words], env=environment, check=True, capture_output=True)
     assert not (tmp_path / "two" / "scores.json").exists()
-    for which in (0, 1):
-        lines = (tmp_path / "two" / f"answers-{which + 1}-of-2.jsonl").read_text().splitlines()
-        assert {json.loads(line)["item_id"] for line in lines} == {prompt.id for prompt in PROMPTS[which::2]}
+    for part in (0, 1):
+        lines = (tmp_path / "two" / f"answers-{part + 1}-of-2.jsonl").read_text().splitlines()
+        assert {json.loads(line)["item_id"] for line in lines} == {prompt.id for prompt in PROMPTS[part::2]}
     assert execute([*command, "--out", f"{tmp_path}/two"]) == 0
     assert (tmp_path / "two" / "answers.jsonl").read_text() == "", "all was answered before"
     for name in ("scores.json", "results.jsonl"):
