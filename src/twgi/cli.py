@@ -11,10 +11,12 @@ from typing import Annotated
 import typer
 
 from twgi import __version__
-from twgi.commands import evaluate, icons, score, train
+from twgi.commands import data, evaluate, icons, score, train
 from twgi.commands.audit import audit
+from twgi.commands.checkpoint import convert, info
 from twgi.commands.report import report
 from twgi.commands.think import INTERRUPTED, think
+from twgi.commands.tokens import decode, encode
 from twgi.console import complain
 from twgi.errors import TwgiError
 
@@ -44,8 +46,13 @@ def _twgi(
 
 
 app.command()(think)
+app.command()(encode)
+app.command()(decode)
+app.command()(info)
+app.command()(convert)
 app.add_typer(icons.app, name="icons")
 app.add_typer(train.app, name="train")
+app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(score.app, name="score")
 app.command()(report)

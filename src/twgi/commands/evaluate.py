@@ -41,9 +41,9 @@ class Benchmarks(TyperGroup):
     """The named benchmarks; any other word is a file of prompts."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """`twgi eval prompts.jsonl ...` is `twgi eval file prompts.jsonl ...`."""
+        """`twgi eval prompts.jsonl ...` is `twgi eval geneval --prompts prompts.jsonl ...`."""
         if args and args[0] not in self.commands and Path(args[0]).suffix:
-            args = ["file", *args]
+            args = ["geneval", "--prompts", *args]
         return super().resolve_command(ctx, args)
 
 
@@ -59,7 +59,7 @@ Which = Annotated[
 
 @app.command("geneval")
 def eval_geneval(
-    prompts: Annotated[Path, option("GenEval's evaluation_metadata.jsonl, or lines like its.", ASK)],
+    prompts: Annotated[Path, option("GenEval's evaluation_metadata.jsonl; plain prompts are not judged.", ASK)],
     out: Annotated[Path, option("Run folder; scores.json, results.jsonl and geneval/ go there too.", RUN)],
     model: Model = "icons",
     mode: Annotated[str, option("direct, subgoal or critique. Default: direct.", ASK)] = "direct",
@@ -161,6 +161,8 @@ def _evaluate(
         report.close()
     if result.scores is not None:
         print(table(result.scores))
+    elif result.outcome.traces and benchmark.plain:
+        print(f"pictures: {folder / OFFICIAL}; nothing is judged, as nothing says what is right")
     elif result.outcome.traces and plan.shard == (1, 1):
         print(f"pictures: {folder / OFFICIAL}; judge them with: twgi score geneval {folder} --detector mask2former")
     elif result.outcome.traces:

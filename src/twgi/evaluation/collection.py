@@ -59,6 +59,11 @@ class Collection:
         return ((item, sample) for item in self.items for sample in range(self.samples))
 
     @property
+    def plain(self) -> bool:
+        """Whether these are prompts alone, without what a picture of them must show."""
+        return any(not item.include for item in self.items)
+
+    @property
     def missing(self) -> list[str]:
         """The thoughts that are neither there nor failed, by prompt and sample."""
         return [
@@ -89,6 +94,13 @@ def about(items: Sequence[Item], *, whole: int, left_out: Sequence[Item]) -> dic
     }
 
 
+def item_of(record: Mapping[str, Any], index: int) -> Item:
+    """A line of GenEval's metadata, or of any prompts: then nothing says what is right. Raises `PromptError`."""
+    if "include" in record:
+        return Item.from_json(record, index)
+    return Item(index=index, tag="", prompt=record["prompt"], include=(), record=record)
+
+
 def prompt_line(item: Item) -> PromptLine:
     return PromptLine(where=f"prompt {item.index:05d}", prompt=item.prompt)
 
@@ -116,7 +128,7 @@ def read_run(folder: Path) -> Collection:
 def items_of(described: Mapping[str, Any]) -> tuple[Item, ...]:
     """The prompts that a run is about."""
     told = described["benchmark"]
-    return tuple(Item.from_json(line, i) for line, i in zip(told["lines"], told["indices"], strict=True))
+    return tuple(item_of(line, i) for line, i in zip(told["lines"], told["indices"], strict=True))
 
 
 def thoughts(folder: Path, described: Mapping[str, Any]) -> dict[Job, Trace]:

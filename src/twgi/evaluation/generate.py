@@ -7,6 +7,7 @@ The output is a run folder, so a killed evaluation goes on where it stopped; bes
     scores.json    each task's score, and what it was measured on and with
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from twgi.errors import ConfigError, PromptError
-from twgi.evaluation.collection import about, prompt_line, read_run
+from twgi.evaluation.collection import about, item_of, prompt_line, read_run
 from twgi.evaluation.detectors.eyes import Eyes, self_test
 from twgi.evaluation.geneval import Item, read_items
 from twgi.evaluation.official import export
 from twgi.evaluation.score import score, write_scores
 from twgi.thinking.plan import RunPlan
+from twgi.thinking.prompts import BadLine, PromptLine, read_prompts
 from twgi.thinking.run import Outcome, Report, Thinks, run
 
 
@@ -38,6 +40,7 @@ class Benchmark:
 
         Args:
             names: of the things that can be seen; prompts about any other are left out. None: all can.
+                Plain prompts, without metadata, can be thought about and not be judged: nothing says what is right.
             limit: keeps the first so many prompts of each task.
 
         Raises:
@@ -46,16 +49,40 @@ class Benchmark:
         """
         if limit is not None and limit < 1:
             raise ConfigError(f"limit must be 1 or more, got {limit}")
-        items = read_items(path)
+        items = _plain(path) or read_items(path)
         seen = [item for item in items if names is None or item.names <= names]
         if not seen:
             raise PromptError(f"{path}: the judge knows the things in none of its {len(items)} prompts")
         left_out = tuple(item for item in items if item not in seen)
         return cls(path=path, items=tuple(_first(seen, limit)), left_out=left_out, whole=len(items))
 
+    @property
+    def plain(self) -> bool:
+        """Whether these are prompts alone."""
+        return any(not item.include for item in self.items)
+
     def plan(self, **settings: Any) -> RunPlan:
         """The run that thinks about every prompt; `settings` are those of `RunPlan`."""
         return RunPlan(prompts=tuple(map(prompt_line, self.items)), **settings)
+
+
+def _plain(path: Path) -> list[Item]:
+    """The prompts of a file whose lines say no more than a prompt; empty where the first is one of GenEval's.
+
+    Raises:
+        PromptError: the file cannot be read, or a line of it cannot be used.
+    """
+    lines = read_prompts(path)
+    for line in lines:
+        if isinstance(line, BadLine):
+            raise PromptError(f"{line.where}: {line.problem}")
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    if "include" in records[0]:
+        return []
+    for line in lines:
+        if isinstance(line, PromptLine) and (line.images or line.mode or line.seed is not None):
+            raise PromptError(f"{line.where}: a line with images, mode or seed is for twgi think --prompts")
+    return [item_of(record, index) for index, record in enumerate(records)]
 
 
 def _first(items: Sequence[Item], limit: int | None) -> list[Item]:
@@ -90,7 +117,7 @@ def evaluate(
 ) -> Evaluation:
     """Think about all that is not in the folder `out` yet, lay it out in GenEval's shape, and judge it.
 
-    Without `eyes`, and for a shard, nothing is judged: that is for `twgi score`.
+    Without `eyes`, for a shard, and for plain prompts nothing is judged: that is for `twgi score`.
 
     Raises:
         CheckpointError: the eyes fail their self-test; nothing was drawn.
@@ -104,6 +131,6 @@ def evaluate(
         return Evaluation(outcome=outcome)
     collection = read_run(out)
     export(collection)
-    if eyes is None or plan.shard != (1, 1):
+    if eyes is None or benchmark.plain or plan.shard != (1, 1):
         return Evaluation(outcome=outcome)
     return Evaluation(outcome=outcome, scores=write_scores(score(collection, eyes, which=which), out))

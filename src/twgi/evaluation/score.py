@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from twgi import __version__
-from twgi.errors import ConfigError, ImageError
+from twgi.errors import ConfigError, ImageError, PromptError
 from twgi.evaluation.collection import Collection, Entry
 from twgi.evaluation.detectors.eyes import Eyes, self_test
 from twgi.evaluation.geneval import Item, judge, overall, task_scores
@@ -125,9 +125,12 @@ def score(collection: Collection, eyes: Eyes, *, which: str = "each", advance: A
     Raises:
         CheckpointError: the self-test fails.
         ConfigError: `which` is unknown.
+        PromptError: the prompts have no metadata.
     """
     if which not in WHICH:
         raise ConfigError(f"which must be {', '.join(WHICH)}, got {which!r}")
+    if collection.plain:
+        raise PromptError("these prompts have no metadata of GenEval, so nothing says what is right")
     self_test(eyes)
     collection = collection.seen_by(eyes.names)
     judged = {**eyes.describe(), "which": which, "twgi": __version__}

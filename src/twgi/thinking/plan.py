@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from twgi.decoding.compat import parse_compat
 from twgi.decoding.guidance import plan_named
 from twgi.decoding.params import SamplingParams
 from twgi.errors import ConfigError
@@ -44,6 +45,7 @@ class RunPlan:
         sampling: settings of `SamplingParams` that differ from the checkpoint's defaults.
         guidance: a preset or a scheme; None leaves it to the checkpoint.
         scales: guidance scales that differ from those of the guidance.
+        compat: quirks of the published code to keep, see `parse_compat`.
         shard: (which, of how many), from 1: this run does every so-many-th prompt of all; the rest others do.
 
     Raises:
@@ -58,11 +60,13 @@ class RunPlan:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     guidance: str | None = None
     scales: Mapping[str, float] = field(default_factory=dict)
+    compat: str = ""
     shard: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
         images_allowed(mode_named(self.mode), self.rounds)
         SamplingParams().updated(self.sampling)
+        parse_compat(self.compat)
         if self.guidance is not None:
             plan_named(self.guidance)
         if self.samples < 1:

@@ -85,25 +85,34 @@ def test_a_rate_of_nothing_is_none() -> None:
     assert rate("x", (True, False)).to_json()["share"] == 0.5
 
 
-def run(folder: Path, mode: str) -> dict[str, Any]:
-    """A run of the tiny model with several prompts; its `run.json`."""
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of the tiny model in each mode."""
+    folders = {mode: tmp_path_factory.mktemp(mode) / "run" for mode in ("direct", "critique", "subgoal")}
+    for mode, folder in folders.items():
+        run(folder, mode)
+    return folders
+
+
+def run(folder: Path, mode: str) -> None:
+    """Several thoughts about a few prompts."""
     lines = [
         {"tag": "colors", "include": [{"class": n, "count": 1}], "prompt": f"a {n}"} for n in ("cat", "dog", "cow")
     ]
     path = folder.parent / "prompts.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     benchmark = Benchmark.read(path)
-    plan = benchmark.plan(mode=mode, samples=6, seed=3, sampling={"max_tokens": 240})
+    plan = benchmark.plan(mode=mode, samples=12 if mode == "subgoal" else 4, seed=3, sampling={"max_tokens": 240})
     evaluate(thinker(), benchmark, plan, folder, report=Quiet(), eyes=icon_eyes(), batch=4)
-    return dict(json.loads((folder / "run.json").read_text()))
 
 
 @pytest.mark.parametrize("mode", ["critique", "subgoal"])
-def test_a_changed_step_leaves_all_else_as_it_was(tmp_path: Path, mode: str) -> None:
-    settings = run(tmp_path / "run", mode)["settings"]
-    audited, model = Audited(tmp_path / "run"), thinker()
-    changes = changed(audited.thoughts, mode, model.tokenizer)[:6]
+def test_a_changed_step_leaves_all_else_as_it_was(runs: dict[str, Path], mode: str) -> None:
+    audited, model = Audited(runs[mode]), thinker()
+    settings = audited.settings
+    changes = changed(audited.thoughts, mode, model.tokenizer)
     assert {change.condition for change in changes} == {"blanked", "swapped"}
+    changes = [next(c for c in changes if c.condition == name) for name in ("blanked", "swapped")]
     pictures = redrawn(model, changes, settings, batch=3, advance=lambda: None)
     blank = blank_tokens(model.tokenizer)
     for change, picture in zip(changes, pictures, strict=True):
@@ -123,10 +132,10 @@ def vars_of(task: Any) -> dict[str, Any]:
     return {name: getattr(task, name) for name in type(task).__dataclass_fields__}
 
 
-def test_what_is_kept_is_the_run_s_own_picture(tmp_path: Path) -> None:
-    settings = run(tmp_path / "run", "critique")["settings"]
-    audited, model = Audited(tmp_path / "run"), thinker()
-    for change in changed(audited.thoughts, "critique", model.tokenizer)[:3]:
+def test_what_is_kept_is_the_run_s_own_picture(runs: dict[str, Path]) -> None:
+    audited, model = Audited(runs["critique"]), thinker()
+    settings = audited.settings
+    for change in changed(audited.thoughts, "critique", model.tokenizer)[:2]:
         first, second = change.trace.images[:2]
         tokens = change.trace.tokens
         upto = tokens.index(second.tokens[0], len(first.tokens)) + 1
@@ -135,25 +144,23 @@ def test_what_is_kept_is_the_run_s_own_picture(tmp_path: Path) -> None:
         assert picture.tokens == second.tokens
 
 
-def test_an_audit_is_written_beside_its_run(tmp_path: Path) -> None:
-    run(tmp_path / "run", "critique")
-    audited, model = Audited(tmp_path / "run"), thinker()
+def test_an_audit_is_written_beside_its_run(runs: dict[str, Path]) -> None:
+    folder = runs["critique"]
+    audited, model = Audited(folder), thinker()
     changes = audited.changes(model, 2)
     assert len({(c.item.index, c.trace.sample) for c in changes}) == 2
     rates, effects = audited.intervene(model, changes, batch=2, advance=lambda: None)
-    content = write_audit(Audit(mode="critique", rates=[*audited.rates(), *rates], effects=effects), tmp_path / "run")
-    assert content == json.loads((tmp_path / "run" / AUDIT).read_text())
+    content = write_audit(Audit(mode="critique", rates=[*audited.rates(), *rates], effects=effects), folder)
+    assert content == json.loads((folder / AUDIT).read_text())
     assert [entry["of"] for entry in content["rates"][-3:]] == [2, 2, 2]
     assert content["effects"].keys() == {"blanked", "swapped"}
     assert "critique right, redraw wrong" in table(content)
 
 
-def test_an_audit_of_another_model_or_of_no_steps_is_refused(tmp_path: Path) -> None:
-    run(tmp_path / "direct", "direct")
+def test_an_audit_of_another_model_or_of_no_steps_is_refused(runs: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="critique and subgoal only"):
-        Audited(tmp_path / "direct")
-    run(tmp_path / "run", "critique")
-    audited = Audited(tmp_path / "run")
+        Audited(runs["direct"])
+    audited = Audited(runs["critique"])
     audited.described["model"]["sha256"] = "1" * 64
     with pytest.raises(ConfigError, match="another model"):
         audited.changes(thinker(), 1)

@@ -103,7 +103,7 @@ def _subgoal(usable: Sequence[Thought], place: int, condition: str, blank: Ids) 
     parts = len(trace.images) - 1
     pictures = [blank] * parts
     if condition == "swapped":
-        donor = _donor(usable, place, lambda other: len(other.images) == parts + 1)
+        donor = _donor(usable, place, lambda other: len(other.images) > parts)
         if donor is None:
             return None
         pictures = [image.tokens for image in donor.images[:parts]]

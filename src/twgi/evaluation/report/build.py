@@ -183,16 +183,16 @@ def _whole(run: Run) -> dict[str, dict[str, tuple[float, float]]]:
 
 def _curves(runs: Sequence[Run], cost: str) -> Iterator[Series]:
     """Of each run the score after each picture; of direct ones the best of n; of critiques the choice by verdict."""
-    for run in runs:
+    for group, run in enumerate(runs):
         costs = [float(point[cost]) for point in run.told.get("by_picture", []) if cost in point]
         if not costs:
             continue
         if run.mode == "subgoal":  # its parts are no answers: only the end of a thought is
-            yield Series(name=run.name, points=(_point(run, None, costs[-1], ""),))
+            yield Series(name=run.name, group=group, points=(_point(run, None, costs[-1], ""),))
             continue
         points = [_point(run, k, costs[k], f"picture {k + 1},") for k in range(min(run.pictures, len(costs)))]
-        yield Series(name=run.name, points=tuple(points))
-        yield from _choices(run, costs[-1])
+        yield Series(name=run.name, group=group, points=tuple(points))
+        yield from _choices(run, group, costs[-1])
 
 
 def _point(run: Run, picture: int | None, cost: float, note: str) -> Point:
@@ -200,17 +200,17 @@ def _point(run: Run, picture: int | None, cost: float, note: str) -> Point:
     return Point(cost=cost, score=score.value, low=score.low, high=score.high, note=note)
 
 
-def _choices(run: Run, cost: float) -> Iterator[Series]:
+def _choices(run: Run, group: int, cost: float) -> Iterator[Series]:
     samples = min(len(own) for task in by_prompt(run.rows).values() for own in task.values())
     several = [n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64) if n <= samples]
     if len(several) < 2 or run.benchmark != "geneval":
         return
     if run.mode == "critique":
         own = tuple(Point(cost=n * cost, score=best_by_verdict(run.rows, n), note=f"best of {n},") for n in several)
-        yield Series(name=f"{run.name}, best of n by own verdict", points=own)
+        yield Series(name=f"{run.name}, best of n by own verdict", group=group, kind="choice", points=own)
     else:
         bound = tuple(Point(cost=n * cost, score=best_of(run.rows, n), note=f"best of {n},") for n in several)
-        yield Series(name=f"{run.name}, best of n by the judge", points=bound, bound=True)
+        yield Series(name=f"{run.name}, best of n by the judge", group=group, kind="bound", points=bound)
 
 
 def _galleries(runs: Sequence[Run]) -> Iterator[Gallery]:
@@ -289,7 +289,7 @@ def _series(series: Series) -> dict[str, Any]:
     points = [
         {"cost": point.cost, "score": point.score, "low": point.low, "high": point.high} for point in series.points
     ]
-    return {"name": series.name, "bound": series.bound, "points": points}
+    return {"name": series.name, "kind": series.kind, "points": points}
 
 
 def mean_pictures(run: Run) -> float:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
+from typing import Literal
 
 WIDTH, HEIGHT = 860, 380
 LEFT, RIGHT, TOP, BOTTOM = 56, 300, 16, 48
@@ -24,11 +25,22 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Points of one way to spend more, in order of cost. A `bound` is no score that anybody reached: dashed."""
+    """Points of one way to spend more, in order of cost.
+
+    Series of one `group` have one colour. A `choice` among samples is dotted; a `bound`, which is no score that
+    anybody reached, is dashed.
+    """
 
     name: str
     points: tuple[Point, ...]
-    bound: bool = False
+    group: int = 0
+    kind: Literal["pictures", "choice", "bound"] = "pictures"
+
+    @property
+    def look(self) -> tuple[str, str]:
+        """Colour, and how the line is drawn."""
+        dash = {"pictures": "", "choice": ' stroke-dasharray="2 3"', "bound": ' stroke-dasharray="7 4"'}[self.kind]
+        return COLORS[self.group % len(COLORS)], dash
 
 
 def chart(series: Sequence[Series], *, cost: str, score: str = "score", standalone: bool = False) -> str:
@@ -37,7 +49,8 @@ def chart(series: Sequence[Series], *, cost: str, score: str = "score", standalo
     if not points:
         return ""
     frame = _Frame.of(points)
-    lines = [part for number, one in enumerate(series) for part in _line(one, number, frame)]
+    behind = sorted(series, key=lambda one: one.kind == "pictures")  # what was reached is drawn last, on top
+    lines = [part for one in behind for part in _line(one, frame)]
     legend = [part for number, one in enumerate(series) for part in _legend(one, number)]
     namespace = ' xmlns="http://www.w3.org/2000/svg"' if standalone else ""
     ground = f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>' if standalone else ""
@@ -106,8 +119,8 @@ def _words(x: float, y: float, text: str, anchor: str = "start") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="currentColor">{escape(text)}</text>'
 
 
-def _line(series: Series, number: int, frame: _Frame) -> Iterator[str]:
-    color, dash = COLORS[number % len(COLORS)], ' stroke-dasharray="5 4"' if series.bound else ""
+def _line(series: Series, frame: _Frame) -> Iterator[str]:
+    color, dash = series.look
     points = [point for point in series.points if point.cost > 0]
     path = " ".join(f"{frame.x(point.cost):.1f},{frame.y(point.score):.1f}" for point in points)
     yield f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"{dash}/>'
@@ -117,13 +130,15 @@ def _line(series: Series, number: int, frame: _Frame) -> Iterator[str]:
             ends = f'y1="{frame.y(point.low):.1f}" y2="{frame.y(point.high):.1f}"'
             yield f'<line x1="{x}" x2="{x}" {ends} stroke="{color}" stroke-opacity=".5" stroke-width="1.5"/>'
         note = escape(f"{series.name}: {point.note} {point.score:.3f} at {point.cost:,.4g}")
-        fill = "none" if series.bound else color
-        dot = f'<circle cx="{x}" cy="{y}" r="4" fill="{fill}" stroke="{color}" stroke-width="1.5">'
+        fill, radius = (color, 4.5) if series.kind == "pictures" else ("none", 3.5)
+        dot = f'<circle cx="{x}" cy="{y}" r="{radius}" fill="{fill}" stroke="{color}" stroke-width="1.5">'
         yield f"{dot}<title>{note}</title></circle>"
 
 
 def _legend(series: Series, number: int) -> Iterator[str]:
-    color, dash = COLORS[number % len(COLORS)], ' stroke-dasharray="5 4"' if series.bound else ""
+    color, dash = series.look
     x, y = WIDTH - RIGHT + 20, TOP + 12 + number * 22
     yield f'<line x1="{x}" x2="{x + 26}" y1="{y - 4}" y2="{y - 4}" stroke="{color}" stroke-width="2"{dash}/>'
+    if series.kind == "pictures":
+        yield f'<circle cx="{x + 13}" cy="{y - 4}" r="4.5" fill="{color}"/>'
     yield _words(x + 34, y, series.name)
