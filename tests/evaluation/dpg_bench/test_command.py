@@ -58,6 +58,8 @@ def test_right_pictures_score_100_in_both_ways(tmp_path: Path, capsys: pytest.Ca
     assert (found["overall"], found["official"]["overall"], found["partial"]) == (100, 100, None)
     table = capsys.readouterr().out
     assert "corrected   official" in table
+    assert "which fails questions of two parents:" in table
+    assert found["official"]["single_key_port"] < 100, "relations have two parents"
     assert "PARTIAL" not in table
     # the first row of the file is a parent, so the published program loses that prompt
     assert list(found["official"]["vanished"]) == [f"{PROMPTS[0].id}.png"]

@@ -58,9 +58,16 @@ def _soft(scores: Mapping[str, Any]) -> list[str]:
 
 
 def _published(official: Mapping[str, Any]) -> list[str]:
-    if "problem" in official:
-        return [f"official: none: {official['problem']}"]
-    return [f"official: of {official['files']} files; {len(official['vanished'])} more vanished"] if official else []
+    if not official:
+        return []
+    of = f"of {official.get('files')} files; {len(official.get('vanished', ()))} more vanished"
+    port = official.get("single_key_port")
+    told = [f"official: {'none: ' + official['problem'] if 'problem' in official else of}"]
+    return (
+        told
+        if port is None
+        else [*told, f"a public port's gating, which fails questions of two parents: {_number(port)}"]
+    )
 
 
 def _faults(scores: Mapping[str, Any]) -> list[str]:
