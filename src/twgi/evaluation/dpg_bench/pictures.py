@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from twgi.errors import ImageError, RunError
+from twgi.errors import ConfigError, ImageError, RunError
 from twgi.evaluation.shards import shards_in
 from twgi.tokenizer.image import open_picture
 from twgi.trace import RUN
@@ -84,6 +84,11 @@ class PictureFolder:
     each: int
     unknown: tuple[str, ...] = ()
     made: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        item, last = max(self.samples, key=lambda key: key[1], default=("", 0))
+        if last >= self.each:
+            raise ConfigError(f"{self.root}: picture {last + 1} of {item}, not {self.each}: say --samples {last + 1}")
 
     def missing(self, ids: Iterable[str]) -> list[tuple[str, int]]:
         """(prompt, sample) of what should be there and is not."""

@@ -195,6 +195,7 @@ def _content(
         "by_picture": _costs([thought.sample for thought in thoughts if thought.sample.image_tokens], options),
         "statuses": dict(Counter(thought.status for thought in thoughts)),
         "wrong": [f"{t.name}: {t.status}" for t in thoughts if t.status != "scored"],
+        "nothing_known": [t.name for t in thoughts if _share(t.judged, options).value is None],
         "missing": [*missing, *lacking],
         "unknown_files": list(folder.unknown),
         "question_faults": list(questions.notes),

@@ -73,6 +73,8 @@ def _published(official: Mapping[str, Any]) -> list[str]:
 def _faults(scores: Mapping[str, Any]) -> list[str]:
     wrong = scores["wrong"]
     lines = [f"{len(wrong)} thoughts without a readable picture count as wrong, as {wrong[0]}"] if wrong else []
+    if scores["nothing_known"]:
+        lines.append(f"{len(scores['nothing_known'])} pictures without one known answer are in no row and no mean")
     for key, words in (("question_faults", "faults in the question file"), ("unknown_files", "files of no prompt")):
         if scores[key]:
             lines.append(f"{len(scores[key])} {words}, as {scores[key][0]}")
