@@ -24,6 +24,7 @@ class Info:
     defaults: dict[str, Any] = field(default_factory=dict)
     generation: dict[str, Any] = field(default_factory=dict)
     config_bos: int = 1
+    remarks: tuple[str, ...] = ()
 
 
 @cache

@@ -5,30 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from twgi.commands.options import (
-    ASK,
-    RUN,
-    GuidanceName,
-    ImageTemperature,
-    ImageTopK,
-    ImageTopP,
-    Model,
-    Resume,
-    Rounds,
-    ScaleFull,
-    ScaleImage,
-    ScaleNegative,
-    ScalePrompt,
-    Seed,
-    Temperature,
-    given,
-    option,
-)
+from twgi.commands.groups import ALONE, AS_TRAINED, BenchmarkOptions, DrawingOptions, grouped
+from twgi.commands.loading import ICONS, ModelOptions
+from twgi.commands.options import ASK, RUN, Rounds, Seed, option
 from twgi.commands.think import conclude
 from twgi.errors import ConfigError, TwgiError
 
 if TYPE_CHECKING:
-    from twgi.commands.evaluate import Drawing
     from twgi.evaluation.dpg_bench.generate import Prompts
     from twgi.evaluation.dpg_bench.pictures import PictureFolder
     from twgi.evaluation.dpg_bench.questions import QuestionSet
@@ -38,28 +21,18 @@ if TYPE_CHECKING:
 JUDGE = "The judge"
 
 
+@grouped
 def eval_dpg(
     prompts: Annotated[Path, option("Folder of ID.txt, lines of id and prompt, or a question file.", ASK)],
     out: Annotated[Path, option("Run folder; pictures.jsonl, samples/ and grids/ go there too.", RUN)],
-    model: Model = "icons",
+    options: ModelOptions = ICONS,
     mode: Annotated[str, option("direct, subgoal or critique. Default: direct.", ASK)] = "direct",
     rounds: Rounds = 1,
     samples: Annotated[int, option("Thoughts for each prompt. Default: 4, as published.", ASK)] = 4,
     seed: Seed = 0,
     limit: Annotated[int | None, option("Only the first so many prompts.", ASK)] = None,
-    guidance: GuidanceName = None,
-    scale_full: ScaleFull = None,
-    scale_image: ScaleImage = None,
-    scale_negative: ScaleNegative = None,
-    scale_prompt: ScalePrompt = None,
-    temperature: Temperature = None,
-    image_temperature: ImageTemperature = None,
-    image_top_p: ImageTopP = None,
-    image_top_k: ImageTopK = None,
-    batch: Annotated[int, option("Thoughts at a time; changes the speed alone. Default: 16.", RUN)] = 16,
-    shard: Annotated[str, option("Only this part of the prompts, as 2/4; twgi score dpg takes all.", RUN)] = "1/1",
-    ray: Annotated[int, option("So many Ray actors do the work; 0: none.", RUN)] = 0,
-    resume: Resume = False,
+    drawing: DrawingOptions = AS_TRAINED,
+    how: BenchmarkOptions = ALONE,
 ) -> int:
     """Think about DPG-Bench's prompts and lay the pictures out as its scorer wants them; then: twgi score dpg.
 
@@ -69,7 +42,6 @@ def eval_dpg(
 
     Icons: twgi icons dense --out dense.csv; twgi eval dpg --prompts dense.csv --out out/dense
     """
-    from twgi.commands.evaluate import Drawing  # which lists this command
     from twgi.evaluation.dpg_bench.generate import Prompts
     from twgi.evaluation.shards import parse_shard, shard_folder
     from twgi.thinking.run_folder import check_folder
@@ -80,27 +52,26 @@ def eval_dpg(
         rounds=rounds,
         samples=samples,
         seed=seed,
-        guidance=guidance,
-        scales=given(full=scale_full, image=scale_image, negative=scale_negative, prompt=scale_prompt),
-        sampling=given(
-            text_temperature=temperature, image_temperature=image_temperature, image_top_p=image_top_p,
-            image_top_k=image_top_k,
-        ),
-        shard=parse_shard(shard),
-    )  # fmt: skip
+        guidance=drawing.guidance,
+        compat=options.compat,
+        scales=drawing.scales,
+        sampling=drawing.sampling,
+        shard=parse_shard(how.shard),
+    )
     folder = shard_folder(out, plan.shard)
-    check_folder(folder, resume=resume)
-    return _draw(read, plan, folder, Drawing(model=model, batch=batch, resume=resume, ray=ray))
+    check_folder(folder, resume=how.resume)
+    return _draw(read, plan, folder, options, how)
 
 
-def _draw(prompts: "Prompts", plan: "RunPlan", folder: Path, how: "Drawing") -> int:
+def _draw(prompts: "Prompts", plan: "RunPlan", folder: Path, options: ModelOptions, how: BenchmarkOptions) -> int:
+    from twgi.commands.evaluate import thinks  # which lists this command
     from twgi.console import reporter
     from twgi.evaluation.dpg_bench.generate import write_pictures
     from twgi.thinking.run import run
 
     report = reporter(many=True, json=False)
     try:
-        outcome = run(how.thinker(), plan, folder, report=report, batch=how.batch, resume=how.resume)
+        outcome = run(thinks(options, how), plan, folder, report=report, batch=how.batch, resume=how.resume)
     finally:
         report.close()
     if outcome.traces:

@@ -1,6 +1,5 @@
 """`twgi eval`: benchmarks, from prompts to scores."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,25 +7,9 @@ import typer
 from typer.core import TyperGroup
 
 from twgi.commands.dpg import eval_dpg
-from twgi.commands.options import (
-    ASK,
-    RUN,
-    GuidanceName,
-    ImageTemperature,
-    ImageTopK,
-    ImageTopP,
-    Model,
-    Resume,
-    Rounds,
-    ScaleFull,
-    ScaleImage,
-    ScaleNegative,
-    ScalePrompt,
-    Seed,
-    Temperature,
-    given,
-    option,
-)
+from twgi.commands.groups import ALONE, AS_TRAINED, BenchmarkOptions, DrawingOptions, grouped
+from twgi.commands.loading import ICONS, ModelOptions, load_thinker
+from twgi.commands.options import ASK, RUN, Rounds, Seed, option
 from twgi.commands.think import conclude
 from twgi.errors import ConfigError
 
@@ -58,30 +41,20 @@ Which = Annotated[
 
 
 @app.command("geneval")
+@grouped
 def eval_geneval(
     prompts: Annotated[Path, option("GenEval's evaluation_metadata.jsonl; plain prompts are not judged.", ASK)],
     out: Annotated[Path, option("Run folder; scores.json, results.jsonl and geneval/ go there too.", RUN)],
-    model: Model = "icons",
+    options: ModelOptions = ICONS,
     mode: Annotated[str, option("direct, subgoal or critique. Default: direct.", ASK)] = "direct",
     rounds: Rounds = 1,
     samples: Annotated[int, option("Thoughts for each prompt. Default: 4, as published.", ASK)] = 4,
     seed: Seed = 0,
     limit: Annotated[int | None, option("Only the first so many prompts of each task.", ASK)] = None,
-    guidance: GuidanceName = None,
-    scale_full: ScaleFull = None,
-    scale_image: ScaleImage = None,
-    scale_negative: ScaleNegative = None,
-    scale_prompt: ScalePrompt = None,
-    temperature: Temperature = None,
-    image_temperature: ImageTemperature = None,
-    image_top_p: ImageTopP = None,
-    image_top_k: ImageTopK = None,
-    batch: Annotated[int, option("Thoughts at a time, for speed alone. Default: 16.", RUN)] = 16,
+    drawing: DrawingOptions = AS_TRAINED,
+    how: BenchmarkOptions = ALONE,
     judge: Annotated[str, option("icons, or none: draw, and judge with twgi score. Default: icons.", RUN)] = "icons",
     which: Which = "each",
-    shard: Annotated[str, option("Only this part of the prompts, as 2/4; see twgi score.", RUN)] = "1/1",
-    ray: Annotated[int, option("So many Ray actors do the work; 0: none.", RUN)] = 0,
-    resume: Resume = False,
 ) -> int:
     """GenEval: four thoughts about each of its prompts, the last picture of each in GenEval's own folder shape, judged.
 
@@ -96,7 +69,7 @@ def eval_geneval(
     from twgi.evaluation.shards import parse_shard, shard_folder
     from twgi.thinking.run_folder import check_folder
 
-    part = parse_shard(shard)
+    part = parse_shard(how.shard)
     eyes = None if judge == "none" else eyes_named(judge)
     benchmark = Benchmark.read(prompts, names=eyes.names if eyes else None, limit=limit)
     plan = benchmark.plan(
@@ -104,48 +77,30 @@ def eval_geneval(
         rounds=rounds,
         samples=samples,
         seed=seed,
-        guidance=guidance,
-        scales=given(full=scale_full, image=scale_image, negative=scale_negative, prompt=scale_prompt),
-        sampling=given(
-            text_temperature=temperature, image_temperature=image_temperature, image_top_p=image_top_p,
-            image_top_k=image_top_k,
-        ),
+        guidance=drawing.guidance,
+        compat=options.compat,
+        scales=drawing.scales,
+        sampling=drawing.sampling,
         shard=part,
-    )  # fmt: skip
+    )
     folder = shard_folder(out, part)
-    check_folder(folder, resume=resume)
-    how = Drawing(model=model, batch=batch, resume=resume, ray=ray)
-    return _evaluate(benchmark, plan, folder, how, eyes, which)
+    check_folder(folder, resume=how.resume)
+    return _evaluate(benchmark, plan, folder, options, how, eyes, which)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """How the thoughts are made; what they are does not depend on it."""
+def thinks(options: ModelOptions, how: BenchmarkOptions) -> "Thinks":
+    """Whatever makes the thoughts: this process, or Ray actors."""
+    if not how.ray:
+        return load_thinker(options)
+    from twgi.evaluation.actors import RayThinker
 
-    model: str
-    batch: int
-    resume: bool
-    ray: int
-
-    def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ConfigError(f"batch must be 1 or more, got {self.batch}")
-        if self.ray < 0:
-            raise ConfigError(f"ray must be 0 or more actors, got {self.ray}")
-
-    def thinker(self) -> "Thinks":
-        from twgi import load
-
-        if not self.ray:
-            return load(self.model)
-        from twgi.evaluation.actors import RayThinker
-
-        return RayThinker(self.model, actors=self.ray)
+    return RayThinker(options.model, actors=how.ray, loading=options.loading())
 
 
 def _evaluate(
-    benchmark: "Benchmark", plan: "RunPlan", folder: Path, how: Drawing, eyes: "Eyes | None", which: str
-) -> int:
+    benchmark: "Benchmark", plan: "RunPlan", folder: Path, options: ModelOptions, how: BenchmarkOptions,
+    eyes: "Eyes | None", which: str,
+) -> int:  # fmt: skip
     from twgi.console import reporter
     from twgi.evaluation.generate import evaluate
     from twgi.evaluation.official import OFFICIAL
@@ -154,7 +109,7 @@ def _evaluate(
     report = reporter(many=True, json=False)
     try:
         result = evaluate(
-            how.thinker(), benchmark, plan, folder, report=report, eyes=eyes, which=which, batch=how.batch,
+            thinks(options, how), benchmark, plan, folder, report=report, eyes=eyes, which=which, batch=how.batch,
             resume=how.resume,
         )  # fmt: skip
     finally:

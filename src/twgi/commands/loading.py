@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from twgi.commands.options import CfgRows, Compat, Context, Device, Dtype, Int8, Model, Vq
 from twgi.console import complain
 from twgi.decoding.compat import PUBLISHED_LENGTH, Quirk, parse_compat
 from twgi.errors import ConfigError
@@ -27,14 +27,14 @@ SHOWN = 10**9  # bytes from which on loading shows a bar
 class ModelOptions:
     """What to load, and how. The same words as the options of the command line."""
 
-    model: str = "icons"
-    device: str = "cpu"
-    dtype: str | None = None
-    vq: Path | None = None
-    context: int | None = None
-    int8: bool = False
-    cfg_rows: str = "parallel"
-    compat: str = ""
+    model: Model = "icons"
+    device: Device = "cpu"
+    dtype: Dtype = None
+    vq: Vq = None
+    context: Context = None
+    int8: Int8 = False
+    cfg_rows: CfgRows = "parallel"
+    compat: Compat = ""
 
     def __post_init__(self) -> None:
         parse_compat(self.compat)
@@ -43,25 +43,33 @@ class ModelOptions:
         if self.cfg_rows not in ROWS:
             raise ConfigError(f"cfg-rows must be {' or '.join(ROWS)}, got {self.cfg_rows!r}")
 
+    def loading(self) -> dict[str, Any]:
+        """What `twgi.load` is to be told beside the model's name."""
+        long = self.context is None and Quirk.PUBLISHED_LIMITS in parse_compat(self.compat)
+        return {
+            "device": self.device,
+            "dtype": None if self.dtype is None else dtype_named(self.dtype),
+            "vq": self.vq,
+            "context": PUBLISHED_LENGTH if long else self.context,
+            "int8": self.int8,
+            "serial": self.cfg_rows == "serial",
+        }
+
+
+ICONS = ModelOptions()
+
 
 def load_thinker(options: ModelOptions) -> Thinker:
     """The thinker of these options. What is worth knowing about it is said on stderr."""
-    from twgi.checkpoint.load import load
-    from twgi.thinking.thinker import Thinker
+    from twgi import load
 
-    context = options.context
-    if context is None and Quirk.PUBLISHED_LIMITS in parse_compat(options.compat):
-        context = PUBLISHED_LENGTH
-    dtype = None if options.dtype is None else dtype_named(options.dtype)
-    loaded = load(
-        options.model, options.device, dtype, vq=options.vq, context=context, int8=options.int8, progress=Bar("loading")
-    )
-    for remark in loaded.remarks:
+    thinker = load(options.model, **options.loading(), progress=Bar("loading"))
+    for remark in thinker.remarks:
         complain(remark)
     if options.device != "cpu":
-        width = str(loaded.model.embed.weight.dtype).removeprefix("torch.")
-        complain(f"{loaded.name} runs on {options.device} in {'int8 and ' if options.int8 else ''}{width}")
-    return Thinker(loaded.model, loaded.tokenizer, loaded, serial=options.cfg_rows == "serial")
+        width = str(thinker.model.embed.weight.dtype).removeprefix("torch.")
+        complain(f"{options.model} runs on {options.device} in {'int8 and ' if options.int8 else ''}{width}")
+    return thinker
 
 
 def dtype_named(name: str) -> torch.dtype:

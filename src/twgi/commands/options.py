@@ -12,11 +12,6 @@ def option(help: str, panel: str, *names: str) -> typer.models.OptionInfo:
     return info
 
 
-def given(**options: float | int | None) -> dict[str, float | int]:
-    """Those that the user gave."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
 ASK, MODEL, GUIDE = "What to think about", "The model", "Guidance of pictures"
 DRAW, RUN = "Sampling and limits", "The run"
 Model = Annotated[str, option("Preset, or folder of a checkpoint. Default: icons.", MODEL)]
@@ -29,13 +24,4 @@ CfgRows = Annotated[str, option("parallel, or serial: slow, saves device memory.
 Compat = Annotated[str, option("reference, or quirks of the published code by name.", GUIDE)]
 Rounds = Annotated[int, option("How often critique looks and draws again. Default: 1.", ASK)]
 Seed = Annotated[int, option("Same seed, same thoughts. Default: 0.", ASK)]
-GuidanceName = Annotated[str | None, option("paper, reference or icons. Default: the model's.", GUIDE)]
-ScaleFull = Annotated[float | None, option("Towards all that was thought so far.", GUIDE)]
-ScaleImage = Annotated[float | None, option("Towards the pictures so far.", GUIDE)]
-ScaleNegative = Annotated[float | None, option("Away from the negative prompt.", GUIDE)]
-ScalePrompt = Annotated[float | None, option("Towards the bare prompt.", GUIDE)]
-Temperature = Annotated[float | None, option("Of text; 0 takes the likeliest token.", DRAW)]
-ImageTemperature = Annotated[float | None, option("The same for pictures.", DRAW)]
-ImageTopP = Annotated[float | None, option("The same for pictures.", DRAW)]
-ImageTopK = Annotated[int | None, option("The same for pictures.", DRAW)]
 Resume = Annotated[bool, option("Go on with the run in --out.", RUN, "--resume")]

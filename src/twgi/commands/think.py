@@ -7,34 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from twgi.commands.loading import ModelOptions, load_thinker
-from twgi.commands.options import (
-    ASK,
-    DRAW,
-    RUN,
-    CfgRows,
-    Compat,
-    Context,
-    Device,
-    Dtype,
-    GuidanceName,
-    ImageTemperature,
-    ImageTopK,
-    ImageTopP,
-    Int8,
-    Model,
-    Resume,
-    Rounds,
-    ScaleFull,
-    ScaleImage,
-    ScaleNegative,
-    ScalePrompt,
-    Seed,
-    Temperature,
-    Vq,
-    given,
-    option,
-)
+from twgi.commands.groups import AS_TRAINED, DrawingOptions, grouped
+from twgi.commands.loading import ICONS, ModelOptions, load_thinker
+from twgi.commands.options import ASK, RUN, Resume, Rounds, Seed, option
 from twgi.console import complain
 from twgi.errors import ConfigError, PromptError, TwgiError
 
@@ -47,39 +22,21 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
+@grouped
 def think(
     prompt: Annotated[str | None, typer.Argument(help="What to think about.", show_default=False)] = None,
     prompts: Annotated[Path | None, option('File of {"prompt": "..."} lines; GenEval\'s is fine.', ASK)] = None,
     image: Annotated[
         list[Path] | None, option("Picture for <image> in the prompt, or its end; repeatable.", ASK)
     ] = None,
-    model: Model = "icons",
-    device: Device = "cpu",
-    dtype: Dtype = None,
-    vq: Vq = None,
-    context: Context = None,
-    int8: Int8 = False,
-    cfg_rows: CfgRows = "parallel",
+    options: ModelOptions = ICONS,
     mode: Annotated[
         str, option("direct, subgoal, critique, general. Default: direct; general with --image.", ASK)
     ] = "",
     rounds: Rounds = 1,
     samples: Annotated[int, option("Thoughts for each prompt. Default: 1.", ASK)] = 1,
     seed: Seed = 0,
-    guidance: GuidanceName = None,
-    scale_full: ScaleFull = None,
-    scale_image: ScaleImage = None,
-    scale_negative: ScaleNegative = None,
-    scale_prompt: ScalePrompt = None,
-    compat: Compat = "",
-    temperature: Temperature = None,
-    top_p: Annotated[float | None, option("Of text: likeliest tokens up to this sum.", DRAW)] = None,
-    top_k: Annotated[int | None, option("Of text: so many likeliest tokens; 0: all.", DRAW)] = None,
-    image_temperature: ImageTemperature = None,
-    image_top_p: ImageTopP = None,
-    image_top_k: ImageTopK = None,
-    max_tokens: Annotated[int | None, option("Most tokens of a thought, pictures too.", DRAW)] = None,
-    max_images: Annotated[int | None, option("Most pictures of a thought.", DRAW)] = None,
+    drawing: DrawingOptions = AS_TRAINED,
     batch: Annotated[int, option("Thoughts at a time; only speed changes. Default: 8.", RUN)] = 8,
     out: Annotated[Path | None, option("Run folder. Default: a new one in out/.", RUN)] = None,
     resume: Resume = False,
@@ -95,23 +52,17 @@ def think(
     """
     from twgi.thinking.plan import RunPlan
 
-    options = ModelOptions(
-        model=model, device=device, dtype=dtype, vq=vq, context=context, int8=int8, cfg_rows=cfg_rows, compat=compat
-    )
     plan = RunPlan(
         prompts=_prompts(prompt, prompts, image or []),
         mode=mode or ("general" if image else "direct"),
         rounds=rounds,
         samples=samples,
         seed=seed,
-        guidance=guidance,
-        compat=compat,
-        scales=given(full=scale_full, image=scale_image, negative=scale_negative, prompt=scale_prompt),
-        sampling=given(
-            text_temperature=temperature, text_top_p=top_p, text_top_k=top_k, image_temperature=image_temperature,
-            image_top_p=image_top_p, image_top_k=image_top_k, max_tokens=max_tokens, max_images=max_images,
-        ),
-    )  # fmt: skip
+        guidance=drawing.guidance,
+        compat=options.compat,
+        scales=drawing.scales,
+        sampling=drawing.sampling,
+    )
     return run_plan(plan, options, out=out, title=prompt or str(prompts), batch=batch, resume=resume, json=json)
 
 

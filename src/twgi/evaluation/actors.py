@@ -4,7 +4,7 @@ Each actor holds the whole model. A thought depends on nothing but its task, so 
 the run folder is written by the process that asked, which is therefore resumed in the same way.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -19,17 +19,19 @@ BLOCK = 2  # batches that an actor takes at a time: enough to keep it busy, litt
 class RayThinker:
     """A thinker whose thoughts are made by `actors` Ray actors, each with `model` (a preset, or a path all can read).
 
+    `loading` is what `twgi.load` is told beside the model's name.
+
     Raises:
         ConfigError: Ray is not installed.
     """
 
-    def __init__(self, model: str, *, actors: int) -> None:
+    def __init__(self, model: str, *, actors: int, loading: Mapping[str, Any]) -> None:
         try:
             import ray.data  # noqa: F401
         except ImportError as error:
             raise ConfigError(f"--ray needs the extra ray: pip install 'twgi[ray]' ({error})") from None
-        self.model, self.actors = model, actors
-        self.thinking = load(model).thinking
+        self.model, self.actors, self.loading = model, actors, dict(loading)
+        self.thinking = load(model, **self.loading).thinking
 
     def stream_many(self, tasks: Iterable[Task], *, batch: int = 8) -> Iterator[tuple[int, ThoughtEvent | Failed]]:
         """(index, event) of all tasks as actors finish them; of each picture only that it is there."""
@@ -41,7 +43,7 @@ class RayThinker:
         size = batch * BLOCK
         data = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // size)).map_batches(
             _Actor,
-            fn_constructor_args=(self.model, batch),
+            fn_constructor_args=(self.model, batch, self.loading),
             compute=ray.data.ActorPoolStrategy(size=self.actors),
             batch_size=size,
         )
@@ -61,8 +63,8 @@ def _events(index: int, result: Trace | TwgiError) -> Iterator[tuple[int, Though
 class _Actor:
     """One copy of the model. A task that cannot be thought about comes back as its error, so that others go on."""
 
-    def __init__(self, model: str, batch: int) -> None:
-        self.thinker, self.batch = load(model), batch
+    def __init__(self, model: str, batch: int, loading: Mapping[str, Any]) -> None:
+        self.thinker, self.batch = load(model, **loading), batch
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
         indices, tasks = list(rows["index"]), list(rows["task"])

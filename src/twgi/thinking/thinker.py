@@ -30,6 +30,8 @@ class Info(Protocol):
     def generation(self) -> Mapping[str, Any]: ...
     @property
     def config_bos(self) -> int: ...
+    @property
+    def remarks(self) -> tuple[str, ...]: ...
 
 
 class Thinker:
@@ -44,6 +46,7 @@ class Thinker:
 
     def __init__(self, model: Transformer, tokenizer: MultimodalTokenizer, info: Info, *, serial: bool = False) -> None:
         self.model, self.tokenizer, self.serial = model, tokenizer, serial
+        self.remarks = info.remarks
         self.thinking = Thinking(
             tokenizer=tokenizer,
             context=model.config.max_positions,

@@ -1,0 +1,108 @@
+"""Options in groups: a command takes one value for many options, and the command line shows each of them.
+
+A parameter whose type is a dataclass stands for its fields; these are annotated as a command's own options are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, get_type_hints
+
+from twgi.commands.options import DRAW, GUIDE, RUN, option
+from twgi.errors import ConfigError
+
+
+def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command as the parser sees it: each group of options replaced by the options themselves.
+
+    An option's default is that of the field.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
+    shown: dict[str, Parameter] = {}
+    for name, parameter in signature(command).parameters.items():
+        if name in groups:
+            shown |= _options(groups[name])
+        else:
+            shown[name] = parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY)
+
+    @wraps(command)
+    def run(**given: Any) -> Any:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        return command(**given)
+
+    run.__signature__ = Signature(list(shown.values()))  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in shown.items()}
+    return run
+
+
+def _options(group: Any) -> dict[str, Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return {
+        field.name: Parameter(
+            field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(group)
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawingOptions:
+    """How pictures are guided, how tokens are drawn, and where a thought ends."""
+
+    guidance: Annotated[str | None, option("paper, reference or icons. Default: the model's.", GUIDE)] = None
+    scale_full: Annotated[float | None, option("Towards all that was thought so far.", GUIDE)] = None
+    scale_image: Annotated[float | None, option("Towards the pictures so far.", GUIDE)] = None
+    scale_negative: Annotated[float | None, option("Away from the negative prompt.", GUIDE)] = None
+    scale_prompt: Annotated[float | None, option("Towards the bare prompt.", GUIDE)] = None
+    temperature: Annotated[float | None, option("Of text; 0 takes the likeliest token.", DRAW)] = None
+    top_p: Annotated[float | None, option("Of text: likeliest tokens up to this sum.", DRAW)] = None
+    top_k: Annotated[int | None, option("Of text: so many likeliest tokens; 0: all.", DRAW)] = None
+    image_temperature: Annotated[float | None, option("The same for pictures.", DRAW)] = None
+    image_top_p: Annotated[float | None, option("The same for pictures.", DRAW)] = None
+    image_top_k: Annotated[int | None, option("The same for pictures.", DRAW)] = None
+    max_tokens: Annotated[int | None, option("Most tokens of a thought, pictures too.", DRAW)] = None
+    max_images: Annotated[int | None, option("Most pictures of a thought.", DRAW)] = None
+
+    @property
+    def scales(self) -> dict[str, float]:
+        """Guidance scales that the user gave."""
+        return _given(
+            full=self.scale_full, image=self.scale_image, negative=self.scale_negative, prompt=self.scale_prompt
+        )
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """Settings of `SamplingParams` that the user gave."""
+        return _given(
+            text_temperature=self.temperature, text_top_p=self.top_p, text_top_k=self.top_k,
+            image_temperature=self.image_temperature, image_top_p=self.image_top_p, image_top_k=self.image_top_k,
+            max_tokens=self.max_tokens, max_images=self.max_images,
+        )  # fmt: skip
+
+
+def _given(**options: float | None) -> dict[str, float]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """How a benchmark's thoughts are made; what they are does not depend on it."""
+
+    batch: Annotated[int, option("Thoughts at a time, for speed alone. Default: 16.", RUN)] = 16
+    shard: Annotated[str, option("Only this part of the prompts, as 2/4; see twgi score.", RUN)] = "1/1"
+    ray: Annotated[int, option("So many Ray actors do the work; 0: none.", RUN)] = 0
+    resume: Annotated[bool, option("Go on with the run in --out.", RUN, "--resume")] = False
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ConfigError(f"batch must be 1 or more, got {self.batch}")
+        if self.ray < 0:
+            raise ConfigError(f"ray must be 0 or more actors, got {self.ray}")
+
+
+AS_TRAINED, ALONE = DrawingOptions(), BenchmarkOptions()
