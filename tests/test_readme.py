@@ -1,4 +1,4 @@
-"""What the README shows, works: its blocks are run in order in one empty folder, as a reader would."""
+"""What the pages show, works: blocks are run in order in one empty folder, as a reader would; options are there."""
 
 import os
 import re
@@ -9,8 +9,11 @@ from typing import NamedTuple
 
 import pytest
 
+from twgi.cli import execute
+
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text()
+PAGES = [page for page in sorted((REPOSITORY / "docs").glob("*.md")) if page.name != "log.md"]
 WEIGHTS = REPOSITORY / "src" / "twgi" / "icons" / "weights"
 BIN = Path(sys.executable).parent
 # `make` is not run again inside the tests: it must only know the target.
@@ -64,15 +67,33 @@ def test_every_block_of_the_readme_runs(block: Block, folder: Path) -> None:
     assert done.returncode == 0, f"README line {block.line}:\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "console"], ids=lambda b: f"line-{b.line}")
-def test_commands_too_long_to_run_here_use_options_that_exist(block: Block) -> None:
-    for command in re.findall(r"^\$ twgi (.+)$", block.text, re.MULTILINE):
-        verbs = re.match(r"([a-z]+ ?)+", command)
-        assert verbs is not None
-        words = [*verbs[0].split()[:2], "--help"]
-        asked = subprocess.run([sys.executable, "-m", "twgi", *words], capture_output=True, text=True, timeout=60)
-        missing = [option for option in re.findall(r"--[a-z-]+", command) if option not in asked.stdout]
-        assert missing == [], f"README line {block.line}: twgi {command}"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_of_bash_on_a_page_runs(page: Path, folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "reader"
+    place.mkdir()
+    (place / ".venv").symlink_to(BIN.parent)
+    for block in blocks(page.read_text()):
+        if block.language == "bash":
+            done = run(block, place)
+            assert done.returncode == 0, f"{page.name} line {block.line}:\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", [REPOSITORY / "README.md", *PAGES], ids=lambda page: page.name)
+def test_every_command_on_a_page_uses_options_that_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for fence in re.findall(r"^```\w*\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        for command in re.findall(r"^(?:\$ )?twgi (.+(?:\\\n.+)*)$", fence, re.MULTILINE):
+            verbs = [word for word in re.split(r"\s", command)[:2] if re.fullmatch(r"[a-z]+", word)]
+            help_text = helped(verbs, capsys)
+            missing = [o for o in re.findall(r"(?<=\s)--[a-z0-9-]+", command.split(" #")[0]) if o not in help_text]
+            assert missing == [], f"{page.name}: twgi {command}"
+
+
+def helped(verbs: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The help of a command; the second word may be an argument of it already."""
+    capsys.readouterr()
+    if execute([*verbs, "--help"]) != 0:
+        assert execute([*verbs[:1], "--help"]) == 0, verbs
+    return capsys.readouterr().out
 
 
 def test_every_path_the_readme_names_exists() -> None:

@@ -58,6 +58,8 @@ def test_right_pictures_score_100_in_both_ways(tmp_path: Path, capsys: pytest.Ca
     assert (found["overall"], found["official"]["overall"], found["partial"]) == (100, 100, None)
     table = capsys.readouterr().out
     assert "corrected   official" in table
+    assert "which fails questions of two parents:" in table
+    assert found["official"]["single_key_port"] < 100, "relations have two parents"
     assert "PARTIAL" not in table
     # the first row of the file is a parent, so the published program loses that prompt
     assert list(found["official"]["vanished"]) == [f"{PROMPTS[0].id}.png"]
@@ -303,6 +305,20 @@ def test_first_and_final_pictures_are_judged_apart(run: Path, tmp_path: Path) ->
     assert estimates([row_each], 0)["overall"].value == pytest.approx(found["first"]["overall"] / 100)
     assert estimates([row_each])["overall"].value == 1
     assert [picture.score for picture in row_each.pictures] == pytest.approx([found["first"]["overall"] / 100, 1.0])
+
+
+def test_a_last_picture_that_was_not_drawn_leaves_the_first_one(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    head, row, *_ = [json.loads(line) for line in (copy / "pictures.jsonl").read_text().splitlines()]
+    (copy / "dense.csv").write_text(write_dense(PROMPTS[:1], lines=False))
+    drawn(PROMPTS[0], 0).save(copy / "images" / "0.png")
+    row |= {"status": "no picture", "images": ["images/0.png", None], "image_tokens": [5, 6], "seconds": [1.0, 2.0]}
+    (copy / "pictures.jsonl").write_text(f"{json.dumps(head | {'samples': 1})}\n{json.dumps(row)}\n")
+    for which, overall, wrong in (("first", 100, []), ("final", 0, [f"{PROMPTS[0].id}, sample 0: no picture"])):
+        command = ["score", "dpg", f"{copy}", "--questions", f"{copy}/dense.csv", "--judge", "icons", "--which", which]
+        assert execute([*command, "--out", f"{tmp_path}/{which}"]) == 0
+        found = scores(tmp_path, which)
+        assert (found["overall"], found["wrong"]) == (overall, wrong)
 
 
 @pytest.mark.parametrize(

@@ -171,3 +171,14 @@ def test_a_judge_without_a_word_at_its_self_test_is_not_there(
     with endpoint(Reply(status=400)) as stub:
         assert execute([*command, f"openai:{stub.url}#mute", "--concurrency", "1"]) == 2
     assert "gives no answer: HTTP 400" in capsys.readouterr().err
+
+
+def test_a_picture_about_which_nothing_is_known_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = one_picture(tmp_path)
+    with endpoint(Reply(text="1000000")) as stub:
+        assert execute([*command, f"openai:{stub.url}#odd", "--no-self-test"]) == 0
+    found = scores(tmp_path / "pictures")
+    assert (found["overall"], found["bounds"], found["nothing_known"]) == (None, [0, 100], ["0, sample 0"])
+    shown = capsys.readouterr().out
+    assert "1 pictures without one known answer are in no row and no mean" in shown
+    assert "INVALID answers: 1 of 1; the score lies between 0.00 and 100.00" in shown

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twgi.errors import ImageError, RunError
+from twgi.errors import ConfigError, ImageError, RunError
 from twgi.evaluation.dpg_bench.generate import grid
 from twgi.evaluation.dpg_bench.pictures import MANIFEST, PictureFolder, Spot, find_pictures
 
@@ -72,7 +72,13 @@ def test_what_is_missing_is_listed(tmp_path: Path) -> None:
     assert folder.missing(["0", "a", "a.b"]) == [
         ("0", 2), ("a", 1), ("a", 2), ("a", 3), ("a.b", 0), ("a.b", 1), ("a.b", 2), ("a.b", 3),
     ]  # fmt: skip
-    assert find_pictures(tmp_path, IDS, samples=1).missing(["0", "a"]) == []
+
+
+def test_more_pictures_than_wanted_are_not_dropped_in_silence(tmp_path: Path) -> None:
+    put(tmp_path, "0_0.png", "0_1.png", "a_0.png")
+    with pytest.raises(ConfigError, match="picture 2 of 0, not 1: say --samples 2"):
+        find_pictures(tmp_path, IDS, samples=1)
+    assert find_pictures(tmp_path, IDS, samples=2).missing(["0", "a"]) == [("a", 1)]
 
 
 def test_files_of_no_prompt_are_reported_and_other_files_are_not_pictures(tmp_path: Path) -> None:

@@ -134,6 +134,8 @@ class _LastFile:
         self._file: Path | None = None
 
     def open(self, spot: Spot) -> Image.Image:
+        if spot.file is None:
+            return spot.open()
         if spot.file != self._file:
             self._file = None
             self._whole = open_picture(spot.file)

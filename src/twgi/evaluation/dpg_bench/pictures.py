@@ -19,8 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from twgi.errors import ImageError, RunError
-from twgi.evaluation.results import Status
+from twgi.errors import ConfigError, ImageError, RunError
 from twgi.evaluation.shards import shards_in
 from twgi.tokenizer.image import open_picture
 from twgi.trace import RUN
@@ -28,19 +27,25 @@ from twgi.trace import RUN
 MANIFEST = "pictures.jsonl"
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 GRID = 4
+NOT_DRAWN = "no picture"
 _NUMBERED = re.compile(r"(.+)[_-](\d{1,6})")
 _PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,127})*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spot:
-    """Where one picture is: a file, or a quarter of it (0 top left, 1 top right, 2 bottom left, 3 bottom right)."""
+    """Where one picture is: a file, or a quarter of it (0 top left, 1 top right, 2 bottom left, 3 bottom right).
 
-    file: Path
+    Without a file it is nowhere: an image that was not whole and so was not drawn, or one that is not here.
+    """
+
+    file: Path | None
     crop: int | None = None
 
     def open(self, whole: Image.Image | None = None) -> Image.Image:
         """The picture as RGB; `whole` is its file's content where that is at hand. Raises `ImageError`."""
+        if self.file is None:
+            raise ImageError(NOT_DRAWN)
         whole = open_picture(self.file) if whole is None else whole
         if self.crop is None:
             return whole
@@ -53,7 +58,7 @@ class Spot:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """The pictures of one thought in order, the last of which counts; none where the thought failed (`status`).
+    """The pictures of one thought in order; a `failed` one has none.
 
     Of ours are known the tokens of each picture, and the seconds of work up to each and up to the thought's end.
 
@@ -63,7 +68,7 @@ class Sample:
     item_id: str
     sample: int
     spots: tuple[Spot, ...] = ()
-    status: Status = "scored"
+    failed: bool = False
     recorded: bool = False
     image_tokens: tuple[int, ...] = ()
     seconds: tuple[float, ...] = ()
@@ -79,6 +84,11 @@ class PictureFolder:
     each: int
     unknown: tuple[str, ...] = ()
     made: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        item, last = max(self.samples, key=lambda key: key[1], default=("", 0))
+        if last >= self.each:
+            raise ConfigError(f"{self.root}: picture {last + 1} of {item}, not {self.each}: say --samples {last + 1}")
 
     def missing(self, ids: Iterable[str]) -> list[tuple[str, int]]:
         """(prompt, sample) of what should be there and is not."""
@@ -140,7 +150,7 @@ def recorded_pictures(
         RunError: there are none of a known prompt.
     """
     found = {
-        (item, number): Sample(item_id=item, sample=number, spots=(Spot(file=Path()),) * count, recorded=True)
+        (item, number): Sample(item_id=item, sample=number, spots=(Spot(file=None),) * count, recorded=True)
         for (item, number), count in images.items()
         if item in ids
     }
@@ -189,7 +199,7 @@ def _samples(path: Path, item: str, number: int | None, crops: int | None) -> It
 def _put(found: dict[tuple[str, int], Sample], sample: Sample) -> None:
     there = found.setdefault((sample.item_id, sample.sample), sample)
     if there is not sample:
-        files = f"{there.spots[0].file.name} and {sample.spots[0].file}"
+        files = f"{there.spots[0].file} and {sample.spots[0].file}"
         raise RunError(f"two files for picture {sample.sample} of {sample.item_id}: {files}; take one away")
 
 
@@ -230,8 +240,8 @@ def _manifest_sample(root: Path, row: Mapping[str, Any]) -> Sample:
     for image in row["images"]:
         if image is not None and not _PLAIN.fullmatch(image):
             raise ValueError(f"the path {image!r} is not plain")
-    spots = tuple(Spot(file=root / (image or "not drawn")) for image in row["images"])
+    spots = tuple(Spot(file=root / image if image else None) for image in row["images"])
     return Sample(
-        item_id=row["item_id"], sample=int(row["sample"]), spots=spots, status=row["status"],
+        item_id=row["item_id"], sample=int(row["sample"]), spots=spots, failed=row["status"] == "failed",
         image_tokens=tuple(map(int, row["image_tokens"])), seconds=tuple(map(float, row["seconds"])),
     )  # fmt: skip

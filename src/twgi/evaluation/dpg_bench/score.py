@@ -19,7 +19,7 @@ from twgi.errors import ConfigError, PromptError
 from twgi.evaluation.dpg_bench.gating import Rule, gate
 from twgi.evaluation.dpg_bench.judging import Counting, Sheet, ask_about, images_judged
 from twgi.evaluation.dpg_bench.official import PictureFile, official_scores
-from twgi.evaluation.dpg_bench.pictures import PictureFolder, Sample
+from twgi.evaluation.dpg_bench.pictures import NOT_DRAWN, PictureFolder, Sample
 from twgi.evaluation.dpg_bench.questions import Item, QuestionSet
 from twgi.evaluation.dpg_bench.scores import Judged, Share, categories, score, soft_scores
 from twgi.evaluation.judges.answer import Judge
@@ -81,16 +81,16 @@ class Thought:
 
     @property
     def status(self) -> Status:
-        if self.sample.status != "scored":
-            return self.sample.status
-        if not self.sheets:
+        if self.sample.failed:
+            return "failed"
+        if not self.sheets or self.sheets[-1].problem == NOT_DRAWN:
             return "no picture"
         return "unreadable" if self.sheets[-1].problem else "scored"
 
     @property
     def judged(self) -> Judged:
         """The picture that counts; a thought without one is wrong in everything."""
-        if not self.sheets or self.sample.status != "scored":
+        if not self.sheets:
             return Judged(item=self.item, sample=self.sample.sample, problem=self.status)
         return self.sheets[-1].judged
 
@@ -195,6 +195,7 @@ def _content(
         "by_picture": _costs([thought.sample for thought in thoughts if thought.sample.image_tokens], options),
         "statuses": dict(Counter(thought.status for thought in thoughts)),
         "wrong": [f"{t.name}: {t.status}" for t in thoughts if t.status != "scored"],
+        "nothing_known": [t.name for t in thoughts if _share(t.judged, options).value is None],
         "missing": [*missing, *lacking],
         "unknown_files": list(folder.unknown),
         "question_faults": list(questions.notes),
@@ -240,7 +241,7 @@ def _files(thoughts: Sequence[Thought]) -> dict[str, PictureFile]:
     """One file for each prompt, as the published program wants it: single samples count as the parts of a grid."""
     crops: dict[str, list[dict[int, str]] | None] = {}
     for thought in thoughts:
-        grid = [spot.file.name for spot in thought.sample.spots if spot.crop is not None]
+        grid = [spot.file.name for spot in thought.sample.spots if spot.file and spot.crop is not None]
         name = grid[0] if grid else f"{thought.item.id}.png"
         there = crops.setdefault(name, [])
         if thought.status == "unreadable" and grid:
@@ -282,7 +283,7 @@ def _picture(thought: Thought, number: int, out: Path, options: ScoreOptions) ->
     """The picture's file is named as seen from `out`, where the rows are."""
     sheet = next((sheet for sheet in thought.sheets if sheet.image == number), None)
     file = thought.sample.spots[number].file
-    name = None if thought.sample.recorded else Path(os.path.relpath(file, out)).as_posix()
+    name = Path(os.path.relpath(file, out)).as_posix() if file else None
     tokens = thought.sample.image_tokens[number] if thought.sample.image_tokens else 0
     if sheet is None:
         return JudgedPicture(image=name, image_tokens=tokens)

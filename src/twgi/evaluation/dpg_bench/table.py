@@ -58,14 +58,23 @@ def _soft(scores: Mapping[str, Any]) -> list[str]:
 
 
 def _published(official: Mapping[str, Any]) -> list[str]:
-    if "problem" in official:
-        return [f"official: none: {official['problem']}"]
-    return [f"official: of {official['files']} files; {len(official['vanished'])} more vanished"] if official else []
+    if not official:
+        return []
+    of = f"of {official.get('files')} files; {len(official.get('vanished', ()))} more vanished"
+    port = official.get("single_key_port")
+    told = [f"official: {'none: ' + official['problem'] if 'problem' in official else of}"]
+    return (
+        told
+        if port is None
+        else [*told, f"a public port's gating, which fails questions of two parents: {_number(port)}"]
+    )
 
 
 def _faults(scores: Mapping[str, Any]) -> list[str]:
     wrong = scores["wrong"]
     lines = [f"{len(wrong)} thoughts without a readable picture count as wrong, as {wrong[0]}"] if wrong else []
+    if scores["nothing_known"]:
+        lines.append(f"{len(scores['nothing_known'])} pictures without one known answer are in no row and no mean")
     for key, words in (("question_faults", "faults in the question file"), ("unknown_files", "files of no prompt")):
         if scores[key]:
             lines.append(f"{len(scores[key])} {words}, as {scores[key][0]}")
