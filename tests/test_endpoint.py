@@ -142,6 +142,13 @@ def test_the_key_is_masked_in_what_comes_back(spelt: str) -> None:
     assert SECRET not in repr(asking.options) + asking.name + asking.digest(QUESTION)
 
 
+def test_a_placeholder_for_a_key_is_left_in_what_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIO_KEY", "l")
+    with studio() as served:
+        assert "Gladly" in endpoint(served).post(QUESTION, words).value
+    assert served.asked[0].key == "l"
+
+
 def test_without_a_key_none_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STUDIO_KEY")
     with studio() as served:

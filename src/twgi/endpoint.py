@@ -27,6 +27,7 @@ from twgi.errors import ConfigError
 T = TypeVar("T")
 CHAT, GENERATE, EDIT = "chat/completions", "images/generations", "images/edits"
 WORDS_LIMIT = 2**20  # bytes of an answer in words
+SECRET_FROM = 8  # characters; a shorter key is a placeholder for a local server, and may be part of any answer
 MAX_WAIT = 60.0  # seconds before a retry, whatever the server asks for
 _REFUSED = {401: "refuses the key", 403: "refuses the key", 404: "knows no such address or model"}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -205,7 +206,7 @@ class Endpoint:
     def _parsed(self, content: bytes) -> Any:
         try:
             value = json.loads(content)
-            if not self._key:
+            if len(self._key) < SECRET_FROM:
                 return value
             text = json.dumps(value, ensure_ascii=False)
             return json.loads(text.replace(self._key, "[key]")) if self._key in text else value
