@@ -2,81 +2,21 @@
 
 import base64
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from tests.data.factory.studio import PROMPTS, Asked, Reply, Studio, studio
+from tests.data.factory.building import KEPT, SECRET, built, everything, lines, recipe_file, records
+from tests.data.factory.studio import Asked, Reply, studio
 from tests.tiny import save_tiny
 
 from twgi.cli import execute
-from twgi.data.factory.answers import ANSWERS
-from twgi.data.factory.recipe import BuildRecipe
-from twgi.data.factory.report import Report
-from twgi.data.factory.run import ITEMS, RECORDS, REPORT, build
+from twgi.data.factory.run import ITEMS, RECORDS, REPORT
 from twgi.data.factory.run import PROMPTS as PROMPT_LINES
-from twgi.data.records import ImagePart, Record, TextPart, read_records
+from twgi.data.records import ImagePart, TextPart
 from twgi.errors import ConfigError, RunError
-from twgi.recipe import load_recipe
 from twgi.thinking.modes import MODES
-
-SECRET = "sk-very-secret"
-KEPT = [prompt for number, prompt in enumerate(PROMPTS) if number != 1]  # the second is the first again
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key, no proxy on the way to this machine, and no time lost between attempts."""
-    monkeypatch.setenv("STUDIO_KEY", SECRET)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr("twgi.endpoint.MAX_WAIT", 0.0)
-
-
-def recipe_file(folder: Path, served: Studio, **changes: Any) -> Path:
-    """A recipe in which the studio has every role."""
-    roles = ("prompts", "decomposer", "painter", "editor", "writer", "drafter", "critic", "judge")
-    station = {"url": served.url, "model": "all", "key_variable": "STUDIO_KEY", "timeout": 5.0, "attempts": 4}
-    station["price"] = {"input": 1.0, "output": 2.0, "picture": 0.5}
-    settings = {
-        "teacher": "endpoints",
-        "count": 3,
-        "workers": 3,
-        "endpoints": {"all": station},
-        "roles": {role: ["all"] for role in roles},
-        **changes,
-    }
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return path
-
-
-def built(folder: Path, served: Studio, *, overrides: list[str] | None = None, **options: Any) -> Report:
-    recipe = load_recipe(BuildRecipe, recipe_file(folder, served), overrides or [])
-    return build(recipe, folder / "out", **options)
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def records(folder: Path) -> dict[str, Record]:
-    read = list(read_records(folder / "out" / RECORDS))
-    assert all(isinstance(record, Record) for record in read)
-    return {str(record.id): record for record in read if isinstance(record, Record)}
-
-
-def everything(folder: Path) -> bytes:
-    """What is written that must not hang on how it came about."""
-    names = sorted(path for path in (folder / "out").rglob("*.png"))
-    return (folder / "out" / RECORDS).read_bytes() + b"".join(path.name.encode() + path.read_bytes() for path in names)
 
 
 def test_chains_are_made_by_the_papers_steps(tmp_path: Path) -> None:
@@ -85,15 +25,8 @@ def test_chains_are_made_by_the_papers_steps(tmp_path: Path) -> None:
     assert (report.count("kept"), report.count("dropped"), report.count("failed")) == (6, 0, 0)
     paths = [asked.path.removeprefix("/v1/") for asked in served.asked]
     words, draw, edit = "chat/completions", "images/generations", "images/edits"
-    assert paths[:7] == [
-        words,
-        words,
-        draw,
-        edit,
-        edit,
-        words,
-        words,
-    ]  # prompts, parts, part, part, whole, chain, judge
+    assert paths[:2] == [words, words]  # prompts, parts
+    assert paths[2:7] == [draw, edit, edit, words, words]  # part, part, whole, chain, judge
     assert paths[7:12] == [draw, words, edit, words, words]  # draft, critique, redrawn, judge; the next prompt's parts
     part, whole, chain, verdict = served.asked[3], served.asked[4], served.asked[5], served.asked[6]
     assert [len(asked.pictures) for asked in (part, whole, chain, verdict)] == [1, 2, 3, 1]
@@ -340,63 +273,3 @@ def test_a_key_that_is_not_there_is_missed_before_anything_is_asked(
         built(tmp_path, served)
     assert served.asked == []
     assert not (tmp_path / "out").exists()
-
-
-def test_a_build_that_was_killed_goes_on_to_what_it_would_have_been(tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for folder in (whole, killed):
-        folder.mkdir()
-    file = tmp_path / "prompts.jsonl"
-    file.write_text("".join(json.dumps({"prompt": f"{n} cubes and a ball"}) + "\n" for n in range(8)))
-    with studio() as served:
-        options = {"overrides": [f"prompts.file={file}", "count=8"]}
-        built(whole, served, **options)
-        served.asked.clear()
-        served.trouble = lambda asked, number: Reply(slow=0.03)
-        out = killed / "out"
-        command = [sys.executable, "-m", "twgi", "data", "build", "--recipe", str(recipe_file(killed, served))]
-        process = subprocess.Popen([*command, "--out", str(out), *options["overrides"]], stderr=subprocess.PIPE)
-        while len(served.asked) < 40 and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        before = len((out / ANSWERS).read_bytes().splitlines())
-        assert 20 < before < 88
-        for name in (ANSWERS, ITEMS):  # as if the last line had been half written
-            with (out / name).open("ab") as lines_:
-                lines_.write(b'{"key": "half')
-        served.asked.clear()
-        assert built(killed, served, resume=True, **options).count("kept") == 16
-    assert before + len(served.asked) == len(lines(out / ANSWERS))
-    assert everything(killed) == everything(whole)
-
-
-def test_a_build_that_is_stopped_ends_at_once_and_leaves_its_records(tmp_path: Path) -> None:
-    file = tmp_path / "prompts.jsonl"
-    file.write_text("".join(json.dumps({"prompt": f"{n} cubes and a ball"}) + "\n" for n in range(30)))
-
-    def trouble(asked: Asked, number: int) -> Reply:
-        return Reply(slow=0.02) if number < 60 else Reply(status=429, headers={"Retry-After": "60"})
-
-    with studio(trouble=trouble) as served:
-        command = [sys.executable, "-m", "twgi", "data", "build", "--recipe", str(recipe_file(tmp_path, served))]
-        process = subprocess.Popen([*command, "--out", str(tmp_path / "out"), f"prompts.file={file}", "count=30"])
-        while len(served.asked) < 63 and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=10) == 130
-        assert len(served.asked) == 63  # the three that were on their way, and no more
-    kept = json.loads((tmp_path / "out" / REPORT).read_text())["kept"]
-    assert len(records(tmp_path)) == kept > 0
-
-
-def test_two_builds_do_not_share_a_folder(tmp_path: Path) -> None:
-    with studio() as served:
-
-        def second(asked: Asked, number: int) -> None:
-            if number == 0:
-                with pytest.raises(RunError, match=f"in use by process {os.getpid()}"):
-                    built(tmp_path, Studio(url=served.url), resume=True)
-
-        served.trouble = second
-        assert built(tmp_path, served).count("kept") == 6
