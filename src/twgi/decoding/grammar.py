@@ -103,11 +103,7 @@ class Grammar:
         forced = self.forced(state)
         if forced is not None:
             return token == forced
-        choice = self.choice(state)
-        if choice is Choice.IMAGE:
-            return token in self.vocab.image_ids
-        marks = (self.vocab.eos, self.vocab.boi) if choice is Choice.TEXT_OR_BOI else (self.vocab.eos,)
-        return token in marks or token in self.vocab.text_ids
+        return is_allowed(self.vocab, self.choice(state), token)
 
     def advance(self, state: State, token: int) -> State:
         """The state after this token, which must be allowed (not checked again: this runs for every token)."""
@@ -140,12 +136,17 @@ class Grammar:
         return FinishReason.LENGTH if tokens >= self.budget else None
 
 
+def is_allowed(vocab: Vocab, choice: Choice, token: int) -> bool:
+    """Whether an id is of a choice."""
+    if choice is Choice.IMAGE:
+        return vocab.is_image(token)
+    if token == vocab.boi:
+        return choice in (Choice.TEXT_OR_BOI, Choice.ANY_TEXT_OR_BOI)
+    if choice in (Choice.ANY_TEXT, Choice.ANY_TEXT_OR_BOI):
+        return 0 <= token < vocab.size and token != vocab.eoi and not vocab.is_image(token)
+    return token == vocab.eos or vocab.is_text(token)
+
+
 def allowed_ids(vocab: Vocab, choice: Choice) -> tuple[int, ...]:
     """The ids of a choice, in ascending order."""
-    if choice is Choice.IMAGE:
-        return tuple(sorted(vocab.image_ids))
-    if choice in (Choice.ANY_TEXT, Choice.ANY_TEXT_OR_BOI):
-        left_out = {vocab.eoi, *([] if choice is Choice.ANY_TEXT_OR_BOI else [vocab.boi])} | vocab.image_ids
-        return tuple(i for i in range(vocab.size) if i not in left_out)
-    marks = (vocab.eos, vocab.boi) if choice is Choice.TEXT_OR_BOI else (vocab.eos,)
-    return tuple(sorted((*vocab.text_ids, *marks)))
+    return tuple(token for token in range(vocab.size) if is_allowed(vocab, choice, token))
