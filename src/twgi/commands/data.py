@@ -79,8 +79,8 @@ def build_chains(
 ) -> int:
     """Make chains: with models behind endpoints, step by step as in the paper, or with the icon world.
 
-    The records are in OUT/records.jsonl, what was dropped and why in OUT/items.jsonl. The exit status is 2 where
-    chains failed (--resume tries them again) or none was kept.
+    The records are in OUT/records.jsonl, what was dropped and why in OUT/items.jsonl.
+    The exit status is 2 where chains failed (--resume tries them again) or none was kept.
 
     Example: twgi data build --recipe recipes/data_icons.yaml --out out/chains count=20
     """
