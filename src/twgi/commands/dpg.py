@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from twgi.commands.groups import ALONE, AS_TRAINED, BenchmarkOptions, DrawingOptions, grouped
+from twgi.commands.groups import ALONE, AS_TRAINED, BenchmarkOptions, DrawingOptions, grouped, thinks
 from twgi.commands.loading import ICONS, ModelOptions
-from twgi.commands.options import ASK, RUN, Rounds, Seed, option
+from twgi.commands.options import ASK, RUN, option
 from twgi.commands.think import conclude
 from twgi.errors import ConfigError, TwgiError
 
@@ -26,11 +26,6 @@ def eval_dpg(
     prompts: Annotated[Path, option("Folder of ID.txt, lines of id and prompt, or a question file.", ASK)],
     out: Annotated[Path, option("Run folder; pictures.jsonl, samples/ and grids/ go there too.", RUN)],
     options: ModelOptions = ICONS,
-    mode: Annotated[str, option("direct, subgoal or critique. Default: direct.", ASK)] = "direct",
-    rounds: Rounds = 1,
-    samples: Annotated[int, option("Thoughts for each prompt. Default: 4, as published.", ASK)] = 4,
-    seed: Seed = 0,
-    limit: Annotated[int | None, option("Only the first so many prompts.", ASK)] = None,
     drawing: DrawingOptions = AS_TRAINED,
     how: BenchmarkOptions = ALONE,
 ) -> int:
@@ -43,28 +38,17 @@ def eval_dpg(
     Icons: twgi icons dense --out dense.csv; twgi eval dpg --prompts dense.csv --out out/dense
     """
     from twgi.evaluation.dpg_bench.generate import Prompts
-    from twgi.evaluation.shards import parse_shard, shard_folder
+    from twgi.evaluation.shards import shard_folder
     from twgi.thinking.run_folder import check_folder
 
-    read = Prompts.read(prompts, limit=limit)
-    plan = read.plan(
-        mode=mode,
-        rounds=rounds,
-        samples=samples,
-        seed=seed,
-        guidance=drawing.guidance,
-        compat=options.compat,
-        scales=drawing.scales,
-        sampling=drawing.sampling,
-        shard=parse_shard(how.shard),
-    )
+    read = Prompts.read(prompts, limit=how.limit)
+    plan = read.plan(**how.plan(options, drawing))
     folder = shard_folder(out, plan.shard)
     check_folder(folder, resume=how.resume)
     return _draw(read, plan, folder, options, how)
 
 
 def _draw(prompts: "Prompts", plan: "RunPlan", folder: Path, options: ModelOptions, how: BenchmarkOptions) -> int:
-    from twgi.commands.evaluate import thinks  # which lists this command
     from twgi.console import reporter
     from twgi.evaluation.dpg_bench.generate import write_pictures
     from twgi.thinking.run import run

@@ -7,9 +7,9 @@ import typer
 from typer.core import TyperGroup
 
 from twgi.commands.dpg import eval_dpg
-from twgi.commands.groups import ALONE, AS_TRAINED, BenchmarkOptions, DrawingOptions, grouped
-from twgi.commands.loading import ICONS, ModelOptions, load_thinker
-from twgi.commands.options import ASK, RUN, Rounds, Seed, option
+from twgi.commands.groups import ALONE, AS_TRAINED, BenchmarkOptions, DrawingOptions, grouped, thinks
+from twgi.commands.loading import ICONS, ModelOptions
+from twgi.commands.options import ASK, RUN, option
 from twgi.commands.think import conclude
 from twgi.errors import ConfigError
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from twgi.evaluation.detectors.eyes import Eyes
     from twgi.evaluation.generate import Benchmark
     from twgi.thinking.plan import RunPlan
-    from twgi.thinking.run import Thinks
 
 
 class Benchmarks(TyperGroup):
@@ -46,11 +45,6 @@ def eval_geneval(
     prompts: Annotated[Path, option("GenEval's evaluation_metadata.jsonl; plain prompts are not judged.", ASK)],
     out: Annotated[Path, option("Run folder; scores.json, results.jsonl and geneval/ go there too.", RUN)],
     options: ModelOptions = ICONS,
-    mode: Annotated[str, option("direct, subgoal or critique. Default: direct.", ASK)] = "direct",
-    rounds: Rounds = 1,
-    samples: Annotated[int, option("Thoughts for each prompt. Default: 4, as published.", ASK)] = 4,
-    seed: Seed = 0,
-    limit: Annotated[int | None, option("Only the first so many prompts of each task.", ASK)] = None,
     drawing: DrawingOptions = AS_TRAINED,
     how: BenchmarkOptions = ALONE,
     judge: Annotated[str, option("icons, or none: draw, and judge with twgi score. Default: icons.", RUN)] = "icons",
@@ -66,35 +60,15 @@ def eval_geneval(
     """
     from twgi.evaluation.detectors.named import eyes_named
     from twgi.evaluation.generate import Benchmark
-    from twgi.evaluation.shards import parse_shard, shard_folder
+    from twgi.evaluation.shards import shard_folder
     from twgi.thinking.run_folder import check_folder
 
-    part = parse_shard(how.shard)
     eyes = None if judge == "none" else eyes_named(judge)
-    benchmark = Benchmark.read(prompts, names=eyes.names if eyes else None, limit=limit)
-    plan = benchmark.plan(
-        mode=mode,
-        rounds=rounds,
-        samples=samples,
-        seed=seed,
-        guidance=drawing.guidance,
-        compat=options.compat,
-        scales=drawing.scales,
-        sampling=drawing.sampling,
-        shard=part,
-    )
-    folder = shard_folder(out, part)
+    benchmark = Benchmark.read(prompts, names=eyes.names if eyes else None, limit=how.limit)
+    plan = benchmark.plan(**how.plan(options, drawing))
+    folder = shard_folder(out, plan.shard)
     check_folder(folder, resume=how.resume)
     return _evaluate(benchmark, plan, folder, options, how, eyes, which)
-
-
-def thinks(options: ModelOptions, how: BenchmarkOptions) -> "Thinks":
-    """Whatever makes the thoughts: this process, or Ray actors."""
-    if not how.ray:
-        return load_thinker(options)
-    from twgi.evaluation.actors import RayThinker
-
-    return RayThinker(options.model, actors=how.ray, loading=options.loading())
 
 
 def _evaluate(

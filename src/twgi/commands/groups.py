@@ -9,10 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from twgi.commands.options import DRAW, GUIDE, RUN, option
+from twgi.commands.loading import ModelOptions, load_thinker
+from twgi.commands.options import ASK, DRAW, GUIDE, RUN, Rounds, Seed, option
 from twgi.errors import ConfigError
+
+if TYPE_CHECKING:
+    from twgi.thinking.run import Thinks
 
 
 def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,12 +95,27 @@ def _given(**options: float | None) -> dict[str, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkOptions:
-    """How a benchmark's thoughts are made; what they are does not depend on it."""
+    """Which thoughts a benchmark asks for, and who makes them."""
 
+    mode: Annotated[str, option("direct, subgoal or critique. Default: direct.", ASK)] = "direct"
+    rounds: Rounds = 1
+    samples: Annotated[int, option("Thoughts for each prompt. Default: 4, as published.", ASK)] = 4
+    seed: Seed = 0
+    limit: Annotated[int | None, option("Only so many prompts (GenEval: of each task).", ASK)] = None
     batch: Annotated[int, option("Thoughts at a time, for speed alone. Default: 16.", RUN)] = 16
     shard: Annotated[str, option("Only this part of the prompts, as 2/4; see twgi score.", RUN)] = "1/1"
     ray: Annotated[int, option("So many Ray actors do the work; 0: none.", RUN)] = 0
     resume: Annotated[bool, option("Go on with the run in --out.", RUN, "--resume")] = False
+
+    def plan(self, options: ModelOptions, drawing: DrawingOptions) -> dict[str, Any]:
+        """The settings of the `RunPlan` that all of these make together."""
+        from twgi.evaluation.shards import parse_shard
+
+        return {
+            "mode": self.mode, "rounds": self.rounds, "samples": self.samples, "seed": self.seed,
+            "guidance": drawing.guidance, "scales": drawing.scales, "sampling": drawing.sampling,
+            "compat": options.compat, "shard": parse_shard(self.shard),
+        }  # fmt: skip
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -106,3 +125,12 @@ class BenchmarkOptions:
 
 
 AS_TRAINED, ALONE = DrawingOptions(), BenchmarkOptions()
+
+
+def thinks(options: ModelOptions, how: BenchmarkOptions) -> Thinks:
+    """Whatever makes the thoughts: this process, or Ray actors."""
+    if not how.ray:
+        return load_thinker(options)
+    from twgi.evaluation.actors import RayThinker
+
+    return RayThinker(options.model, actors=how.ray, loading=options.loading())
