@@ -113,7 +113,7 @@ class Objective(torch.nn.Module):
         self.decoder = decoder
 
     def forward(self, ids: Tensor, labels: Tensor) -> Tensor:
-        return token_loss_sum(self.decoder(ids), labels, self.decoder.head.weight)
+        return token_loss_sum(self.decoder(ids), labels, self.decoder.head)
 
 
 class LMTrainer(Trainer):
