@@ -13,7 +13,7 @@ import pytest
 
 import twgi
 
-KINDS = ["ConfigError", "PromptError", "ImageError", "CheckpointError", "RunError", "TraceError"]
+KINDS = ["ConfigError", "PromptError", "ImageError", "CheckpointError", "RunError", "TraceError", "DataError"]
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from twgi.errors import (
         CheckpointError,
         ConfigError,
+        DataError,
         ImageError,
         PromptError,
         RunError,
@@ -36,6 +37,7 @@ _HOME_OF = {
     "Anomaly": "twgi.trace",
     "CheckpointError": "twgi.errors",
     "ConfigError": "twgi.errors",
+    "DataError": "twgi.errors",
     "Done": "twgi.thinking.thought",
     "Guidance": "twgi.decoding.guidance",
     "GuidancePlan": "twgi.decoding.guidance",
@@ -61,6 +63,7 @@ __all__ = [
     "Anomaly",
     "CheckpointError",
     "ConfigError",
+    "DataError",
     "Done",
     "Guidance",
     "GuidancePlan",

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from twgi import __version__
-from twgi.commands import evaluate, icons, train
+from twgi.commands import data, evaluate, icons, train
 from twgi.commands.think import INTERRUPTED, think
 from twgi.console import complain
 from twgi.errors import TwgiError
@@ -44,6 +44,7 @@ def _twgi(
 app.command()(think)
 app.add_typer(icons.app, name="icons")
 app.add_typer(train.app, name="train")
+app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="eval")
 
 

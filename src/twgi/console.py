@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:  # the command line starts, and complains, without torch
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from rich.progress import Progress
@@ -18,6 +19,8 @@ if TYPE_CHECKING:  # the command line starts, and complains, without torch
     from twgi.thinking.run import Outcome
     from twgi.thinking.thought import ThoughtEvent
     from twgi.trace import Trace
+
+Item = TypeVar("Item")
 
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _PURPOSE = {"direct": "", "free": "", "part": "subgoal", "whole": "the whole", "draft": "draft", "redraw": "redrawn"}
@@ -178,6 +181,18 @@ def reporter(*, many: bool, json: bool) -> Quiet:
     if not many:
         return Story()
     return Bar() if sys.stderr.isatty() else Lines()
+
+
+def tracked(items: Iterable[Item], total: int, doing: str, *, quiet: bool = False) -> Iterator[Item]:
+    """The items, with a bar on stderr while they are taken, if a person is watching."""
+    if quiet or not sys.stderr.isatty():
+        yield from items
+        return
+    with _bar() as bar:
+        task = bar.add_task(doing, total=total, pictures="")
+        for item in items:
+            yield item
+            bar.advance(task)
 
 
 def _bar() -> Progress:

@@ -36,3 +36,7 @@ class RunError(TwgiError):
 
 class TraceError(TwgiError):
     """A stored trace has an unknown version, key or tag."""
+
+
+class DataError(TwgiError):
+    """A training record, a row of tokens, or a file of them cannot be used."""

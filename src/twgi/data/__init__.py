@@ -1,0 +1,1 @@
+"""Training records, token rows, and the way between them."""
