@@ -54,7 +54,7 @@ def objective(weights: LossWeights = ALL_TERMS, seed: int = 0) -> Objective:
 def step(trained: Objective, batches: list[dict[str, Tensor]]) -> tuple[float, dict[str, Tensor]]:
     """Loss and gradients of one optimizer step of several batches."""
     trained.zero_grad(set_to_none=True)
-    text_count, image_count = (int(n) for n in sum(trained.count(batch["labels"]) for batch in batches))
+    text_count, image_count = torch.stack([trained.count(batch["labels"]) for batch in batches]).sum(0).tolist()
     counts, total = Counts(text=text_count, image=image_count), 0.0
     for batch in batches:
         loss = trained.total(trained(batch["ids"], batch["labels"], batch.get("documents")), counts)
