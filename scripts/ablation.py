@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seed", type=int, help="only this one: several processes may share the work")
     parser.add_argument("--all", action="store_true", help="lambda 0.5 and 5 for the target `same` too")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
@@ -118,7 +119,7 @@ def main() -> None:
         corners.make(data.parent, rows=800)
     rows, digest = open_rows([str(data)], load("icons").tokenizer, 1024)
     assert isinstance(rows, RowList)
-    for seed in range(args.seeds):
+    for seed in range(args.seeds) if args.seed is None else [args.seed]:
         for name in VARIANTS if args.all else FIRST:
             if not any(row["variant"] == name and row["seed"] == seed for row in done(results)):
                 row = one_run(args, name, seed, data, rows, digest)

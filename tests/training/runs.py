@@ -1,5 +1,6 @@
 """A tiny checkpoint, rows for it, and a recipe: what the tests of whole runs share."""
 
+import contextlib
 import json
 import os
 import signal
@@ -92,7 +93,7 @@ def train_and_kill(recipe: Path, out: Path, *, after: int, processes: int = 1) -
     metrics = out / "metrics.jsonl"
     running = subprocess.Popen(
         command(recipe, processes=processes), cwd=REPOSITORY, env=environment(), stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
+        stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 200
@@ -101,8 +102,19 @@ def train_and_kill(recipe: Path, out: Path, *, after: int, processes: int = 1) -
             assert time.monotonic() < deadline
             time.sleep(0.005)
     finally:
-        os.killpg(running.pid, signal.SIGKILL)
+        for process in [running.pid, *descendants(running.pid)]:  # torchrun gives its workers sessions of their own
+            os.kill(process, signal.SIGKILL)
         running.wait()
+
+
+def descendants(process: int) -> list[int]:
+    """Ids of the processes that this one started, and of those that they started."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents.setdefault(int(entry.read_text().rpartition(")")[2].split()[1]), []).append(int(entry.parent.name))
+    direct = parents.get(process, [])
+    return direct + [further for child in direct for further in descendants(child)]
 
 
 def weights(out: Path) -> bytes:

@@ -26,7 +26,7 @@ from twgi.errors import RunError
 from twgi.thinking.thinker import Thinker
 from twgi.trace import write_file
 from twgi.training.batches import MicroBatches, Order, Rows
-from twgi.training.checkpoints import barrier, newest_checkpoint, processes, rank, step_of
+from twgi.training.checkpoints import barrier, load_checkpoint, newest_checkpoint, processes, rank, step_of
 from twgi.training.config import load_recipe
 from twgi.training.objective import Counts, Objective
 from twgi.training.recipe import Optimization, Recipe
@@ -183,7 +183,10 @@ def train(recipe: Recipe, trained: Trainee, rows: Rows, digest: str, watch: Watc
     trainer = _trainer(recipe, trained, order, steps, step_of(checkpoint) if checkpoint else 0)
     if recipe.watch.every and watch is not None:
         trainer.add_callback(Watcher(recipe, trained, watch, trainer))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint is not None and trainer.first_step == steps:
+        load_checkpoint(checkpoint, trained.objective, trainer.optimizer)  # it was killed while it wrote the model
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return export(recipe, trained)
 
 
