@@ -370,7 +370,7 @@ def test_a_mistake_of_ours_says_so_in_one_line_and_more_on_demand(twgi: Twgi, mo
     def broken(*_: object, **__: object) -> None:
         raise ValueError("no such thing")
 
-    monkeypatch.setattr("twgi.load", broken)
+    monkeypatch.setattr("twgi.checkpoint.load.load", broken)
     monkeypatch.delenv("TWGI_DEBUG", raising=False)
     ended = twgi("think", "a", "--out", "out")
     assert ended.status == 1
@@ -385,7 +385,7 @@ def test_too_little_memory_is_not_a_mistake_of_ours(twgi: Twgi, monkeypatch: pyt
     def large(*_: object, **__: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
-    monkeypatch.setattr("twgi.load", large)
+    monkeypatch.setattr("twgi.checkpoint.load.load", large)
     ended = twgi("think", "a", "--out", "out")
     assert ended.status == 2
     assert ended.err.startswith("twgi: out of memory: try a smaller --batch")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from twgi.console import Bar, JsonLines, Lines, Story, duration, reporter, shortened, shown
+from twgi.console import Bar, JsonLines, Lines, Story, duration, reporter, shortened, shown, tracked
 from twgi.thinking.thought import ImageFinished, ImageProgress, ImageStarted, TextPiece
 from twgi.trace import ImageSegment, ModelId, Trace
 
@@ -87,3 +87,15 @@ def test_lines_tell_what_is_done_and_how_long_is_left(capsys: pytest.CaptureFixt
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err == "1/1 a red couch: 1 picture, 0 s left\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("quiet", [True, False])
+def test_items_pass_a_bar_unchanged_and_only_a_person_sees_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: bool, quiet: bool
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert list(tracked(iter("abc"), 3, "reading", quiet=quiet)) == ["a", "b", "c"]
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert ("reading" in said.err) == (terminal and not quiet)

@@ -1,9 +1,6 @@
 """Ids mean what their names say, wherever they lie."""
 
-import json
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -76,12 +73,3 @@ def test_a_hole_or_a_double_is_an_error(change: dict[str, int | None], said: str
 def test_no_picture_vocabulary_is_an_error() -> None:
     with pytest.raises(CheckpointError, match="image token"):
         replace(vocab(), image_tokens=())
-
-
-def test_the_map_is_that_of_the_reference_checkpoint(shared: Callable[[str], Path]) -> None:
-    names = json.loads(shared("golden/checkpoint_fork/config.json").read_text())["vocabulary_map"]
-    facts = json.loads(shared("golden/cases.json").read_text())
-    golden = Vocab.from_names(names, tokens_per_image=16, size=700)
-    assert [golden.code(token) for token in range(4, 68)] == facts["codebook_index_of_vocabulary_id"]["indices"]
-    assert (golden.bos, golden.eoi, golden.boi, golden.separator, golden.placeholder) == (0, 68, 69, 74, 75)
-    assert golden.text_ids == tuple(range(76, 700))

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from tests.thinking.tiny import model, tokenizer
 
-from twgi.checkpoint.load import save
+from twgi.checkpoint.save import save
 
 
 def save_tiny(folder: Path, *, other: bool = False) -> Path:

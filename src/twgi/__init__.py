@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import torch
@@ -87,19 +88,38 @@ __all__ = [
 ]
 
 
-def load(name_or_path: "str | Path", *, device: str = "cpu", dtype: "torch.dtype | None" = None) -> "Thinker":
+def load(
+    name_or_path: "str | Path",
+    *,
+    device: str = "cpu",
+    dtype: "torch.dtype | None" = None,
+    vq: "str | Path | None" = None,
+    context: int | None = None,
+    int8: bool = False,
+    serial: bool = False,
+    progress: "Callable[[int, int], None] | None" = None,
+) -> "Thinker":
     """Load a checkpoint and return the thinker that runs it.
 
     Args:
         name_or_path: a preset such as ``"icons"`` (the bundled model), or a folder that holds a checkpoint.
         device: a torch device, such as ``"cpu"`` or ``"cuda"``.
-        dtype: what the weights are cast to; as stored when left out.
+        dtype: of the language model; float32 on a CPU and bfloat16 elsewhere when left out.
+        vq: file or folder of an image tokenizer, for a checkpoint that has no image decoder.
+        context: positions, where the checkpoint's own number is not wanted.
+        int8: matrices of the language model as 8-bit integers (extra ``quant``).
+        serial: rows of guidance in turn, with their cache in host memory.
+        progress: is told (bytes read, bytes in all).
 
     Raises:
         CheckpointError: no such preset or folder, an unknown layout, or missing or unexpected weights.
+        ConfigError: a device or setting that cannot be, or too little memory.
     """
-    loaded = import_module("twgi.checkpoint.load").load(name_or_path, device=device, dtype=dtype)
-    thinker: Thinker = import_module("twgi.thinking.thinker").Thinker(loaded.model, loaded.tokenizer, loaded)
+    loaded = import_module("twgi.checkpoint.load").load(
+        name_or_path, device, dtype, vq=vq, context=context, int8=int8, progress=progress
+    )
+    make = import_module("twgi.thinking.thinker").Thinker
+    thinker: Thinker = make(loaded.model, loaded.tokenizer, loaded, serial=serial)
     return thinker
 
 

@@ -12,7 +12,9 @@ import typer
 
 from twgi import __version__
 from twgi.commands import data, evaluate, icons, train
+from twgi.commands.checkpoint import convert, info
 from twgi.commands.think import INTERRUPTED, think
+from twgi.commands.tokens import decode, encode
 from twgi.console import complain
 from twgi.errors import TwgiError
 
@@ -42,6 +44,10 @@ def _twgi(
 
 
 app.command()(think)
+app.command()(encode)
+app.command()(decode)
+app.command()(info)
+app.command()(convert)
 app.add_typer(icons.app, name="icons")
 app.add_typer(train.app, name="train")
 app.add_typer(data.app, name="data")

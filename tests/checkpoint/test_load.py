@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tests.thinking.tiny import model as tiny_model
 from tests.thinking.tiny import tokenizer as tiny_tokenizer
 from torch import Tensor
 
-from twgi.checkpoint.load import Loaded, load, save
+from twgi.checkpoint.load import Loaded, load
+from twgi.checkpoint.save import save
 from twgi.errors import CheckpointError, TwgiError
+from twgi.trace import ImageSegment
 
 DEFAULTS = {"guidance": "icons", "temperature": 0.9}
 
@@ -145,9 +148,46 @@ def test_many_missing_tensors_are_counted(folder: Path) -> None:
     refused(folder, "13 tensor(s)", "and 10 more")
 
 
-def test_a_checkpoint_without_an_image_decoder_says_so(folder: Path) -> None:
+def without_decoder(folder: Path) -> Path:
     edit_weights(folder, lambda tensors: [tensors.pop(key) for key in list(tensors) if ".decoder." in key])
-    refused(folder, "model.vqmodel.decoder", "cannot draw")
+    return folder
+
+
+def test_a_checkpoint_without_an_image_decoder_looks_and_does_not_draw(folder: Path) -> None:
+    loaded = load(without_decoder(folder))
+    assert any("--vq" in remark for remark in loaded.remarks)
+    assert loaded.tokenizer.codes([Image.new("RGB", (12, 12), "red")])
+    assert not loaded.tokenizer.draws
+    with pytest.raises(CheckpointError, match=r"vqgan\.ckpt"):
+        loaded.tokenizer.draw([ImageSegment(tokens=tuple(loaded.tokenizer.image_block(range(9))))])
+
+
+def test_an_image_decoder_can_come_from_elsewhere(folder: Path, saved: Path) -> None:
+    loaded = load(without_decoder(folder), vq=saved)
+    assert loaded.remarks == ()
+    expected = all_tensors(load(saved))
+    assert all(tensor.equal(expected[name]) for name, tensor in all_tensors(loaded).items())
+
+
+def test_an_image_tokenizer_of_another_model_is_refused(folder: Path, saved: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(saved, tmp_path / "other"))
+    edit_weights(other, lambda tensors: tensors["model.vqmodel.quantize.embedding.weight"].add_(1))
+    with pytest.raises(CheckpointError, match="another codebook"):
+        load(without_decoder(folder), vq=other)
+    with pytest.raises(CheckpointError, match="no image decoder"):
+        load(saved, vq=folder)
+
+
+def test_half_an_image_decoder_is_refused(folder: Path) -> None:
+    edit_weights(folder, lambda tensors: tensors.pop("model.vqmodel.decoder.conv_in.weight"))
+    refused(folder, "model.vqmodel.decoder.conv_in.weight", "missing")
+
+
+def test_a_head_that_never_draws_is_remarked_upon(folder: Path, saved: Path) -> None:
+    ids = list(tiny_tokenizer().vocab.image_tokens)
+    assert not any("raw Chameleon" in remark for remark in load(saved).remarks)
+    edit_weights(folder, lambda tensors: tensors["lm_head.weight"].index_fill_(0, torch.tensor(ids), 0.0))
+    assert any("raw Chameleon" in remark for remark in load(folder).remarks)
 
 
 def test_a_truncated_file_is_refused(folder: Path) -> None:

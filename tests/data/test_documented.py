@@ -1,4 +1,4 @@
-"""docs/data.md: every example in it is a record, and says what the page says it does."""
+"""docs/data.md: every example in it is a record or a row, and all keys are shown."""
 
 import json
 from pathlib import Path
@@ -6,20 +6,27 @@ from pathlib import Path
 import pytest
 
 from twgi.data.records import KNOWN, Record, parse_record
+from twgi.data.rows import Row
 
-EXAMPLES = [
-    line
+LINES = [
+    json.loads(line)
     for line in (Path(__file__).parents[2] / "docs" / "data.md").read_text().splitlines()
-    if line.startswith("{") and '"version"' not in line
+    if line.startswith("{")
 ]
+ROWS = [line for line in LINES if "version" in line]
+RECORDS = [line for line in LINES if "version" not in line]
 
 
-@pytest.mark.parametrize("line", EXAMPLES)
-def test_every_example_is_a_record(line: str) -> None:
-    record = parse_record(json.loads(line), where="data.md", folder=Path())
-    assert isinstance(record, Record)
+@pytest.mark.parametrize("line", RECORDS)
+def test_every_example_is_a_record(line: dict[str, object]) -> None:
+    assert isinstance(parse_record(line, where="data.md", folder=Path()), Record)
 
 
 def test_the_examples_use_every_key() -> None:
-    used = {key for line in EXAMPLES for key in json.loads(line)}
-    assert used == set(KNOWN)
+    assert {key for line in RECORDS for key in line} == set(KNOWN)
+
+
+def test_the_row_is_one_with_its_loss() -> None:
+    (line,) = ROWS
+    assert Row.from_json(line).to_json() == line
+    assert Row.from_json(line).mask.tolist() == [False, False, False, True, True]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tokenizer.tiny import multimodal_tokenizer
 
@@ -95,6 +95,7 @@ def test_a_row_longer_than_the_limit_is_a_fault() -> None:
     assert str(fault) == f"token {len(ROW) - 1}: too long: {len(ROW)} tokens, at most {len(ROW) - 1}"
 
 
+@settings(max_examples=40)
 @given(st.from_regex(GOOD, fullmatch=True), st.none() | st.text())
 def test_a_row_is_read_back_as_it_was_written(word: str, name: str | None) -> None:
     row = Row.of(cut(ids_of(word), VOCAB), source="f:1", id=name)

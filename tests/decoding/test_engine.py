@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.decoding.worlds import NEGATIVE, VOCAB, decode, request, tiny_model, tokens_of
 
@@ -50,7 +50,7 @@ def renamed(many: list[Request]) -> list[Request]:
 def naive(one: Request, model: Transformer) -> list[int]:
     """Every row read anew for every token, nothing kept, nothing batched, nothing shared."""
     state, tokens = State(), list[int]()
-    rows: tuple[tuple[Ids, float], ...] = ((one.prompt, 1.0),)
+    rows: tuple[tuple[Ids, float], ...] = ((one.prompt if one.reread is None else one.reread(one.prompt), 1.0),)
     while state.finish is None:
         token = one.grammar.forced(state)
         if token is None:
@@ -67,8 +67,10 @@ def naive(one: Request, model: Transformer) -> list[int]:
             rows = one.guide(state.images - 1, history)
         elif state.in_image:
             rows = tuple(((*row, token), weight) for row, weight in rows)
+        elif token == VOCAB.eoi:
+            rows = ((history if one.reread is None else one.reread(history), 1.0),)
         else:
-            rows = ((history, 1.0),)
+            rows = (((*rows[0][0], token), 1.0),)
     return tokens
 
 
@@ -227,3 +229,19 @@ def test_cancelling_what_is_not_there_does_nothing() -> None:
     engine = Engine(tiny_model(), VOCAB, rows=5)
     engine.cancel(7)
     assert not engine.busy
+
+
+@settings(max_examples=8)
+@given(st.lists(requests(), min_size=1, max_size=3))
+def test_rows_in_turn_give_the_same_tokens(many: list[Request]) -> None:
+    many = renamed(many)
+    assert decode(many, serial=True) == decode(many)
+
+
+@settings(max_examples=8)
+@given(requests())
+def test_text_can_be_written_after_another_row(one: Request) -> None:
+    """With a first id that is left out of what text is written after, as if it had never been there."""
+    assume(len(one.prompt) > 1)
+    without_first = Request(**{**one.__dict__, "reread": lambda history: history[1:], "most_rows": 6})
+    assert decode([without_first], model=tiny_model(packed=False))[0] == naive(without_first, tiny_model(packed=False))

@@ -1,15 +1,11 @@
 """Guidance is a weighted sum of rows: the weights, the rows, and what the published arithmetic gives for both."""
 
-import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import load_file
+from tests.tokenizer.tiny import multimodal_tokenizer
 
 from twgi.decoding.guidance import (
     KINDS,
@@ -24,21 +20,13 @@ from twgi.decoding.guidance import (
 from twgi.errors import ConfigError
 from twgi.vocab import Vocab
 
-Find = Callable[[str], Path]
 SCALE = st.floats(0, 10)
 F, I, U, N, P = Branch.FULL, Branch.IMAGE, Branch.UNCONDITIONAL, Branch.NEGATIVE, Branch.PROMPT  # noqa: E741
 
 
 @pytest.fixture
-def cases(shared: Find) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(shared("golden/cases.json").read_text())
-    return loaded
-
-
-@pytest.fixture
-def vocab(cases: dict[str, Any], shared: Find) -> Vocab:
-    config = json.loads(shared("golden/checkpoint_fork/config.json").read_text())
-    return Vocab.from_names(config["vocabulary_map"], tokens_per_image=16, size=config["vocab_size"])
+def vocab() -> Vocab:
+    return multimodal_tokenizer().vocab
 
 
 @given(SCALE, SCALE, SCALE, SCALE)
@@ -131,39 +119,3 @@ def test_a_branch_holds_what_it_is_conditioned_on(vocab: Vocab) -> None:
         F: history, I: (vocab.bos, *picture, vocab.boi), U: (vocab.boi,),
         N: (word, word, vocab.boi), P: (word, vocab.boi),
     }  # fmt: skip
-
-
-def test_the_condition_rows_are_those_of_the_reference(cases: dict[str, Any], vocab: Vocab) -> None:
-    names = {"full": F, "image_only": I, "unconditional": U, "negative": N, "original_prompt": P}
-    for case in cases["e"]["cases"]:
-        if case["config_bos_token_id"] == vocab.pad in case["token_ids"]:
-            continue  # padding among the words, kept for bos: our grammar never writes it
-        branches = [names[name] for name in cases["e"]["row_order"][case["cfg_type"]]]
-        expected = [
-            tuple(token for token, real in zip(row, mask, strict=True) if real)
-            for row, mask in zip(case["input_ids"], case["attention_mask"], strict=True)
-        ]
-        made = [
-            branch_ids(
-                branch, case["token_ids"], prompt=case["original_prompt_tokens"] or (), negative=case["negative_ids"],
-                vocab=vocab, keep_bos=case["config_bos_token_id"] == vocab.bos,
-            )
-            for branch in branches
-        ]  # fmt: skip
-        assert made == expected, case["name"]
-
-
-def test_the_weighted_sum_is_the_arithmetic_of_the_reference(cases: dict[str, Any], shared: Find) -> None:
-    arrays = load_file(shared("golden/cases.safetensors"))
-    names = {"full": F, "image_only": I, "unconditional": U, "negative": N, "original_prompt": P}
-    for set_name, scale in cases["d"]["scales"].items():
-        schemes = {
-            "normal": Guidance.normal(scale["full"], scale["image"]),
-            "obj": Guidance.obj(scale["full"], scale["negative"]),
-            "full": Guidance.full(scale["full"], scale["image"], scale["negative"], scale["original_prompt"]),
-        }
-        for scheme, guidance in schemes.items():
-            blocks = arrays[f"d.{scheme}.input"].reshape(-1, 2, 3, 40)
-            rows = dict(zip((names[name] for name in cases["d"]["row_blocks"][scheme]), blocks, strict=True))
-            mixed = sum(weight * rows[branch] for branch, weight in guidance.weights.items())
-            np.testing.assert_allclose(mixed, arrays[f"d.{scheme}.{set_name}"], atol=1e-4)

@@ -79,9 +79,11 @@ def request(
     )  # fmt: skip
 
 
-def decode(requests: list[Request], *, rows: int = 20, model: Transformer | None = None) -> dict[int, list[int]]:
+def decode(
+    requests: list[Request], *, rows: int = 20, model: Transformer | None = None, serial: bool = False
+) -> dict[int, list[int]]:
     """The tokens of each request, decoded together."""
-    engine = Engine(model or tiny_model(), VOCAB, rows=rows)
+    engine = Engine(model or tiny_model(), VOCAB, rows=rows, serial=serial)
     for one in requests:
         engine.submit(one)
     return tokens_of(list(engine.run()))

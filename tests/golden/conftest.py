@@ -9,6 +9,9 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
+from twgi.checkpoint.layout import open_checkpoint
+from twgi.checkpoint.load import Loaded, load
+
 DEFAULT = Path(__file__).parents[3] / "shared" / "golden"
 
 
@@ -35,3 +38,16 @@ def cases(golden: Path) -> dict[str, Any]:
 def arrays(golden: Path) -> dict[str, Tensor]:
     """`cases.safetensors`."""
     return load_file(golden / "cases.safetensors")
+
+
+@pytest.fixture(scope="session")
+def loaded(golden: Path) -> Loaded:
+    """The checkpoint in the layout of the published code's fork."""
+    return load(golden / "checkpoint_fork")
+
+
+@pytest.fixture(scope="session")
+def twins(golden: Path, loaded: Loaded) -> list[Path]:
+    """Every checkpoint of the set that is of the same model, in whatever layout; the fork's first."""
+    others = [path for path in sorted(golden.glob("checkpoint_*")) if path.name != "checkpoint_fork"]
+    return [golden / "checkpoint_fork", *(p for p in others if open_checkpoint(p).config == loaded.model.config)]

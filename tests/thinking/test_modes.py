@@ -8,7 +8,7 @@ import pytest
 
 from twgi.decoding.guidance import PRESETS
 from twgi.errors import ConfigError
-from twgi.thinking.modes import MODES, NEGATIVE_PROMPT, images_allowed, mode_named, subgoal_kind
+from twgi.thinking.modes import MODES, images_allowed, mode_named, subgoal_kind
 
 Find = Callable[[str], Path]
 
@@ -19,10 +19,6 @@ def test_the_prompts_are_those_of_the_published_rows(mode: str, number: int, sha
     template = json.loads(lines[number])["prompt"]
     said = template.split("The prompt is: ")[1]
     assert MODES[mode].prompt_text(said) == template
-
-
-def test_the_negative_prompt_is_the_published_one(shared: Find) -> None:
-    assert json.loads(shared("golden/cases.json").read_text())["f"]["negative_prompt_text"] == NEGATIVE_PROMPT
 
 
 def test_a_prompt_may_hold_anything() -> None:

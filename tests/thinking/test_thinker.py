@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from tests.thinking.tiny import CONTEXT, SIDE, Info, model, thinker, tokenizer
 
+from twgi.decoding.compat import Quirk
 from twgi.decoding.guidance import PRESETS
 from twgi.decoding.params import SamplingParams
 from twgi.errors import CheckpointError, ConfigError, ImageError, PromptError, TwgiError
@@ -159,7 +160,11 @@ def test_the_published_plan_counts_parts_and_loses_the_prompt() -> None:
     history = (*thought.prompt_ids, vocab.boi)
     assert [len(thought._guide(k, history)) for k in range(3)] == [2, 2, 2]
     assert [picture["kind"] for picture in thought._guided] == ["part", "part", "whole"]
-    kept = Thought(0, replace(task, guidance=replace(PRESETS["reference"], keep_prompt=True)), thinker().thinking)
+    kept = Thought(
+        0,
+        replace(task, guidance=replace(PRESETS["reference"], quirks=(Quirk.CONFIG_BOS, Quirk.PARTS_BY_COUNT))),
+        thinker().thinking,
+    )
     assert len(kept._guide(2, history)) == 3
 
 
@@ -276,5 +281,5 @@ def test_a_cancelled_thought_keeps_what_is_there_of_it() -> None:
 def test_a_checkpoint_that_cannot_draw_may_still_talk() -> None:
     mute = Thinker(model(), replace(tokenizer(), image=None), Info())
     assert mute.think("a red ab", mode="general", sampling=SHORT).images == ()
-    with pytest.raises(CheckpointError, match="no image tokenizer, and mode 'direct' draws"):
+    with pytest.raises(CheckpointError, match="mode 'direct' draws, and this checkpoint has no image decoder"):
         mute.think("a red ab")

@@ -22,6 +22,8 @@ class Info:
     name: str = "tiny"
     sha256: str = "0" * 64
     defaults: dict[str, Any] = field(default_factory=dict)
+    generation: dict[str, Any] = field(default_factory=dict)
+    config_bos: int = 1
 
 
 @cache

@@ -178,6 +178,8 @@ def test_an_image_that_is_not_whole_is_marked_so_and_not_filled_up() -> None:
 class FakeVQ(ImageTokenizer):
     """Pictures of one grey value: the codes are all that value."""
 
+    draws = True
+
     def encode(self, pictures: Sequence[Image.Image]) -> list[list[int]]:
         return [[int(picture.convert("L").resize((1, 1)).tobytes()[0])] * TOKENS_PER_IMAGE for picture in pictures]
 

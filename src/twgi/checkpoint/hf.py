@@ -7,12 +7,15 @@ q and k), in the order of the table, along the first dimension.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from twgi.checkpoint.tensors import Shape, Tensors
 from twgi.errors import CheckpointError
 from twgi.model.config import TransformerConfig, VQConfig
 
@@ -32,6 +35,11 @@ LAYER_TENSORS: Mapping[str, tuple[str, ...]] = {
     "mlp.w_down.weight": ("mlp.down_proj.weight",),
 }
 VQ_PREFIX = "model.vqmodel."
+HARMLESS: Mapping[str, str] = {  # pattern of a name -> why the tensor is not needed
+    r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq": "rotary frequencies, which rope_theta says again",
+    r"model\.vqmodel\.loss\..*": "the critics that the image tokenizer was trained with",
+}
+_HEAD_NORM = re.compile(r"[qk]_norm\.(weight|bias)$")
 
 CONFIG_KEYS: Mapping[str, tuple[str, Any]] = {  # ours -> (theirs, what it means when left out)
     "vocab_size": ("vocab_size", 65536),
@@ -104,14 +112,64 @@ def part_sizes(config: TransformerConfig, ours: str, rows: int) -> tuple[int, ..
     return (rows,)
 
 
-def shapes(config: TransformerConfig, ours: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Name in the file -> shape, of every tensor of the decoder; `ours` may be on the meta device."""
-    expected = {}
-    for name, theirs in names(config).items():
-        first, *rest = ours[name].shape
-        for part, size in zip(theirs, part_sizes(config, name, first), strict=True):
-            expected[part] = (size, *rest)
-    return expected
+def shapes(config: TransformerConfig) -> dict[str, Shape]:
+    """Name in the file -> shape, of every tensor of the decoder."""
+    size, inner, head = config.hidden_size, config.intermediate_size, config.head_dim
+    queries, keys = config.num_heads, config.num_kv_heads
+    layer: dict[str, Shape] = {
+        "input_layernorm.weight": (size,), "post_attention_layernorm.weight": (size,),
+        "self_attn.q_proj.weight": (queries * head, size), "self_attn.k_proj.weight": (keys * head, size),
+        "self_attn.v_proj.weight": (keys * head, size), "self_attn.o_proj.weight": (size, size),
+        "self_attn.q_norm.weight": (queries, head), "self_attn.q_norm.bias": (queries, head),
+        "self_attn.k_norm.weight": (keys, head), "self_attn.k_norm.bias": (keys, head),
+        "mlp.gate_proj.weight": (inner, size), "mlp.up_proj.weight": (inner, size),
+        "mlp.down_proj.weight": (size, inner),
+    }  # fmt: skip
+    out: dict[str, Shape] = {
+        "model.embed_tokens.weight": (config.vocab_size, size), "model.norm.weight": (size,),
+        "lm_head.weight": (config.vocab_size, size),
+    }  # fmt: skip
+    for number in range(config.num_layers):
+        out |= {f"model.layers.{number}.{name}": shape for name, shape in layer.items()}
+    return out
+
+
+class HfTensors:
+    """A Hugging Face folder's tensors, with one norm vector for each head (some files have one for several heads).
+
+    What the table `HARMLESS` names is left out.
+    """
+
+    def __init__(self, config: TransformerConfig, tensors: Tensors) -> None:
+        self._tensors, self.files = tensors, tensors.files
+        self._heads = {name: shape for name, shape in shapes(config).items() if _HEAD_NORM.search(name)}
+        self.stored = {
+            name: replace(entry, shape=self._whole(name, entry.shape))
+            for name, entry in tensors.stored.items()
+            if not is_harmless(name)
+        }
+
+    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """As `Tensors.read`."""
+        read = self._tensors.read(names)
+        return {name: self._for_each_head(name, tensor) for name, tensor in read.items()}
+
+    def _whole(self, name: str, shape: Shape) -> Shape:
+        heads = self._heads.get(name)
+        fits = heads is not None and shape[-1:] == heads[1:] and heads[0] % math.prod(shape[:-1]) == 0
+        return heads if heads is not None and fits else shape
+
+    def _for_each_head(self, name: str, tensor: Tensor) -> Tensor:
+        heads = self._heads.get(name)
+        if heads is None or tensor.shape == heads:
+            return tensor
+        groups = tensor.view(-1, heads[1])
+        return groups.repeat_interleave(heads[0] // len(groups), dim=0)
+
+
+def is_harmless(name: str) -> bool:
+    """Whether a tensor may stand in a file although nothing needs it."""
+    return any(re.fullmatch(pattern, name) for pattern in HARMLESS)
 
 
 def split(config: TransformerConfig, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -135,8 +193,8 @@ def read_config(raw: Mapping[str, Any]) -> tuple[TransformerConfig, VQConfig]:
     settings = {**raw, **rope}  # transformers 5 writes rope_theta inside the group
     values = {ours: settings.get(theirs, default) for ours, (theirs, default) in CONFIG_KEYS.items()}
     values["num_kv_heads"] = values["num_kv_heads"] or values["num_heads"]
-    _check_values(values, MAX_SIZES)
-    return TransformerConfig(**values), _read_vq_config(vq_raw)
+    check_values(values, MAX_SIZES)
+    return TransformerConfig(**values), read_vq_config(vq_raw)
 
 
 def write_config(config: TransformerConfig, vq: VQConfig) -> dict[str, Any]:
@@ -164,7 +222,8 @@ def _refuse_code(*groups: Mapping[str, Any]) -> None:
             raise CheckpointError(f"config.json: {found[0]} asks to run code from the checkpoint; remove it to load")
 
 
-def _read_vq_config(raw: Mapping[str, Any]) -> VQConfig:
+def read_vq_config(raw: Mapping[str, Any]) -> VQConfig:
+    """The image tokenizer's sizes, under the names of Hugging Face or of the original VQGAN."""
     values: dict[str, Any] = {}
     for ours, theirs in VQ_CONFIG_KEYS.items():
         given = {name: raw[name] for name in theirs if name in raw}
@@ -179,7 +238,7 @@ def _read_vq_config(raw: Mapping[str, Any]) -> VQConfig:
             values[name] = _whole_numbers(name, values[name])
     if values.get("attn_type", "") is None:
         values["attn_type"] = "none"
-    _check_values(values, MAX_VQ_SIZES)
+    check_values(values, MAX_VQ_SIZES)
     return VQConfig(**values)
 
 
@@ -190,15 +249,13 @@ def _whole_numbers(name: str, value: Any) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _check_values(values: Mapping[str, Any], largest: Mapping[str, int]) -> None:
+def check_values(values: Mapping[str, Any], largest: Mapping[str, int], *, told_by: str = "config.json") -> None:
     """Every number is one, and not so large that building the network would hurt."""
     for name, value in values.items():
         if name in largest:
             if type(value) is not int or not 0 < value <= largest[name]:
-                raise CheckpointError(
-                    f"config.json: {name} must be a whole number in 1..{largest[name]}, got {value!r}"
-                )
+                raise CheckpointError(f"{told_by}: {name} must be a whole number in 1..{largest[name]}, got {value!r}")
         elif name in FLAGS and type(value) is not bool:
-            raise CheckpointError(f"config.json: {name} must be true or false, got {value!r}")
+            raise CheckpointError(f"{told_by}: {name} must be true or false, got {value!r}")
         elif name in FRACTIONS and (type(value) not in (int, float) or not math.isfinite(value)):
-            raise CheckpointError(f"config.json: {name} must be a number, got {value!r}")
+            raise CheckpointError(f"{told_by}: {name} must be a number, got {value!r}")

@@ -1,23 +1,22 @@
 """`twgi data`: training records, checked."""
 
 import json as json_lines
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from twgi.console import tracked
+from twgi.commands.options import Model
+from twgi.console import shown, tracked
 from twgi.errors import ConfigError, DataError, TwgiError
 
 if TYPE_CHECKING:
     from twgi.data.report import Report
-    from twgi.tokenizer.multimodal import MultimodalTokenizer
 
 app = typer.Typer(help="Training data: check it before it is used.")
 
 Files = Annotated[list[Path], typer.Argument(help="JSON lines, as docs/data.md has them.", show_default=False)]
-ModelOf = Annotated[str, typer.Option("--model", help="Preset or folder of the checkpoint that is to read them.")]
 MaxTokens = Annotated[
     int | None, typer.Option(help="Most tokens of a row. Default: the model's context.", show_default=False)
 ]
@@ -30,7 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON, 
 @app.command("check")
 def check(
     files: Files,
-    model: ModelOf = "icons",
+    model: Model = "icons",
     max_tokens: MaxTokens = None,
     images: Images = None,
     json: AsJson = False,
@@ -42,23 +41,26 @@ def check(
     Example: twgi data check chains.jsonl --model icons
     """
     total = counted_lines(files)
-    tokenizer, context = text_and_vocab(model)
+    check_limit(max_tokens)
+    from twgi.checkpoint.load import load_reader
     from twgi.data.encode import encode_file
     from twgi.data.report import Report
     from twgi.tokenizer.image import open_picture
 
-    blank = [0] * tokenizer.vocab.tokens_per_image
+    reader = load_reader(model)
+    blank = [0] * reader.tokenizer.vocab.tokens_per_image
 
     def opened(path: Path) -> list[int]:
         open_picture(path)
         return blank
 
-    report = Report(limit=limit_of(max_tokens, context))
+    report = Report(limit=max_tokens or reader.context)
     for file in files:
-        outcomes = encode_file(file, tokenizer, limit=report.limit, images=images, codes_of=opened)
+        outcomes = encode_file(file, reader.tokenizer, limit=report.limit, images=images, codes_of=opened)
         for outcome in tracked(outcomes, total, "checking", quiet=json):
             report.add(outcome)
-    return told(report, json=json)
+    tell(report, json=json)
+    return status_of(report)
 
 
 def counted_lines(files: Iterable[Path]) -> int:
@@ -72,31 +74,28 @@ def counted_lines(files: Iterable[Path]) -> int:
     return sum(counts.values())
 
 
-def text_and_vocab(model: str) -> "tuple[MultimodalTokenizer, int]":
-    """The tokenizer of a checkpoint, and the most tokens that it reads."""
-    from twgi.checkpoint.load import load
-
-    loaded = load(model)
-    return loaded.tokenizer, loaded.model.config.max_positions
-
-
-def limit_of(asked: int | None, context: int) -> int:
-    """The most tokens of a row. Raises `ConfigError`."""
+def check_limit(asked: int | None) -> None:
+    """Whether rows of at most so many tokens can be. Raises `ConfigError`."""
     if asked is not None and asked < 1:
         raise ConfigError(f"max-tokens must be 1 or more, got {asked}")
-    return context if asked is None else asked
 
 
-def told(report: "Report", *, json: bool) -> int:
-    """Print what became of the lines; the exit status."""
+class Told(Protocol):
+    """What became of the lines of files."""
+
+    def problems(self) -> list[str]: ...
+    def summary(self) -> str: ...
+    def to_json(self) -> dict[str, Any]: ...
+
+
+def tell(report: Told, *, json: bool) -> None:
+    """Print it: a line for each problem and one for all, or one JSON object."""
     if json:
         print(json_lines.dumps(report.to_json(), ensure_ascii=False))
     else:
-        print("\n".join(_shown([*report.problems(), report.summary()])))
+        print("\n".join(shown(line) for line in [*report.problems(), report.summary()]))
+
+
+def status_of(report: "Report") -> int:
+    """2 where a line is refused or none is kept."""
     return TwgiError.exit_status if report.refused or not report.kept else 0
-
-
-def _shown(lines: Iterable[str]) -> Iterator[str]:
-    from twgi.console import shown
-
-    return (shown(line) for line in lines)

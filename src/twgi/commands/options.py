@@ -1,5 +1,6 @@
 """Options that several commands have, each defined once."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,8 +17,16 @@ def given(**options: float | int | None) -> dict[str, float | int]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-ASK, GUIDE, DRAW, RUN = "What to think about", "Guidance of pictures", "Sampling and limits", "The run"
-Model = Annotated[str, option("Preset, or folder of a checkpoint. Default: icons.", ASK)]
+ASK, MODEL, GUIDE = "What to think about", "The model", "Guidance of pictures"
+DRAW, RUN = "Sampling and limits", "The run"
+Model = Annotated[str, option("Preset, or folder of a checkpoint. Default: icons.", MODEL)]
+Device = Annotated[str, option("cpu, cuda, cuda:1. Default: cpu.", MODEL)]
+Dtype = Annotated[str | None, option("float32, bfloat16, float16. Default: by the device.", MODEL)]
+Vq = Annotated[Path | None, option("vqgan.ckpt, for a model that cannot draw.", MODEL)]
+Context = Annotated[int | None, option("Positions of a row. Default: the model's.", MODEL)]
+Int8 = Annotated[bool, option("Language model in 8 bits (extra quant).", MODEL, "--int8")]
+CfgRows = Annotated[str, option("parallel, or serial: slow, saves device memory.", MODEL)]
+Compat = Annotated[str, option("reference, or quirks of the published code by name.", GUIDE)]
 Rounds = Annotated[int, option("How often critique looks and draws again. Default: 1.", ASK)]
 Seed = Annotated[int, option("Same seed, same thoughts. Default: 0.", ASK)]
 GuidanceName = Annotated[str | None, option("paper, reference or icons. Default: the model's.", GUIDE)]

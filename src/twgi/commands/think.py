@@ -7,14 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from twgi.commands.loading import ModelOptions, load_thinker
 from twgi.commands.options import (
     ASK,
     DRAW,
     RUN,
+    CfgRows,
+    Compat,
+    Context,
+    Device,
+    Dtype,
     GuidanceName,
     ImageTemperature,
     ImageTopK,
     ImageTopP,
+    Int8,
     Model,
     Resume,
     Rounds,
@@ -24,6 +31,7 @@ from twgi.commands.options import (
     ScalePrompt,
     Seed,
     Temperature,
+    Vq,
     given,
     option,
 )
@@ -46,6 +54,12 @@ def think(
         list[Path] | None, option("Picture for <image> in the prompt, or its end; repeatable.", ASK)
     ] = None,
     model: Model = "icons",
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    vq: Vq = None,
+    context: Context = None,
+    int8: Int8 = False,
+    cfg_rows: CfgRows = "parallel",
     mode: Annotated[
         str, option("direct, subgoal, critique, general. Default: direct; general with --image.", ASK)
     ] = "",
@@ -57,6 +71,7 @@ def think(
     scale_image: ScaleImage = None,
     scale_negative: ScaleNegative = None,
     scale_prompt: ScalePrompt = None,
+    compat: Compat = "",
     temperature: Temperature = None,
     top_p: Annotated[float | None, option("Of text: likeliest tokens up to this sum.", DRAW)] = None,
     top_k: Annotated[int | None, option("Of text: so many likeliest tokens; 0: all.", DRAW)] = None,
@@ -80,6 +95,9 @@ def think(
     """
     from twgi.thinking.plan import RunPlan
 
+    options = ModelOptions(
+        model=model, device=device, dtype=dtype, vq=vq, context=context, int8=int8, cfg_rows=cfg_rows, compat=compat
+    )
     plan = RunPlan(
         prompts=_prompts(prompt, prompts, image or []),
         mode=mode or ("general" if image else "direct"),
@@ -87,13 +105,14 @@ def think(
         samples=samples,
         seed=seed,
         guidance=guidance,
+        compat=compat,
         scales=given(full=scale_full, image=scale_image, negative=scale_negative, prompt=scale_prompt),
         sampling=given(
             text_temperature=temperature, text_top_p=top_p, text_top_k=top_k, image_temperature=image_temperature,
             image_top_p=image_top_p, image_top_k=image_top_k, max_tokens=max_tokens, max_images=max_images,
         ),
     )  # fmt: skip
-    return run_plan(plan, model=model, out=out, title=prompt or str(prompts), batch=batch, resume=resume, json=json)
+    return run_plan(plan, options, out=out, title=prompt or str(prompts), batch=batch, resume=resume, json=json)
 
 
 def _prompts(prompt: str | None, prompts: Path | None, images: list[Path]) -> "tuple[PromptLine | BadLine, ...]":
@@ -109,7 +128,9 @@ def _prompts(prompt: str | None, prompts: Path | None, images: list[Path]) -> "t
     return tuple(read_prompts(prompts))
 
 
-def run_plan(plan: "RunPlan", *, model: str, out: Path | None, title: str, batch: int, resume: bool, json: bool) -> int:
+def run_plan(
+    plan: "RunPlan", options: ModelOptions, *, out: Path | None, title: str, batch: int, resume: bool, json: bool
+) -> int:
     from twgi.thinking.run_folder import check_folder, fresh_folder
 
     if batch < 1:
@@ -123,13 +144,12 @@ def run_plan(plan: "RunPlan", *, model: str, out: Path | None, title: str, batch
     folder = out or fresh_folder(Path("out"), title)
     check_folder(folder, resume=resume)
 
-    from twgi import load
     from twgi.console import reporter
     from twgi.thinking.run import run
 
     report = reporter(many=jobs > 1 or len(plan.prompts) > 1, json=json)
     try:
-        outcome = run(load(model), plan, folder, report=report, batch=batch, resume=resume)
+        outcome = run(load_thinker(options), plan, folder, report=report, batch=batch, resume=resume)
     finally:
         report.close()
     return conclude(report, outcome)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twgi.data.lines import Fault, Line, read_lines
+from twgi.data.lines import Fault, Line, Object, read_lines
 from twgi.data.records import ImagePart, Part, Record, Turn, parse_record
 from twgi.data.rows import Kind, Piece, Row, Span, check_row, cut
 from twgi.errors import DataError, TwgiError
@@ -21,10 +21,14 @@ CodesOf = Callable[[Path], Codes]
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """A row, and the record it was made from; the record is None where the line was a row already."""
+    """A row, and the record it was made from; the record is None where the line was a row already.
+
+    `published` is the line that the published code would write, where it was made in its way.
+    """
 
     row: Row
     record: Record | None = None
+    published: Object | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,19 +179,18 @@ def _joined(spans: Sequence[Span]) -> list[Span]:
     return joined
 
 
-def reference_json(record: Record, row: Row) -> dict[str, Any]:
+def reference_json(encoded: Encoded) -> dict[str, Any]:
     """The row in the published format: prompt, response with marks, images, tokens.
 
-    Raises `DataError` for what that format cannot say: several turns, pictures in a prompt, parts without loss.
+    Raises `DataError` for what it cannot say: several turns, pictures in a prompt, parts without loss, ids alone.
     """
-    if len(record.turns) != 1 or record.turns[0].input_images:
-        raise DataError("the published format holds one turn without pictures in its prompt; use the format twgi")
+    if encoded.published is not None:
+        return encoded.published
+    record = encoded.record
+    if record is None or len(record.turns) != 1 or record.turns[0].input_images:
+        raise DataError("the published format holds one turn in words, without pictures in its prompt; use format twgi")
     (turn,) = record.turns
     if not all(part.loss for part in turn.response):
-        raise DataError("the published format cannot leave a part out of the loss; use the format twgi")
-    return {
-        "prompt": turn.prompt,
-        "response": turn.text,
-        "images": list(turn.images),
-        "tokens": list(row.tokens),
-    }
+        raise DataError("the published format cannot leave a part out of the loss; use format twgi")
+    images, tokens = list(turn.images), list(encoded.row.tokens)
+    return {"prompt": turn.prompt, "response": turn.text, "images": images, "tokens": tokens}

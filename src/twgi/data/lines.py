@@ -109,7 +109,7 @@ class LineWriter:
 
 @contextmanager
 def writing(path: Path) -> Iterator[LineWriter]:
-    """A file of lines that appears under its name when all are written, and not at all if something is raised.
+    """A file of lines that appears under its name when all are written; not if something is raised, or there is none.
 
     Raises `RunError` where it cannot be written.
     """
@@ -117,10 +117,12 @@ def writing(path: Path) -> Iterator[LineWriter]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            yield LineWriter(file)
+            writer = LineWriter(file)
+            yield writer
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        if writer.lines:
+            temporary.replace(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RunError(f"{path}: cannot be written ({reason}); give another --out") from error

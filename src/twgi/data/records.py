@@ -124,10 +124,10 @@ def _numbered_turn(value: Any, number: int) -> Turn:
 
 
 def _turn(value: Object) -> Turn:
-    prompt = _string(value, "prompt")
+    prompt = text_of(value, "prompt")
     if not prompt.strip():
         raise DataError('"prompt" is empty')
-    pictures = _paths(value, "input_images")
+    pictures = paths_of(value, "input_images")
     _check_marks("prompt", prompt.count(PLACEHOLDER), "input_images", len(pictures))
     response = _response(value)
     if not response:
@@ -137,7 +137,7 @@ def _turn(value: Object) -> Turn:
 
 def _response(value: Object) -> tuple[Part, ...]:
     if "segments" not in value:
-        return _marked(_string(value, "response"), _paths(value, "images"))
+        return _marked(text_of(value, "response"), paths_of(value, "images"))
     other = next((key for key in ("response", "images") if key in value), None)
     if other is not None:
         raise DataError(f'give "segments" or {_quoted(other)}, not both')
@@ -172,7 +172,7 @@ def _segment(value: Any, number: int) -> Part:
 
 
 def _text_part(value: Object, loss: bool) -> TextPart:
-    text = _string(value, "text")
+    text = text_of(value, "text")
     if not text:
         raise DataError('"text" is empty')
     if PLACEHOLDER in text:
@@ -187,7 +187,8 @@ def _check_marks(text_key: str, marks: int, list_key: str, pictures: int) -> Non
         )
 
 
-def _string(value: Object, key: str) -> str:
+def text_of(value: Object, key: str) -> str:
+    """The text under a key. Raises `DataError` where there is none, or no valid one."""
     text = value.get(key)
     if not isinstance(text, str):
         raise DataError(f"no text under {_quoted(key)}" if text is None else f"{_quoted(key)} must be a text")
@@ -198,7 +199,8 @@ def _string(value: Object, key: str) -> str:
     return text
 
 
-def _paths(value: Object, key: str) -> tuple[str, ...]:
+def paths_of(value: Object, key: str) -> tuple[str, ...]:
+    """The list of paths under a key, empty where there is none. Raises `DataError`."""
     paths = value.get(key)
     if paths is None:
         return ()

@@ -31,10 +31,11 @@ class Engine:
         model: in eval mode, on the device and in the dtype it should run.
         vocab: the meaning of its ids.
         rows: cache rows, each with room for the whole context: the bound on memory.
+        serial: rows in turn and their cache in host memory, where the device has too little.
     """
 
-    def __init__(self, model: Transformer, vocab: Vocab, *, rows: int) -> None:
-        self.model, self.vocab, self.rows = model, vocab, RowPool(model, rows)
+    def __init__(self, model: Transformer, vocab: Vocab, *, rows: int, serial: bool = False) -> None:
+        self.model, self.vocab, self.rows = model, vocab, RowPool(model, rows, serial=serial)
         self._waiting: deque[Sequence] = deque()
         self._live: list[Sequence] = []
         self._cancelled: list[Event] = []

@@ -26,6 +26,8 @@ class Choice(Enum):
 
     TEXT = "text"  # text or eos
     TEXT_OR_BOI = "text or boi"
+    ANY_TEXT = "any text"  # reserved ids and marks too: all but what belongs to an image
+    ANY_TEXT_OR_BOI = "any text or boi"
     IMAGE = "image"  # an image token
 
 
@@ -52,6 +54,7 @@ class Grammar:
         max_images: pictures it may draw; text may follow the last.
         starts_with_image: the first token is boi, whatever the model prefers.
         stop_after_images: the thought is complete with this many pictures; None leaves the end to the model.
+        any_text: text may hold every id that belongs to no image (see `Quirk.ANY_TEXT`).
 
     Raises:
         ConfigError: a first image is asked for and does not fit the budget.
@@ -62,6 +65,7 @@ class Grammar:
     max_images: int
     starts_with_image: bool = False
     stop_after_images: int | None = None
+    any_text: bool = False
 
     def __post_init__(self) -> None:
         if self.budget < 1:
@@ -87,6 +91,8 @@ class Grammar:
         """The set the next token is drawn from, where it is not forced."""
         if state.in_image:
             return Choice.IMAGE
+        if self.any_text:
+            return Choice.ANY_TEXT_OR_BOI if self._fits(state) else Choice.ANY_TEXT
         return Choice.TEXT_OR_BOI if self._fits(state) else Choice.TEXT
 
     def allows(self, state: State, token: int) -> bool:
@@ -116,5 +122,8 @@ def allowed_ids(vocab: Vocab, choice: Choice) -> tuple[int, ...]:
     """The ids of a choice, in ascending order."""
     if choice is Choice.IMAGE:
         return tuple(sorted(vocab.image_ids))
+    if choice in (Choice.ANY_TEXT, Choice.ANY_TEXT_OR_BOI):
+        left_out = {vocab.eoi, *([] if choice is Choice.ANY_TEXT_OR_BOI else [vocab.boi])} | vocab.image_ids
+        return tuple(i for i in range(vocab.size) if i not in left_out)
     marks = (vocab.eos, vocab.boi) if choice is Choice.TEXT_OR_BOI else (vocab.eos,)
     return tuple(sorted((*vocab.text_ids, *marks)))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from twgi.decoding.compat import OF_GUIDANCE, Quirk
 from twgi.errors import ConfigError
 from twgi.vocab import Vocab
 
@@ -124,20 +125,13 @@ class Scales:
 class GuidancePlan:
     """Which guidance each kind of picture gets.
 
-    Kinds: `direct`, `part` and `whole` (subgoal), `draft` and `redraw` (critique), `free` (general). The published code
-    tells parts by counting, loses the bos of the image branch, and loses the prompt in subgoal chains.
-
-    Args:
-        whole_from: pictures of a subgoal chain before this one (from 0) are parts; None leaves it to the words.
-        keep_bos: the image branch keeps bos.
-        keep_prompt: the prompt branch of a subgoal chain keeps its prompt.
+    Kinds: `direct`, `part` and `whole` (subgoal), `draft` and `redraw` (critique), `free` (general). `quirks` are those
+    of the published code that concern rows of guidance.
     """
 
     name: str
     scales: Mapping[str, Scales]
-    whole_from: int | None = None
-    keep_bos: bool = True
-    keep_prompt: bool = True
+    quirks: tuple[Quirk, ...] = ()
 
     def for_picture(self, kind: str) -> Guidance:
         return self.scales[kind].guidance
@@ -199,9 +193,7 @@ PRESETS: dict[str, GuidancePlan] = {
             "redraw": _PUBLISHED,
             "free": Scales(scheme="normal", full=2.0, image=1.2),
         },
-        whole_from=2,
-        keep_bos=False,
-        keep_prompt=False,
+        quirks=tuple(sorted(OF_GUIDANCE)),
     ),
     "icons": GuidancePlan(name="icons", scales=dict.fromkeys(KINDS, _ICONS)),
 }
@@ -223,16 +215,17 @@ def branch_ids(
     prompt: Sequence[int],
     negative: Sequence[int],
     vocab: Vocab,
-    keep_bos: bool = True,
+    bos: int | None = None,
 ) -> Ids:
     """The row of one branch at the start of a picture; each ends in boi, as `history` (everything so far) does.
 
-    `prompt` is the bare prompt, without template, bos and separator; without one its row is boi alone.
+    `prompt` is the bare prompt, without template, bos and separator; without one its row is boi alone. `bos` is what
+    the image branch keeps in place of the vocabulary's bos.
     """
     if branch is Branch.FULL:
         return tuple(history)
     if branch is Branch.IMAGE:
-        marks = {vocab.boi, vocab.eoi} | ({vocab.bos} if keep_bos else set())
+        marks = {vocab.boi, vocab.eoi, vocab.bos if bos is None else bos}
         return _ending_in_boi([token for token in history if token in vocab.image_ids or token in marks], vocab)
     before: dict[Branch, Sequence[int]] = {Branch.UNCONDITIONAL: (), Branch.NEGATIVE: negative, Branch.PROMPT: prompt}
     return _ending_in_boi(before[branch], vocab)

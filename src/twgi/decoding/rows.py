@@ -17,12 +17,18 @@ from twgi.model.transformer import Transformer
 
 
 class RowPool:
-    """The rows of one engine; `size` is how many may be in use at once."""
+    """The rows of one engine; `size` is how many may be in use at once.
 
-    def __init__(self, model: Transformer, size: int) -> None:
+    In `serial` they are read one after the other, from a cache in host memory: slow, and small on the device.
+    """
+
+    def __init__(self, model: Transformer, size: int, *, serial: bool = False) -> None:
         weight, length = model.embed.weight, model.config.max_positions
-        self.model, self.size = model, size
-        self._pool = KVPool(model.config, rows=size, max_len=length, device=weight.device, dtype=weight.dtype)
+        self.model, self.size, self.serial = model, size, serial
+        device = torch.device("cpu") if serial else weight.device
+        self._pool = KVPool(
+            model.config, rows=size, max_len=length, device=device, dtype=weight.dtype, compute=weight.device
+        )
         self._beginnings: dict[Ids, Row] = {}  # shared ids -> the row that reads them, or has read them
         self._idle: dict[Ids, Row] = {}  # those of them that nobody uses, the longest unused first
 
@@ -78,6 +84,8 @@ class RowPool:
 
     def read(self, pieces: list[tuple[Row, int]]) -> Tensor:
         """Read the next `count` ids of each row, all in one pass; RD, the hidden state after the last of each."""
+        if self.serial and len(pieces) > 1:
+            return torch.cat([self.read([piece]) for piece in pieces])
         slots: list[tuple[int, int]] = []
         tokens: list[int] = []
         for row, count in pieces:

@@ -28,6 +28,7 @@ class Request:
         prompt: at least one id; what is drawn depends on it through the noise, too.
         guide: the rows of each picture.
         most_rows: rows it never exceeds, the full row among them.
+        reread: what text is written after, given everything so far; that itself where it is None.
     """
 
     id: int
@@ -38,6 +39,7 @@ class Request:
     noise: Noise
     guide: Guide
     most_rows: int
+    reread: Callable[[Ids], Ids] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,8 @@ class Sequence:
     def begin(self) -> list[Event]:
         """Take the tokens that no draw is needed for; call once."""
         forced = self.request.grammar.forced(self.state)
+        if forced is None:
+            self._open_text()
         return [] if forced is None else self.take(forced)
 
     def take(self, token: int | None) -> list[Event]:
@@ -135,7 +139,13 @@ class Sequence:
         if self.state.in_image and not was_in_image:
             self._open_picture()
         elif was_in_image and not self.state.in_image:
-            self.mix = [(self.full, 1.0)]
+            self._open_text()
+
+    def _open_text(self) -> None:
+        history = tuple(self.full.ids)
+        ids = history if self.request.reread is None else self.request.reread(history)
+        row = self.full if ids == history else self._branch_rows([ids])[ids]
+        self.mix = [(row, 1.0)]
 
     def _open_picture(self) -> None:
         history = tuple(self.full.ids)

@@ -40,7 +40,11 @@ class Piece:
 
 
 class KVPool:
-    """Memory for `rows` sequences of up to `max_len` tokens. Pages of memory are taken when first written."""
+    """Memory for `rows` sequences of up to `max_len` tokens. Pages of memory are taken when first written.
+
+    `device` is where it lies, `compute` where the model runs (the same when left out): what a row needs of a cache in
+    host memory goes to the model's device layer by layer, which is slow, and spares the device all of it.
+    """
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class KVPool:
         max_len: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        compute: torch.device | str | None = None,
     ) -> None:
         assert rows > 0
         assert 0 < max_len <= config.max_positions, (max_len, config.max_positions)
@@ -57,6 +62,7 @@ class KVPool:
         self.keys_LRKTH = torch.empty(shape, device=device, dtype=dtype)
         self.values_LRKTH = torch.empty(shape, device=device, dtype=dtype)
         self.rows, self.max_len = rows, max_len
+        self.compute = torch.device(device if compute is None else compute)
         self._lengths: dict[int, int] = {}
         self._free = list(range(rows))[::-1]
 
@@ -118,7 +124,8 @@ class Step:
         self.padding = max(0, MIN_TOKENS - self.tokens)
         device = pool.keys_LRKTH.device
         places = [position for piece in pieces for position in range(piece.start, piece.end)]
-        self.positions_P = torch.tensor(places + [0] * self.padding, device=device)
+        self.positions_P = torch.tensor(places + [0] * self.padding, device=pool.compute)
+        self._places_N = self.positions_P[: self.tokens].to(device)
         self._rows_N = torch.tensor([piece.row for piece in pieces for _ in range(piece.count)], device=device)
         self.last_indices = [piece.offset + piece.count - 1 for piece in pieces]  # of each piece, in the packed tokens
         keys = (pool.keys_LRKTH[:, piece.row, None, :, : piece.end].unbind(0) for piece in pieces)
@@ -127,11 +134,11 @@ class Step:
 
     def attend(self, layer: int, q_PNH: Tensor, k_PKH: Tensor, v_PKH: Tensor) -> Tensor:
         """Store the new keys and values, then let each row's new tokens look at that row alone: P,N*H."""
-        positions_N = self.positions_P[: self.tokens]
-        self.pool.keys_LRKTH[layer][self._rows_N, :, positions_N] = k_PKH[: self.tokens]
-        self.pool.values_LRKTH[layer][self._rows_N, :, positions_N] = v_PKH[: self.tokens]
+        for cache_LRKTH, new_PKH in ((self.pool.keys_LRKTH, k_PKH), (self.pool.values_LRKTH, v_PKH)):
+            cache_LRKTH[layer][self._rows_N, :, self._places_N] = new_PKH[: self.tokens].to(cache_LRKTH.device)
+        here = q_PNH.device
         out = [
-            attend_one(q_PNH[piece.offset : piece.offset + piece.count], keys[layer], values[layer])
+            attend_one(q_PNH[piece.offset : piece.offset + piece.count], keys[layer].to(here), values[layer].to(here))
             for piece, (keys, values) in zip(self.pieces, self._history, strict=True)
         ]
         if self.padding:

@@ -161,16 +161,21 @@ class Codebook(nn.Module):
 
 
 class VQModel(nn.Module):
-    """Pictures to codes and back: `encode` and `decode` are all that drawing and looking need."""
+    """Pictures to codes and back: `encode` and `decode` are all that drawing and looking need.
 
-    def __init__(self, config: VQConfig) -> None:
+    Without `draws` there is no decoder: some published checkpoints can only look.
+    """
+
+    def __init__(self, config: VQConfig, *, draws: bool = True) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.draws = config, draws
         self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        if draws:
+            self.decoder = Decoder(config)
         self.quantize = Codebook(config.num_embeddings, config.embed_dim)
         self.quant_conv = nn.Conv2d(config.latent_channels, config.embed_dim, 1)
-        self.post_quant_conv = nn.Conv2d(config.embed_dim, config.latent_channels, 1)
+        if draws:
+            self.post_quant_conv = nn.Conv2d(config.embed_dim, config.latent_channels, 1)
 
     def latents(self, pixels_BCHW: Tensor) -> Tensor:
         """Latent cells before quantisation, [B, N, D]; pixels in -1..1."""

@@ -59,6 +59,11 @@ class Mode:
     role: Role = "draft"
     takes_pictures: bool = False
 
+    @property
+    def has_template(self) -> bool:
+        """Whether the prompt stands inside an instruction."""
+        return self.template != "{prompt}"
+
     def prompt_text(self, prompt: str) -> str:
         """What the model reads between bos and separator."""
         return self.template.replace("{prompt}", prompt)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from twgi.decoding.compat import parse_compat
 from twgi.decoding.guidance import plan_named
 from twgi.decoding.params import SamplingParams
 from twgi.errors import ConfigError
@@ -44,6 +45,7 @@ class RunPlan:
         sampling: settings of `SamplingParams` that differ from the checkpoint's defaults.
         guidance: a preset or a scheme; None leaves it to the checkpoint.
         scales: guidance scales that differ from those of the guidance.
+        compat: quirks of the published code to keep, see `parse_compat`.
 
     Raises:
         ConfigError: something is unknown or out of its range.
@@ -57,10 +59,12 @@ class RunPlan:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     guidance: str | None = None
     scales: Mapping[str, float] = field(default_factory=dict)
+    compat: str = ""
 
     def __post_init__(self) -> None:
         images_allowed(mode_named(self.mode), self.rounds)
         SamplingParams().updated(self.sampling)
+        parse_compat(self.compat)
         if self.guidance is not None:
             plan_named(self.guidance)
         if self.samples < 1:

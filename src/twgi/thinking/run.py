@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from twgi import __version__
+from twgi.decoding.compat import parse_compat
 from twgi.errors import RunError
 from twgi.render import Record, render_page
 from twgi.thinking.modes import mode_named
@@ -100,7 +101,9 @@ def run(thinker: Thinker, plan: RunPlan, out: Path, *, report: Report, batch: in
 def describe(thinker: Thinker, plan: RunPlan) -> dict[str, Any]:
     """`run.json`: the settings that come out of the plan and the checkpoint's defaults, and what they are used on."""
     task, mode = _task(thinker, plan), mode_named(plan.mode)
-    common = {"mode": plan.mode, "seed": plan.seed, "samples": plan.samples, "rounds": plan.rounds}
+    common: dict[str, Any] = {"mode": plan.mode, "seed": plan.seed, "samples": plan.samples, "rounds": plan.rounds}
+    if plan.compat:
+        common["compat"] = sorted(parse_compat(plan.compat))
     guidance = asdict(thinker.thinking.plan(task, mode)) | {"changed": dict(plan.scales)}
     return {
         "version": 1,
@@ -114,7 +117,7 @@ def describe(thinker: Thinker, plan: RunPlan) -> dict[str, Any]:
 
 def _task(thinker: Thinker, plan: RunPlan, job: Job | None = None) -> Task:
     """A job as the thinker takes it; without one, the settings that all have in common."""
-    defaults = thinker.thinking.sampling(Task(prompt=""))
+    defaults = thinker.thinking.sampling(Task(prompt="", compat=plan.compat))
     return Task(
         prompt=job.prompt.prompt if job else "",
         mode=job.mode if job else plan.mode,
@@ -125,6 +128,7 @@ def _task(thinker: Thinker, plan: RunPlan, job: Job | None = None) -> Task:
         guidance=plan.guidance,
         scales=plan.scales,
         rounds=plan.rounds,
+        compat=plan.compat,
     )
 
 

@@ -25,6 +25,10 @@ class Info(Protocol):
     def sha256(self) -> str: ...
     @property
     def defaults(self) -> Mapping[str, Any]: ...
+    @property
+    def generation(self) -> Mapping[str, Any]: ...
+    @property
+    def config_bos(self) -> int: ...
 
 
 class Thinker:
@@ -34,15 +38,18 @@ class Thinker:
         model: in eval mode, on its device.
         tokenizer: of the same checkpoint.
         info: its name, its hash, and the settings it is best used with.
+        serial: rows of guidance in turn, see `Engine`.
     """
 
-    def __init__(self, model: Transformer, tokenizer: MultimodalTokenizer, info: Info) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, model: Transformer, tokenizer: MultimodalTokenizer, info: Info, *, serial: bool = False) -> None:
+        self.model, self.tokenizer, self.serial = model, tokenizer, serial
         self.thinking = Thinking(
             tokenizer=tokenizer,
             context=model.config.max_positions,
             model=ModelId(name=info.name, sha256=info.sha256),
             defaults=info.defaults,
+            generation=info.generation,
+            config_bos=info.config_bos,
         )
 
     def think(self, prompt: str, **settings: Any) -> Trace:
@@ -85,7 +92,7 @@ class Thinker:
                     break
                 try:
                     thought = Thought(index, task, self.thinking)
-                    desk = desk or Desk(self.model, self.tokenizer, rows=max(MOST_BRANCHES, batch * thought.most_rows))
+                    desk = desk or self._desk(max(MOST_BRANCHES, batch * thought.most_rows))
                     desk.begin(thought)
                 except TwgiError as error:
                     yield index, Failed(error)
@@ -93,12 +100,15 @@ class Thinker:
                 return
             yield from desk.step()
 
+    def _desk(self, rows: int) -> Desk:
+        return Desk(self.model, self.tokenizer, rows=rows, serial=self.serial)
+
 
 class Desk:
     """Thoughts on their way together, in one engine. `step` may be mixed with `begin` and `cancel` as one likes."""
 
-    def __init__(self, model: Transformer, tokenizer: MultimodalTokenizer, *, rows: int) -> None:
-        self.engine = Engine(model, tokenizer.vocab, rows=rows)
+    def __init__(self, model: Transformer, tokenizer: MultimodalTokenizer, *, rows: int, serial: bool = False) -> None:
+        self.engine = Engine(model, tokenizer.vocab, rows=rows, serial=serial)
         self.thoughts: dict[int, Thought] = {}
 
     def begin(self, thought: Thought) -> None:

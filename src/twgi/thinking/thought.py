@@ -10,6 +10,15 @@ from typing import Any
 
 from PIL import Image
 
+from twgi.decoding.compat import (
+    OF_GUIDANCE,
+    PUBLISHED_IMAGES,
+    PUBLISHED_LENGTH,
+    PUBLISHED_PARTS,
+    PUBLISHED_TOP_K,
+    Quirk,
+    parse_compat,
+)
 from twgi.decoding.grammar import FinishReason, Grammar
 from twgi.decoding.guidance import Branch, GuidancePlan, Ids, branch_ids, merge_equal, plan_named
 from twgi.decoding.logits import Noise
@@ -37,6 +46,7 @@ class Task:
         scales: guidance scales that differ from the plan's: full, image, negative, prompt.
         rounds: of critique.
         negative_prompt: for guidance with a negative branch.
+        compat: quirks of the published code to keep, see `parse_compat`.
     """
 
     prompt: str
@@ -49,6 +59,11 @@ class Task:
     scales: Mapping[str, float] = field(default_factory=dict)
     rounds: int = 1
     negative_prompt: str = NEGATIVE_PROMPT
+    compat: str = ""
+
+    @property
+    def quirks(self) -> frozenset[Quirk]:
+        return parse_compat(self.compat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +117,36 @@ ThoughtEvent = TextPiece | ImageStarted | ImageProgress | ImageFinished | Done
 
 @dataclass(frozen=True, kw_only=True)
 class Thinking:
-    """What every thought of one model has in common: `defaults` are the checkpoint's (guidance, sampling settings)."""
+    """What every thought of one model has in common.
+
+    Args:
+        defaults: the checkpoint's own (guidance, sampling settings).
+        generation: its `generation_config.json`, which the published code samples by.
+        config_bos: the id its config takes for bos.
+    """
 
     tokenizer: MultimodalTokenizer
     context: int
     model: ModelId
     defaults: Mapping[str, Any]
+    generation: Mapping[str, Any]
+    config_bos: int
 
     def sampling(self, task: Task) -> SamplingParams:
         if task.sampling is not None:
             return task.sampling
+        if Quirk.PUBLISHED_SAMPLING in task.quirks:
+            top_k, top_p = self.generation.get("top_k", PUBLISHED_TOP_K), self.generation.get("top_p", 1.0)
+            return SamplingParams(text_top_k=top_k, image_top_k=top_k, image_top_p=top_p)
         return SamplingParams().updated({key: value for key, value in self.defaults.items() if key != "guidance"})
 
     def plan(self, task: Task, mode: Mode) -> GuidancePlan:
-        guidance = task.guidance if task.guidance is not None else self.defaults.get("guidance", "paper")
+        quirks = task.quirks
+        usual = "reference" if quirks & OF_GUIDANCE else self.defaults.get("guidance", "paper")
+        guidance = task.guidance if task.guidance is not None else usual
         plan = guidance if isinstance(guidance, GuidancePlan) else plan_named(guidance)
+        if quirks:
+            plan = replace(plan, quirks=tuple(sorted(quirks & OF_GUIDANCE)))
         return plan.only(mode.kinds).with_scales(**task.scales)
 
 
@@ -134,6 +164,7 @@ class Thought:
         self.id, self.task, self.thinking, self.tokenizer = id, task, thinking, thinking.tokenizer
         self.mode = mode_named(task.mode)
         self.plan, self.sampling = thinking.plan(task, self.mode), thinking.sampling(task)
+        self.quirks = task.quirks | set(self.plan.quirks)
         self.pictures = [open_picture(p) if isinstance(p, str | Path) else p for p in task.pictures]
         self._encode_prompt()
         self.request = self._request()
@@ -150,9 +181,13 @@ class Thought:
             raise PromptError(f"mode {self.mode.name!r} takes no pictures in its prompt; use general")
         said = place_pictures(self.task.prompt, len(self.pictures))
         codes = self.tokenizer.codes(self.pictures)
-        self.prompt_ids = tuple(self.tokenizer.encode_prompt(self.mode.prompt_text(said), codes))
+        with_bos = tuple(self.tokenizer.encode_prompt(self.mode.prompt_text(said), codes))
+        bare = Quirk.PROMPT_WITHOUT_BOS in self.quirks and self.mode.has_template
+        self.prompt_ids = with_bos[1:] if bare else with_bos
         self.bare_ids = tuple(self.tokenizer.encode_prompt(said, codes)[1:-1])
-        self.most_rows = self.plan.most_rows
+        if Quirk.PROMPT_WITH_MARKS in self.quirks and not self.mode.has_template:
+            self.bare_ids = with_bos
+        self.most_rows = max(self.plan.most_rows, 2 if Quirk.PADS_UNREAD in self.quirks else 1)
         self.negative_ids = self._negative() if Branch.NEGATIVE in self.plan.branches else ()
 
     def _negative(self) -> Ids:
@@ -172,35 +207,52 @@ class Thought:
             noise=Noise(seed=self.task.seed, prompt=self.prompt_ids, sample=self.task.sample),
             guide=self._guide,
             most_rows=self.most_rows,
+            reread=self._without_pads if Quirk.PADS_UNREAD in self.quirks else None,
         )
 
+    def _without_pads(self, history: Ids) -> Ids:
+        return tuple(token for token in history if token != self.tokenizer.vocab.pad)
+
     def _grammar(self) -> Grammar:
-        images = images_allowed(self.mode, self.task.rounds)
-        if self.sampling.max_images is not None:
-            images = min(images, self.sampling.max_images) if self.mode.stop_after_images else self.sampling.max_images
-        if self.tokenizer.image is None:
-            images = self._without_drawing()
+        images = self._images() if self.tokenizer.draws else self._without_drawing()
+        at_last = Quirk.END_AT_LAST_IMAGE in self.quirks and images > 0
         return Grammar(
             vocab=self.tokenizer.vocab,
             budget=self._budget(),
             max_images=images,
             starts_with_image=self.mode.starts_with_image,
-            stop_after_images=self.mode.stop_after_images,
+            stop_after_images=images if at_last else self.mode.stop_after_images,
+            any_text=Quirk.ANY_TEXT in self.quirks,
         )
+
+    def _images(self) -> int:
+        asked, images = self.sampling.max_images, images_allowed(self.mode, self.task.rounds)
+        if self.mode.stop_after_images:
+            return images if asked is None else min(images, asked)
+        if asked is None and Quirk.PUBLISHED_LIMITS in self.quirks:
+            return PUBLISHED_IMAGES
+        return images if asked is None else asked
 
     def _without_drawing(self) -> int:
         if not self.mode.takes_pictures:
-            raise CheckpointError(f"this checkpoint has no image tokenizer, and mode {self.mode.name!r} draws")
+            raise CheckpointError(
+                f"mode {self.mode.name!r} draws, and this checkpoint has no image decoder (model.vqmodel.decoder.*): "
+                "give the original vqgan.ckpt with --vq, or use mode general to read and write"
+            )
         return 0
 
     def _budget(self) -> int:
         length, context, asked = len(self.prompt_ids), self.thinking.context, self.sampling.max_tokens
         needed = 1 if self.mode.takes_pictures else self.tokenizer.vocab.image_length
+        if Quirk.PUBLISHED_LIMITS in self.quirks:
+            context = min(context, PUBLISHED_LENGTH)
         room = context - length
         if room < needed:
             raise PromptError(
                 f"the prompt is too long: {length} tokens and at least {needed} more, but the context holds {context}"
             )
+        if Quirk.UNCHECKED_FIRST_IMAGE in self.quirks and self.mode.starts_with_image and asked is not None:
+            asked = max(asked, needed)
         if asked is not None and asked < needed:
             raise ConfigError(
                 f"max-tokens {asked} is too small for one picture: mode {self.mode.name!r} needs at least {needed}"
@@ -215,19 +267,19 @@ class Thought:
         return merge_equal((self._branch(branch, history), weight) for branch, weight in weights.items())
 
     def _branch(self, branch: Branch, history: Ids) -> Ids:
-        lost = self.mode.name == "subgoal" and not self.plan.keep_prompt
+        lost = self.mode.name == "subgoal" and Quirk.PROMPT_FORGOTTEN in self.quirks
         return branch_ids(
             branch,
             history,
             prompt=() if lost else self.bare_ids,
             negative=self.negative_ids,
             vocab=self.tokenizer.vocab,
-            keep_bos=self.plan.keep_bos,
+            bos=self.thinking.config_bos if Quirk.CONFIG_BOS in self.quirks else None,
         )
 
     def _kind(self, k: int, history: Ids) -> str:
-        if self.mode.name == "subgoal" and self.plan.whole_from is not None:
-            return "part" if k < self.plan.whole_from else "whole"
+        if self.mode.name == "subgoal" and Quirk.PARTS_BY_COUNT in self.quirks:
+            return "part" if k < PUBLISHED_PARTS else "whole"
         said = history[len(self.prompt_ids) : -1]
         since = max((i + 1 for i, token in enumerate(said) if token == self.tokenizer.vocab.eoi), default=0)
         return self.mode.kind_of(k, self.tokenizer.text.decode(list(said[since:])))
@@ -301,5 +353,6 @@ class Thought:
             "guidance": {"plan": self.plan.name, "pictures": self._guided},
             "limits": {"tokens": self.request.grammar.budget, "images": self.request.grammar.max_images},
             "rounds": self.task.rounds,
+            **({"compat": sorted(self.quirks)} if self.quirks else {}),
             **({"negative_prompt": self.task.negative_prompt} if self.negative_ids else {}),
         }

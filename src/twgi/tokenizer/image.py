@@ -4,7 +4,7 @@ Files from users are opened with care: only PNG, JPEG and WebP, and nothing is d
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from twgi.errors import ImageError
+from twgi.tokenizer.resample import Pixels, lanczos
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,7 @@ MAX_BYTES = 32 * 2**20
 MAX_SIDE = 4096
 MAX_PIXELS = 16_000_000
 MAX_ASPECT = 16  # a longer strip would be scaled up to a huge picture before its middle is cut out
-_BAND = 256  # rows blended at a time, so that a large picture is never held in floating point
+_BAND = 256  # rows converted at a time, so that a large picture is never held in wider numbers
 
 
 def open_picture(path: str | Path) -> Image.Image:
@@ -87,16 +88,33 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 def flatten(picture: Image.Image) -> Image.Image:
     """Any mode as RGB: transparency blended on white and cut to integers, 16 bits cut to 8."""
-    if picture.mode.startswith("I"):
-        picture = Image.fromarray((np.asarray(picture).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    rgba = np.asarray(picture.convert("RGBA"))
-    blended = [_on_white(rgba[top : top + _BAND]) for top in range(0, rgba.shape[0], _BAND)]
-    return Image.fromarray(np.concatenate(blended))
+    if picture.mode.startswith("I"):  # 16 bits, whatever a version of Pillow calls them
+        return _grey((np.asarray(picture).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    if picture.mode == "CMYK":
+        return _in_bands(np.asarray(picture), _from_cmyk)
+    if picture.has_transparency_data:
+        return _in_bands(np.asarray(picture.convert("RGBA")), _on_white)
+    return picture.convert("RGB")
 
 
-def _on_white(rgba: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _in_bands(pixels_HW4: Pixels, to_rgb: Callable[[Pixels], Pixels]) -> Image.Image:
+    bands = (pixels_HW4[top : top + _BAND] for top in range(0, pixels_HW4.shape[0], _BAND))
+    return Image.fromarray(np.concatenate([to_rgb(band) for band in bands]))
+
+
+def _grey(values_HW: Pixels) -> Image.Image:
+    return Image.fromarray(np.repeat(values_HW[:, :, None], 3, axis=2))
+
+
+def _from_cmyk(inks_HW4: Pixels) -> Pixels:
+    """White less black, less that much of each ink; products of two bytes are divided by 255 and rounded."""
+    inks = inks_HW4.astype(np.uint32)
+    white = 255 - inks[:, :, 3:]
+    product = inks[:, :, :3] * white + 128
+    return (white - ((product + (product >> 8)) >> 8)).astype(np.uint8)
+
+
+def _on_white(rgba: Pixels) -> Pixels:
     alpha = rgba[:, :, 3:] / 255.0
     return ((1 - alpha) * 255 + alpha * rgba[:, :, :3]).astype(np.uint8)
 
@@ -109,9 +127,9 @@ def to_square(picture: Image.Image, resolution: int) -> Image.Image:
     rgb = flatten(picture)
     short = min(rgb.size)
     width, height = (resolution * side // short for side in rgb.size)
-    scaled = rgb.resize((width, height), Image.Resampling.LANCZOS)
     left, top = (width - resolution) // 2, (height - resolution) // 2
-    return scaled.crop((left, top, left + resolution, top + resolution))
+    box = (left, top, left + resolution, top + resolution)
+    return Image.fromarray(lanczos(np.asarray(rgb), width, height, box))
 
 
 @dataclass(frozen=True)
@@ -125,6 +143,11 @@ class ImageTokenizer:
     vq: "VQModel"
     resolution: int
     reference: bool = False
+
+    @property
+    def draws(self) -> bool:
+        """Whether there is an image decoder."""
+        return self.vq.draws
 
     def encode(self, pictures: Sequence[Image.Image]) -> list[list[int]]:
         """Codes of each picture. One at a time, so that no picture's codes depend on its neighbours."""

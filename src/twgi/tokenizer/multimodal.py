@@ -38,6 +38,11 @@ class MultimodalTokenizer:
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", self.text.forbidding(self.vocab.control_ids))
 
+    @property
+    def draws(self) -> bool:
+        """Whether pictures can be drawn: some checkpoints have no image decoder, or no image part at all."""
+        return self.image is not None and self.image.draws
+
     def encode_prompt(self, text: str, pictures: Sequence[Picture] = ()) -> list[int]:
         """bos, the text with each literal `<image>` replaced by one of the pictures, separator.
 
@@ -124,6 +129,10 @@ class MultimodalTokenizer:
             for segment in kept
         )
 
+    def picture(self, codes: Codes) -> Image.Image:
+        """The picture that the codes of one whole image are of."""
+        return self._need_image("draw").decode([codes])[0]
+
     def stream(self) -> TextStream:
         """A fresh decoder for the text ids of one text segment that arrive one at a time."""
         return self.text.stream()
@@ -198,6 +207,8 @@ class MultimodalTokenizer:
     def _need_image(self, to_do: str) -> "ImageTokenizer":
         if self.image is None:
             raise CheckpointError(f"this checkpoint has no image tokenizer, so it cannot {to_do} pictures")
+        if to_do == "draw" and not self.image.draws:
+            raise CheckpointError("this checkpoint has no image decoder, so it cannot draw; give vqgan.ckpt with --vq")
         return self.image
 
 

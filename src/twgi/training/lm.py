@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
-from twgi.checkpoint.load import save
+from twgi.checkpoint.save import save
 from twgi.errors import ConfigError
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.transformer import Transformer

@@ -1,0 +1,191 @@
+"""From one published layout to another, bit for bit. Weights go through memory piece by piece."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from twgi.checkpoint import hf, meta
+from twgi.checkpoint.json_file import read_json
+from twgi.checkpoint.layout import CONVERTED, DECODER, Checkpoint
+from twgi.checkpoint.save import (
+    LARGEST_FILE,
+    file_names,
+    grouped,
+    json_files,
+    write_index,
+    write_json_files,
+    write_tensors,
+)
+from twgi.errors import CheckpointError, ConfigError
+from twgi.tokenizer.text import TextTokenizer
+
+Progress = Callable[[int, int], None]
+"""(bytes written, bytes in all)."""
+
+SMALL_FILES = (
+    "generation_config.json", "preprocessor_config.json", "processor_config.json", "special_tokens_map.json",
+    "tokenizer.json", "tokenizer_config.json",
+)  # fmt: skip
+PLACEHOLDER, META_PLACEHOLDER = "<image>", "<reserved08707>"  # one token, under the name each layout has for it
+LAYOUTS = ("hf", "meta")
+
+
+def convert(
+    source: Checkpoint,
+    folder: Path,
+    *,
+    layout: str,
+    dtype: torch.dtype | None = None,
+    shards: int | None = None,
+    largest_file: int = LARGEST_FILE,
+    progress: Progress | None = None,
+) -> tuple[str, ...]:
+    """Write a checkpoint in another layout: `hf` (the fork's, with what image decoder there is) or `meta`.
+
+    Returns what a user should know of the result.
+
+    Args:
+        dtype: of the language model; as stored when left out. The image part stays as it is.
+        shards: of Meta's layout; when left out, the fewest in which all heads of a shard have one norm.
+        largest_file: bytes of one file of the Hugging Face layout.
+
+    Raises:
+        ConfigError: an unknown layout, shards that do not divide the model, or a folder that is not empty.
+        CheckpointError: Meta's layout is asked for and there is no image decoder.
+    """
+    if layout not in LAYOUTS:
+        raise ConfigError(f"unknown layout {layout!r}; known are {', '.join(LAYOUTS)}")
+    if shards is not None and layout != "meta":
+        raise ConfigError("only Meta's layout has shards")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is there and not an empty folder; give a new one")
+    folder.mkdir(parents=True, exist_ok=True)
+    if layout == "hf":
+        _write_hf(source, folder, dtype, largest_file, progress)
+        return ()
+    return _write_meta(source, folder, dtype, shards)
+
+
+def _write_hf(
+    source: Checkpoint, folder: Path, dtype: torch.dtype | None, largest: int, progress: Progress | None
+) -> None:
+    stored = source.tensors.stored
+    groups = list(grouped({name: entry.bytes for name, entry in stored.items()}, largest))
+    total, done = sum(entry.bytes for entry in stored.values()), 0
+    places: dict[str, str] = {}
+    for file, group in zip(file_names(len(groups)), groups, strict=True):
+        tensors = source.tensors.read(group)
+        write_tensors(folder / file, {name: _cast(name, tensor, dtype) for name, tensor in tensors.items()})
+        places |= dict.fromkeys(group, file)
+        done += sum(stored[name].bytes for name in group)
+        if progress is not None:
+            progress(done, total)
+    if len(groups) > 1:
+        write_index(folder, places, total)
+    _write_hf_settings(source, folder, dtype)
+
+
+def _write_hf_settings(source: Checkpoint, folder: Path, dtype: torch.dtype | None) -> None:
+    """config.json comes last: a folder without it is no checkpoint, should this be broken off."""
+    kept = dtype or source.tensors.stored["lm_head.weight"].dtype
+    if source.layout == "hf":
+        for name in SMALL_FILES:
+            if (source.folder / name).is_file():
+                shutil.copyfile(source.folder / name, folder / name)
+        raw = read_json(source.folder / "config.json")
+        raw.pop("dtype", None)
+        config = raw | {"torch_dtype": str(kept).removeprefix("torch.")}
+    else:
+        text = _renamed(source.text, META_PLACEHOLDER, PLACEHOLDER)
+        marks = {"eos_token_id": source.vocab.eos}
+        files = json_files(
+            source.config, source.vq_config, source.vocab, text, dtype=kept, marks=marks, published_pixels=True,
+            generation={**marks, **CONVERTED},
+        )  # fmt: skip
+        config = files.pop("config.json") | {"bos_token_id": source.config_bos}
+        write_json_files(folder, files, text)
+    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_meta(source: Checkpoint, folder: Path, dtype: torch.dtype | None, shards: int | None) -> tuple[str, ...]:
+    if not source.draws:
+        raise CheckpointError(
+            f"{source.folder}: Meta's layout has an image decoder and this checkpoint none: give --vq"
+        )
+    models, tokenizer = folder / "models" / "7b", folder / "tokenizer"
+    for place in (models, tokenizer):
+        place.mkdir(parents=True)
+    tensors = source.tensors.read(hf.shapes(source.config))
+    count = _shards(source, tensors, shards)
+    parts = meta.split(source.config, {name: _cast(name, t, dtype) for name, t in tensors.items()}, count)
+    names = ["consolidated.pth"] if count == 1 else [f"consolidated.{i:02d}.pth" for i in range(count)]
+    for name, part in zip(names, parts, strict=True):
+        _save_torch(part, models / name)
+    params = meta.write_params(source.config, count)
+    _write_json(models / "params.json", params)
+    _write_json(models / "consolidate_params.json", {"model_parallel_size": count})
+    _write_meta_tokenizer(source, tokenizer)
+    _write_checklist(models)
+    _write_checklist(tokenizer)
+    if meta.one_norm_in_each(source.config, tensors, count):
+        return ()
+    return ("its heads have norms of their own: they are written one by one, which Meta's own programs do not read",)
+
+
+def _shards(source: Checkpoint, tensors: Mapping[str, Tensor], asked: int | None) -> int:
+    if asked is None:
+        return meta.shards_needed(source.config, tensors) or 1
+    if asked < 1 or not meta.divides(source.config, asked):
+        raise ConfigError(f"shards must divide the key/value heads and all sizes of the model, got {asked}")
+    return asked
+
+
+def _write_meta_tokenizer(source: Checkpoint, folder: Path) -> None:
+    names = [name for name in source.tensors.stored if name.startswith(hf.VQ_PREFIX)]
+    image = source.tensors.read(names)
+    assert any(name.startswith(DECODER) for name in image)
+    _save_torch({"state_dict": {n.removeprefix(hf.VQ_PREFIX): t for n, t in image.items()}}, folder / "vqgan.ckpt")
+    (folder / "vqgan.yaml").write_text(meta.write_vqgan(source.vq_config), encoding="utf-8")
+    text = _renamed(source.text, PLACEHOLDER, META_PLACEHOLDER)
+    (folder / "text_tokenizer.json").write_text(text.bpe.to_str(), encoding="utf-8")
+
+
+def _renamed(text: TextTokenizer, old: str, new: str) -> TextTokenizer:
+    """The same tokenizer with one token under another name."""
+    content = json.loads(text.bpe.to_str())
+    vocabulary: dict[str, int] = content["model"]["vocab"]
+    content["model"]["vocab"] = {new if name == old else name: token for name, token in vocabulary.items()}
+    for token in content["added_tokens"]:
+        token["content"] = new if token["content"] == old else token["content"]
+    return TextTokenizer.from_json(json.dumps(content))
+
+
+def _cast(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    keep = dtype is None or name.startswith(hf.VQ_PREFIX)
+    return (tensor if keep else tensor.to(dtype)).contiguous()
+
+
+def _save_torch(content: Any, file: Path) -> None:
+    unfinished = file.with_name(file.name + ".part")
+    torch.save(content, unfinished)
+    unfinished.replace(file)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_checklist(folder: Path) -> None:
+    lines = []
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as data:
+            lines.append(f"{hashlib.file_digest(data, 'md5').hexdigest()}  {path.name}\n")
+    (folder / "checklist.chk").write_text("".join(lines), encoding="utf-8")

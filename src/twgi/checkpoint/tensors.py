@@ -1,0 +1,234 @@
+"""Tensors in files, read when they are asked for: safetensors (one file, or several with an index) and torch's own.
+
+Nothing is executed: pickles are read with `weights_only`. A file is mapped into memory only as long as the tensors of
+one `read` live, so that reading a large checkpoint piece by piece never holds two copies of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from twgi.checkpoint.json_file import read_json
+from twgi.errors import CheckpointError
+
+Shape = tuple[int, ...]
+
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+}  # fmt: skip
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a file says of one tensor; `file` is where it stands."""
+
+    shape: Shape
+    dtype: torch.dtype
+    file: Path
+
+    @property
+    def bytes(self) -> int:
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+
+class Tensors(Protocol):
+    """Named tensors that are still on disk."""
+
+    @property
+    def stored(self) -> Mapping[str, Stored]:
+        """Every tensor there is."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files they come from."""
+
+    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Some of them, on the CPU, as stored. Let go of them before the next read to keep memory small."""
+
+
+class SafetensorsFiles:
+    """The tensors of one or more safetensors files.
+
+    Raises:
+        CheckpointError: a file is missing, truncated or not safetensors, or a name stands in two of them.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.files = tuple(files)
+        self.stored: dict[str, Stored] = {}
+        for file in self.files:
+            for name, entry in _described(file):
+                if name in self.stored:
+                    raise CheckpointError(f"{file}: {name} stands in {self.stored[name].file.name} too")
+                self.stored[name] = entry
+
+    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """As `Tensors.read`."""
+        by_file: dict[Path, list[str]] = {}
+        for name in names:
+            by_file.setdefault(self.stored[name].file, []).append(name)
+        out: dict[str, Tensor] = {}
+        for file, wanted in by_file.items():
+            with _open(file) as opened:
+                out |= {name: opened.get_tensor(name) for name in wanted}
+        return out
+
+
+class TorchFile:
+    """The tensors of one file of torch's own format, such as Meta's `consolidated.pth`; `inside` names a group in it.
+
+    Raises:
+        CheckpointError: it is missing or truncated, or holds more than tensors (which is never executed).
+    """
+
+    def __init__(self, file: Path, *, inside: str | None = None) -> None:
+        self.files, self._inside = (file,), inside
+        self.stored = {name: Stored(tuple(t.shape), t.dtype, file) for name, t in self._load().items()}
+        _refuse_other_dtypes(self.stored)
+
+    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """As `Tensors.read`."""
+        loaded = self._load()
+        return {name: loaded[name] for name in names}
+
+    def _load(self) -> dict[str, Tensor]:
+        (file,) = self.files
+        content = _unpickled(file)
+        if self._inside is not None:
+            content = content.get(self._inside) if isinstance(content, dict) else None
+        if not isinstance(content, dict):
+            what = f"a group {self._inside!r} of tensors" if self._inside else "named tensors"
+            raise CheckpointError(f"{file}: does not hold {what}")
+        wrong = next((name for name, value in content.items() if not isinstance(value, Tensor)), None)
+        if wrong is not None:
+            raise CheckpointError(f"{file}: {wrong} is not a tensor")
+        return content
+
+
+class Selected:
+    """Some of the tensors, under other names: `names` maps the new name to the old."""
+
+    def __init__(self, tensors: Tensors, names: Mapping[str, str]) -> None:
+        self._tensors, self._names, self.files = tensors, names, tensors.files
+        self.stored = {new: tensors.stored[old] for new, old in names.items()}
+
+    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """As `Tensors.read`."""
+        wanted = list(names)
+        read = self._tensors.read([self._names[name] for name in wanted])
+        return {name: read[self._names[name]] for name in wanted}
+
+
+def prefixed(tensors: Tensors, prefix: str) -> Selected:
+    """The same tensors, each name with a prefix."""
+    return Selected(tensors, {prefix + name: name for name in tensors.stored})
+
+
+class Joined:
+    """Two sets of tensors as one; where both have a name, the second has the say."""
+
+    def __init__(self, first: Tensors, second: Tensors) -> None:
+        self._first, self._second = first, second
+        self.files = (*first.files, *second.files)
+        self.stored = {**first.stored, **second.stored}
+
+    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """As `Tensors.read`."""
+        wanted = list(names)
+        second = [name for name in wanted if name in self._second.stored]
+        return {**self._first.read(set(wanted) - set(second)), **self._second.read(second)}
+
+
+def safetensors_folder(folder: Path) -> SafetensorsFiles:
+    """The weights of a Hugging Face folder: one file, or those that its index names."""
+    if not (folder / INDEX).is_file():
+        return SafetensorsFiles([folder / WEIGHTS])
+    places = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise CheckpointError(f"{folder / INDEX}: no weight_map")
+    wrong = next((n for n in places.values() if not isinstance(n, str) or not _PLAIN_NAME.fullmatch(n)), None)
+    if wrong is not None:
+        raise CheckpointError(f"{folder / INDEX}: {wrong!r} is not the name of a file beside it")
+    files = SafetensorsFiles(folder / name for name in sorted(set(places.values())))
+    for name, place in places.items():
+        if name not in files.stored or files.stored[name].file.name != place:
+            raise CheckpointError(f"{folder / INDEX}: {name} should be in {place} and is not")
+    return files
+
+
+def check_tensors(where: Path, expected: Mapping[str, Shape], found: Mapping[str, Shape], *, told_by: str) -> None:
+    """Raise `CheckpointError` unless these are just the tensors expected, of the shapes that `told_by` says."""
+    missing, unexpected = expected.keys() - found.keys(), found.keys() - expected.keys()
+    if missing:
+        raise CheckpointError(f"{where}: {_some(missing)} missing")
+    if unexpected:
+        raise CheckpointError(f"{where}: {_some(unexpected)} not expected")
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise CheckpointError(f"{where}: {name} is {list(found[name])}, but {told_by} makes it {list(shape)}")
+
+
+def _some(names: Iterable[str]) -> str:
+    first = sorted(names)
+    more = f" and {len(first) - 3} more" if len(first) > 3 else ""
+    return f"{len(first)} tensor(s): {', '.join(first[:3])}{more}"
+
+
+def _described(file: Path) -> Iterator[tuple[str, Stored]]:
+    with _open(file) as opened:
+        for name in opened.keys():  # noqa: SIM118 - not a dict
+            piece = opened.get_slice(name)
+            kind = piece.get_dtype()
+            if kind not in DTYPES:
+                raise CheckpointError(f"{file}: {name} is stored as {kind}; only {', '.join(DTYPES)} can be loaded")
+            yield name, Stored(tuple(piece.get_shape()), DTYPES[kind], file)
+
+
+@contextmanager
+def _open(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt", device="cpu") as opened:
+            yield opened
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file}: no such file; the checkpoint is incomplete") from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file}: cannot be read as safetensors ({error})") from error
+
+
+def _unpickled(file: Path) -> Any:
+    """The content of a torch file. Old ones cannot be mapped into memory, and are read whole."""
+    try:
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file}: no such file; the checkpoint is incomplete") from error
+    except Exception as error:  # a damaged file may raise anything
+        if type(error).__name__ == "UnpicklingError":
+            reason = "holds more than tensors, or is no torch file; nothing in it was executed"
+            raise CheckpointError(f"{file}: {reason}") from error
+        raise CheckpointError(f"{file}: cannot be read as a torch file ({_first_line(error)})") from error
+
+
+def _refuse_other_dtypes(stored: Mapping[str, Stored]) -> None:
+    for name, entry in stored.items():
+        if entry.dtype not in DTYPES.values():
+            raise CheckpointError(f"{entry.file}: {name} is stored as {entry.dtype}, which is not a weight's")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
