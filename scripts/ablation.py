@@ -49,7 +49,7 @@ def recipe_of(args: argparse.Namespace, name: str, seed: int, data: Path) -> Rec
     folder = args.out / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
     return Recipe(
         out=str(folder), data=(str(data),), steps=args.steps, seed=seed, loss=VARIANTS[name],
-        batching=Batching(batch=16, micro_batch=16, bucket=True, seed=seed), save_every=20,
+        batching=Batching(batch=16, micro_batch=16, bucket=True, seed=seed), bf16=True, save_every=20,
         optimizer=Optimization(lr=1e-3, beta2=0.95, warmup=10),
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ import typer
 from twgi import __version__
 from twgi.commands import data, evaluate, icons, train
 from twgi.commands.checkpoint import convert, info
+from twgi.commands.shards import shards
 from twgi.commands.think import INTERRUPTED, think
 from twgi.commands.tokens import decode, encode
 from twgi.console import complain
@@ -50,6 +51,7 @@ app.command()(info)
 app.command()(convert)
 app.add_typer(icons.app, name="icons")
 app.add_typer(train.app, name="train")
+data.app.command("shards")(shards)
 app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="eval")
 

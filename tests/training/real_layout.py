@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from tokenizers import pre_tokenizers
 
-from twgi.checkpoint.load import save
+from twgi.checkpoint.save import save
 from twgi.decoding.engine import Engine
 from twgi.decoding.grammar import Grammar
 from twgi.decoding.logits import Noise

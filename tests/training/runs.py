@@ -15,7 +15,7 @@ import yaml
 from tests.thinking.tiny import tokenizer
 from tests.tokenizer.tiny import CODES
 
-from twgi.checkpoint.load import save
+from twgi.checkpoint.save import save
 from twgi.model.config import TransformerConfig
 from twgi.model.transformer import Transformer
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from twgi.training.trainee import PROJECTION, merge_folder
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-LORA = {"method": "lora", "lora": {"rank": 4, "dropout": 0.2}}
+LORA: dict[str, Any] = {"method": "lora", "lora": {"rank": 4, "dropout": 0.2}}
 METHODS = pytest.mark.parametrize("changes", [{}, LORA], ids=["full", "lora"])
 
 
@@ -30,7 +31,7 @@ def metrics(out: Path) -> list[dict[str, float]]:
 
 @METHODS
 def test_what_is_exported_thinks_and_has_the_image_tokenizer_to_the_bit(
-    tmp_path: Path, changes: dict[str, object]
+    tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     out = run_chains(write_recipe(tmp_path, **changes)).parent
     before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "start", out / "model"))
@@ -45,7 +46,7 @@ def test_what_is_exported_thinks_and_has_the_image_tokenizer_to_the_bit(
 
 
 @METHODS
-def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path, changes: dict[str, Any]) -> None:
     whole, killed = (write_recipe(tmp_path, name, steps=40, **changes) for name in ("whole", "killed"))
     run_chains(whole)
     train_and_kill(killed, tmp_path / "killed", after=5)
@@ -119,7 +120,7 @@ def test_micro_batches_accumulate_to_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_packing_recomputation_and_bfloat16_run(tmp_path: Path) -> None:
-    changes = {"batching": {"batch": 2, "pack": 120}, "recompute": True, "bf16": True}
+    changes: dict[str, Any] = {"batching": {"batch": 2, "pack": 120}, "recompute": True, "bf16": True}
     rows = metrics(run_chains(write_recipe(tmp_path, **changes)).parent)
     assert rows[-2]["loss"] < rows[0]["loss"]
 

@@ -1,6 +1,7 @@
 """Laws of several processes (gloo, two on this machine): each holds a part, together they are as one."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from twgi.training.checkpoints import checkpoints
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-TWO = {"batching": {"batch": 4, "micro_batch": 1}, "optimizer": {"lr": 1e-3}, "save_every": 2}
+TWO: dict[str, Any] = {"batching": {"batch": 4, "micro_batch": 1}, "optimizer": {"lr": 1e-3}, "save_every": 2}
 
 
 def run_two(recipe: Path) -> None:
@@ -56,7 +57,7 @@ def test_two_processes_come_to_what_one_comes_to_and_a_killed_run_to_the_same_by
 
 
 def test_adapters_in_two_processes_come_to_what_they_come_to_in_one(tmp_path: Path) -> None:
-    lora = {**TWO, "method": "lora", "lora": {"rank": 4}}
+    lora: dict[str, Any] = {**TWO, "method": "lora", "lora": {"rank": 4}}
     run_chains(write_recipe(tmp_path, "one", **lora))
     run_two(write_recipe(tmp_path, "two", **lora))
     assert_near(tmp_path / "one", tmp_path / "two")

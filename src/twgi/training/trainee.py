@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from twgi.checkpoint.load import Loaded, load, save
+from twgi.checkpoint.load import Loaded, load
+from twgi.checkpoint.save import save
 from twgi.errors import ConfigError
 from twgi.model.vqvae import VQModel
 from twgi.training.checkpoints import barrier, rank
