@@ -43,18 +43,19 @@ def tokenizer_json() -> str:
     )
 
 
-def save_real_layout(folder: Path, *, hidden: int = 128, layers: int = 2) -> Vocab:
+def save_real_layout(folder: Path, *, hidden: int = 256, layers: int = 2) -> Vocab:
     """Write the model; returns what its ids mean."""
     torch.manual_seed(0)
     text, vq = TextTokenizer.from_json(tokenizer_json()), VQModel(VQ)
     torch.nn.init.normal_(vq.quantize.embedding.weight, std=0.1)
     vocab = Vocab.from_names(text.names, tokens_per_image=VQ.tokens_per_image, size=SIZE, special=text.special_ids)
     config = TransformerConfig(
-        vocab_size=SIZE, hidden_size=hidden, intermediate_size=2 * hidden, num_layers=layers, num_heads=4,
-        num_kv_heads=4, max_positions=4096,
+        vocab_size=SIZE, hidden_size=hidden, intermediate_size=2 * hidden, num_layers=layers, num_heads=2,
+        num_kv_heads=2, max_positions=4096,
     )  # fmt: skip
     model = Transformer(config)
     model.init_weights()
+    torch.nn.init.normal_(model.embed.weight, std=0.5)  # rows are told apart, and learnt by heart, many times sooner
     save(folder, model=model, vq=vq, tokenizer=MultimodalTokenizer(vocab, text, ImageTokenizer(vq, resolution=512)))
     return vocab
 

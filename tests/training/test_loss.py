@@ -19,7 +19,7 @@ from twgi.training.loss import (
     label_codes,
     reconstruction_errors,
 )
-from twgi.training.objective import Counts, Objective
+from twgi.training.objective import PIECE_LOGITS, Counts, Objective
 from twgi.training.rows import Row, pad
 
 TOKENIZER = multimodal_tokenizer()
@@ -103,6 +103,13 @@ def test_padding_and_recomputation_change_nothing() -> None:
     assert_same(plain, step(trained, [pad(ROWS, VOCAB.pad, multiple=64)]))
     trained.decoder.recompute = True
     assert_same(plain, step(trained, [pad(ROWS, VOCAB.pad, multiple=1)]))
+
+
+def test_logits_made_piece_by_piece_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, batch = objective(), pad(ROWS, VOCAB.pad)
+    whole = step(trained, [batch])
+    monkeypatch.setitem(PIECE_LOGITS, "cpu", 7 * VOCAB.size)
+    assert_same(whole, step(trained, [batch]))
 
 
 def test_pictures_of_the_prompt_carry_no_loss() -> None:

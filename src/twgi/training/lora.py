@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from twgi.errors import CheckpointError, ConfigError
 from twgi.model.transformer import Transformer
 from twgi.vocab import Vocab
@@ -81,6 +83,15 @@ def merge(handle: Any) -> Transformer:
     """The decoder with the adapter's changes in its own matrices, and no adapter any more."""
     merged: Transformer = handle.merge_and_unload()
     return merged.requires_grad_(False).eval()
+
+
+def head_weight(decoder: Transformer) -> Tensor:
+    """The head's matrix, with the rows that an adapter has for it; once, where it is used piece by piece."""
+    adapter = getattr(decoder.head, "token_adapter", None)
+    if adapter is None:
+        return decoder.head.weight
+    merged: Tensor = adapter.get_merged_weights(adapter.active_adapters)
+    return merged
 
 
 def need_peft() -> Any:

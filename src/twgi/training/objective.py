@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from twgi.model.transformer import Transformer
+from twgi.model.transformer import Transformer, activation_dtype
+from twgi.training.lora import head_weight
 from twgi.training.loss import (
     IGNORED,
     NO_CODE,
@@ -25,6 +28,7 @@ from twgi.training.loss import (
 )
 from twgi.vocab import Vocab
 
+PIECE_LOGITS = {"cpu": 2**22, "cuda": 2**27}  # logits that are made at once: what a cache or a GPU likes
 TERMS = ("text_ce", "image_ce", "reconstruction", "discrepancy")
 
 
@@ -68,21 +72,39 @@ class Objective(nn.Module):
         visible_BT = ids_BT != self.pad if self.weights.padding_carries_loss else None  # its states count then
         hidden_BTD = self.decoder(ids_BT, documents_BT=documents_BT, visible_BT=visible_BT)
         states_ND, targets_N = supervised(hidden_BTD, labels_BT)
-        logits_NV = self.decoder.head(states_ND)
-        codes_N = self.codes_V[targets_N]
-        drawn_N = codes_N != NO_CODE
-        losses_N = cross_entropies(logits_NV, targets_N)
-        terms = {"text_ce": losses_N[~drawn_N].sum(), "image_ce": losses_N[drawn_N].sum()}
+        text, image, discrepancy = self._token_terms(states_ND, targets_N)
+        terms = {"text_ce": text, "image_ce": image}
         if self.weights.reconstruction > 0:
             codes_BT = label_codes(labels_BT, self.codes_V)
             errors_M = reconstruction_errors(
                 hidden_BTD, codes_BT, self.projection, self.codebook_KC, self.weights.target
             )
             terms["reconstruction"] = errors_M.sum()
+        return terms | ({"discrepancy": discrepancy} if self.weights.discrepancy > 0 else {})
+
+    def _token_terms(self, states_ND: Tensor, targets_N: Tensor) -> Tensor:
+        """[text CE, image CE, discrepancy], summed over the tokens: a piece at a time where logits would be many.
+
+        A piece keeps no logits for the gradient but makes them again: much less memory, and faster on a CPU.
+        """
+        weight_VD = head_weight(self.decoder).to(activation_dtype(states_ND))
+        size = max(1, PIECE_LOGITS[states_ND.device.type] // len(weight_VD))
+        if len(states_ND) <= size:
+            return self._piece(states_ND, targets_N, weight_VD)
+        pieces = zip(states_ND.split(size), targets_N.split(size), strict=True)
+        parts = [checkpoint(self._piece, states, targets, weight_VD, use_reentrant=False) for states, targets in pieces]
+        return torch.stack(parts).sum(0)
+
+    def _piece(self, states_ND: Tensor, targets_N: Tensor, weight_VD: Tensor) -> Tensor:
+        logits_NV = F.linear(states_ND.to(weight_VD.dtype), weight_VD)
+        codes_N = self.codes_V[targets_N]
+        drawn_N = codes_N != NO_CODE
+        losses_N = cross_entropies(logits_NV, targets_N)
+        sums = [losses_N[~drawn_N].sum(), losses_N[drawn_N].sum(), losses_N.new_zeros(())]
         if self.weights.discrepancy > 0:
             each_M = discrepancies(logits_NV[drawn_N], codes_N[drawn_N], self.image_ids_K, self.codebook_KC)
-            terms["discrepancy"] = each_M.sum()
-        return terms
+            sums[2] = each_M.sum()
+        return torch.stack(sums)
 
     def count(self, labels_BT: Tensor) -> Tensor:
         """[text, image]: supervised tokens of a batch on the CPU, int64 [2]."""

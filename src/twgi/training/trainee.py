@@ -61,6 +61,9 @@ def trainee(recipe: Recipe, device: torch.device | str = "cpu") -> Trainee:
         )
         if recipe.adapter and (folder / PROJECTION).is_file():
             objective.projection.load_state_dict(load_file(folder / PROJECTION))
+        for weight in decoder.parameters():  # small steps vanish in bfloat16
+            if weight.requires_grad:
+                weight.data = weight.data.float()
     decoder.recompute = recipe.recompute
     device = torch.device(device)
     return Trainee(loaded=loaded, objective=objective.to(device).train(), handle=handle, device=device)
