@@ -189,3 +189,30 @@ def test_the_command_trains_and_a_mistake_is_one_line(tmp_path: Path, capsys: py
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "run" / "model")
     assert execute(["train", str(write_recipe(tmp_path, "wrong")), "optimizer.lr=-1"]) == 2
     assert "optimizer: lr and eps must be above 0" in capsys.readouterr().err
+
+
+def test_drawing_on_the_way_is_kept_and_changes_nothing(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "ab"}\n{"prompt": "ba"}\n{"prompt": "aa"}\n')
+    watch = {"every": 3, "prompts": str(prompts), "limit": 2}
+    assert execute(["train", str(write_recipe(tmp_path, "watched", watch=watch, **LORA))]) == 0
+    run_chains(write_recipe(tmp_path, "plain", **LORA))
+    assert weights(tmp_path / "watched") == weights(tmp_path / "plain")
+    for step in ("step-000003", "step-000006"):
+        folder = tmp_path / "watched" / "samples" / step
+        assert len((folder / "traces.jsonl").read_text().splitlines()) == 2
+        assert (folder / "index.html").is_file()
+
+
+def test_icons_are_judged_on_the_way(tmp_path: Path) -> None:
+    watch = {"every": 4, "prompts": "icons", "limit": 6}
+    assert execute(["train", str(write_recipe(tmp_path, watch=watch))]) == 0
+    judged = [row for row in metrics(tmp_path / "run") if "watch_overall" in row]
+    assert [row["step"] for row in judged] == [4]
+    assert {"watch_single_object", "watch_color_attr"} <= judged[0].keys()
+
+
+@pytest.mark.parametrize("changes", [{"report_to": ["no_tracker"]}, {"deepspeed": "config.json"}])
+def test_what_is_not_installed_is_named(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="not installed: pip install"):
+        run_chains(write_recipe(tmp_path, **changes))

@@ -12,6 +12,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainingArguments
 
 from twgi import __version__
-from twgi.errors import RunError
+from twgi.errors import ConfigError, RunError
 from twgi.thinking.thinker import Thinker
 from twgi.trace import write_file
 from twgi.training.batches import MicroBatches, Order, Rows
@@ -192,6 +193,9 @@ def train(recipe: Recipe, trained: Trainee, rows: Rows, digest: str, watch: Watc
 
 def _trainer(recipe: Recipe, trained: Trainee, order: Order, steps: int, first: int) -> ChainsTrainer:
     out, chosen = Path(recipe.out), recipe.optimizer
+    for name in (*recipe.report_to, *(["deepspeed"] if recipe.deepspeed else [])):
+        if find_spec(name) is None:
+            raise ConfigError(f"the recipe asks for {name}, which is not installed: pip install {name}")
     weights = [weight for weight in trained.objective.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
         weights, lr=chosen.lr, betas=(chosen.beta1, chosen.beta2), eps=chosen.eps, weight_decay=chosen.weight_decay
