@@ -43,7 +43,7 @@ def tokenizer_json() -> str:
     )
 
 
-def save_real_layout(folder: Path, *, hidden: int = 256, layers: int = 2) -> Vocab:
+def save_real_layout(folder: Path, *, hidden: int = 128, layers: int = 2) -> Vocab:
     """Write the model; returns what its ids mean."""
     torch.manual_seed(0)
     text, vq = TextTokenizer.from_json(tokenizer_json()), VQModel(VQ)
