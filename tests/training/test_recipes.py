@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from twgi.errors import ConfigError
 from twgi.recipe import load_recipe
 from twgi.training.lm import LMRecipe
+from twgi.training.recipe import Recipe
 from twgi.training.vq import VQRecipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -64,6 +66,27 @@ def test_a_recipe_that_is_not_there_is_refused(tmp_path: Path) -> None:
         load_recipe(Outer, tmp_path / "none.yaml")
 
 
-@pytest.mark.parametrize(("name", "kind"), [("icons_vq.yaml", VQRecipe), ("icons_lm.yaml", LMRecipe)])
-def test_the_shipped_recipes_parse(name: str, kind: type) -> None:
-    assert load_recipe(kind, RECIPES / name).out
+OWN = {"icons_vq.yaml": VQRecipe, "icons_lm.yaml": LMRecipe}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(p for p in RECIPES.glob("*.yaml") if not p.name.startswith("data_")), ids=lambda path: path.name
+)
+def test_every_shipped_recipe_parses_and_says_what_it_costs(path: Path) -> None:
+    recipe: Any = load_recipe(OWN.get(path.name, Recipe), path)
+    assert recipe.out.startswith("runs/")
+    head = path.read_text().split("\nout:")[0]
+    assert "cost" in head.lower()
+    if isinstance(recipe, Recipe):
+        gpus = 8 if "torchrun" in head else 1
+        assert recipe.batching.accumulation(gpus) >= 1
+
+
+@pytest.mark.parametrize(("name", "mode"), [("stage1", "direct"), ("stage2_subgoal", "subgoal")])
+def test_the_recipes_of_the_paper_have_its_numbers(name: str, mode: str) -> None:
+    recipe = load_recipe(Recipe, RECIPES / f"{name}_7b.yaml")
+    chosen = recipe.optimizer
+    assert (chosen.lr, chosen.beta1, chosen.beta2, chosen.clip) == (1e-5, 0.9, 0.999, 1.0)
+    assert recipe.loss.reconstruction == 1
+    assert recipe.watch.mode == mode
+    assert (recipe.steps, recipe.batching.batch) == ((5000, 1536) if name == "stage1" else (2000, 8))

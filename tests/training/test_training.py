@@ -144,8 +144,8 @@ def test_the_loss_of_unequal_lengths_is_the_mean_over_real_targets() -> None:
     model = tiny_model()
     rows = [(list(range(3, 3 + n)), [IGNORED] * 2 + list(range(5, 3 + n))) for n in (6, 17, 9)]
     batch = pad(rows, pad_id=1)
-    together = token_loss_sum(model(batch["ids"]), batch["labels"], model.head.weight)
-    alone = [token_loss_sum(model(torch.tensor([i])), torch.tensor([t]), model.head.weight) for i, t in rows]
+    together = token_loss_sum(model(batch["ids"]), batch["labels"], model.head)
+    alone = [token_loss_sum(model(torch.tensor([i])), torch.tensor([t]), model.head) for i, t in rows]
     torch.testing.assert_close(together, torch.stack(alone).sum(), rtol=1e-5, atol=1e-5)
 
 
@@ -164,7 +164,7 @@ def test_the_optimizer_steps_every_parameter_and_learns() -> None:
     ids = torch.arange(2, 34)[None]
     losses = []
     for _ in range(30):
-        loss = token_loss_sum(model(ids), ids, model.head.weight) / 31
+        loss = token_loss_sum(model(ids), ids, model.head) / 31
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,22 +1,79 @@
-"""`twgi train`: the image tokenizer, the language model."""
+"""`twgi train`: on chains, by a recipe; and the parts of the bundled model."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from twgi.errors import ConfigError
 
-app = typer.Typer(help="Train the image tokenizer or the language model by a recipe.")
+if TYPE_CHECKING:
+    from twgi.thinking.thinker import Thinker
+
+CHAINS = "chains"
+
+
+class RecipeFirst(TyperGroup):
+    """A group whose first word may be a recipe: then it is trained on chains."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        known = not args or args[0] in self.commands or args[0].startswith("-")
+        return super().resolve_command(ctx, args if known else [CHAINS, *args])
+
+
+app = typer.Typer(
+    cls=RecipeFirst,
+    help="Train a model on chains of text and pictures: twgi train RECIPE.yaml [key=value ...]",
+    epilog="The recipe says what and how; docs/finetune.md is a walk through one. With several GPUs the same recipe: "
+    "torchrun --nproc_per_node=8 -m twgi train RECIPE.yaml",
+)
 
 
 Recipe = Annotated[Path, typer.Argument(help="A YAML file, such as those in recipes/.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value: changes to it.", show_default=False)]
 
 
+@app.command(CHAINS)
+def train_chains(recipe: Recipe, overrides: Overrides = None) -> None:
+    """Train on chains, the whole model or LoRA adapters; `twgi train RECIPE.yaml` is short for it.
+
+    A run goes on from its newest checkpoint when it is started again. The folder that is printed at the end can be
+    given to `twgi think --model`.
+
+    Example: twgi train recipes/icons_lora.yaml optimizer.lr=1e-3 out=runs/try
+    """
+    _check(recipe)
+    _need("transformers", "accelerate")
+    from twgi.recipe import load_recipe
+    from twgi.training.chains import run_chains
+    from twgi.training.recipe import Recipe as ChainsRecipe
+
+    watching = load_recipe(ChainsRecipe, recipe, overrides or []).watch
+    print(run_chains(recipe, overrides or [], watch=_watch(watching) if watching.every else None))
+
+
+@app.command("merge")
+def train_merge(
+    adapter: Annotated[Path, typer.Argument(help="Folder of a LoRA adapter.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="Folder for the merged model.", show_default=False)],
+    model: Annotated[str, typer.Option(help="What the adapter was trained on: preset or folder.")] = "icons",
+    dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")] = "float32",
+) -> None:
+    """Merge a LoRA adapter into its model.
+
+    Example: twgi train merge runs/icons_lora/adapter out/merged
+    """
+    _need("peft")
+    from twgi.training.trainee import merge_folder
+
+    print(merge_folder(model, adapter, out, dtype=dtype))
+
+
 @app.command("vq")
 def train_vq(recipe: Recipe, overrides: Overrides = None) -> None:
-    """Train the image tokenizer.
+    """Train the icon world's image tokenizer.
 
     Example: twgi train vq recipes/icons_vq.yaml seed=1
     """
@@ -28,11 +85,12 @@ def train_vq(recipe: Recipe, overrides: Overrides = None) -> None:
 
 @app.command("lm")
 def train_lm(recipe: Recipe, overrides: Overrides = None) -> None:
-    """Train the language model.
+    """Train the icon world's language model from nothing.
 
     Example: twgi train lm recipes/icons_lm.yaml seed=1
     """
     _check(recipe)
+    _need("transformers", "accelerate")
     from twgi.training.lm import run_lm
 
     print(run_lm(recipe, overrides))
@@ -42,3 +100,21 @@ def _check(recipe: Path) -> None:
     """Before what takes long to import."""
     if not recipe.is_file():
         raise ConfigError(f"{recipe}: no such recipe; some are in the folder recipes/ of the repository")
+
+
+def _need(*packages: str) -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"training needs the package {missing[0]}: pip install 'twgi[train]'")
+
+
+def _watch(watching: Any) -> Any:
+    """Draws the prompts of a recipe's `watch`, and judges what the icon world's checker can judge."""
+    from twgi.commands.watch import draw_and_judge
+
+    def watch(thinker: "Thinker", folder: Path) -> Mapping[str, float]:
+        return draw_and_judge(watching, thinker, folder)
+
+    return watch

@@ -1,12 +1,11 @@
 """Training of the icon world's language model (`twgi train lm recipes/icons_lm.yaml`), on Hugging Face's Trainer.
 
 The image tokenizer is read from the folder that `twgi train vq` left, the text tokenizer is made first, the rows are
-made fresh (`rows.py`). Checkpoints are the Trainer's; `out/model` is a folder that `twgi think --model` loads.
+made fresh (`rows.py`). `out/model` is a folder that `twgi think --model` loads.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 
 from twgi.checkpoint.save import save
 from twgi.errors import ConfigError
@@ -28,10 +27,12 @@ from twgi.tokenizer.image import ImageTokenizer
 from twgi.tokenizer.multimodal import MultimodalTokenizer
 from twgi.tokenizer.text import TextTokenizer
 from twgi.training.bpe import sentences, train_bpe
+from twgi.training.checkpoints import newest_checkpoint, step_of
 from twgi.training.loss import token_loss_sum
 from twgi.training.optimizer import build_optimizer
 from twgi.training.rows import Mixture, RowMaker, SceneCodes, Steps
 from twgi.training.state import load_state
+from twgi.training.trainer import MetricsFile, SafeTrainer
 from twgi.training.vq import VQRecipe
 from twgi.vocab import Vocab
 
@@ -113,10 +114,10 @@ class Objective(torch.nn.Module):
         self.decoder = decoder
 
     def forward(self, ids: Tensor, labels: Tensor) -> Tensor:
-        return token_loss_sum(self.decoder(ids), labels, self.decoder.head.weight)
+        return token_loss_sum(self.decoder(ids), labels, self.decoder.head)
 
 
-class LMTrainer(Trainer):
+class LMTrainer(SafeTrainer):
     """A step is a few batches of unequal shape; its loss is the mean over all their real targets."""
 
     def __init__(self, recipe: LMRecipe, first_step: int, **options: Any) -> None:
@@ -142,17 +143,6 @@ class LMTrainer(Trainer):
         return total
 
 
-class MetricsFile(TrainerCallback):
-    """Every log line of the Trainer as one line of JSON."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        with self.path.open("a") as file:
-            print(json.dumps({"step": state.global_step, **(logs or {})}), file=file)
-
-
 def run_lm(recipe_path: str | Path, overrides: list[str] | None = None) -> Path:
     """Trains to the recipe's last step, resuming from its newest checkpoint; returns the folder of the model."""
     recipe = load_recipe(LMRecipe, recipe_path, overrides or [])
@@ -175,7 +165,7 @@ def run_lm(recipe_path: str | Path, overrides: list[str] | None = None) -> Path:
 def _train(recipe: LMRecipe, model: Transformer, tokenizer: MultimodalTokenizer) -> None:
     out = Path(recipe.out)
     checkpoint = newest_checkpoint(out)
-    first = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+    first = step_of(checkpoint) if checkpoint else 0
     maker = RowMaker(tokenizer, SceneCodes(tokenizer), recipe.mixture)
     optimizer = build_optimizer(
         model, matrix_lr=recipe.matrix_lr, other_lr=recipe.other_lr, weight_decay=recipe.weight_decay
@@ -193,9 +183,3 @@ def _train(recipe: LMRecipe, model: Transformer, tokenizer: MultimodalTokenizer)
         optimizers=(optimizer, scheduler), callbacks=[MetricsFile(out / "metrics.jsonl")],
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-
-
-def newest_checkpoint(out: Path) -> Path | None:
-    """The Trainer's checkpoint of the highest step, if there is one."""
-    found = [path for path in out.glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
-    return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)

@@ -157,11 +157,12 @@ class RowMaker:
         return ids, labels
 
 
-def pad(rows: Sequence[Row], pad_id: int, multiple: int = 16) -> dict[str, Tensor]:
-    """Right-padded batch; labels of padding carry no loss."""
+def pad(rows: Sequence[Row], pad_id: int, multiple: int = 16, *, loss_on_padding: bool = False) -> dict[str, Tensor]:
+    """Right-padded batch; labels of padding carry no loss, unless the published code's mistake is asked for."""
     longest = -(-max(len(ids) for ids, _ in rows) // multiple) * multiple
-    ids = [row + [pad_id] * (longest - len(row)) for row, _ in rows]
-    labels = [row + [IGNORED] * (longest - len(row)) for _, row in rows]
+    label = pad_id if loss_on_padding else IGNORED
+    ids = [[*row, *[pad_id] * (longest - len(row))] for row, _ in rows]
+    labels = [[*row, *[label] * (longest - len(row))] for _, row in rows]
     return {"ids": torch.tensor(ids), "labels": torch.tensor(labels)}
 
 

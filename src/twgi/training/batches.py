@@ -1,0 +1,188 @@
+"""Which rows a step trains on: a pure function of (seed, step), so a resumed run reads on where it stopped.
+
+An epoch is an order of items; an item is a row, or several rows packed one after the other. Step s takes the next
+`batch` items, over the end of an epoch if need be, and every process its share of them: how many processes and how
+small the micro-batches are changes neither what a step sees nor what it comes to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from twgi.errors import ConfigError
+from twgi.training.loss import IGNORED
+
+Ints = npt.NDArray[np.int64]
+WINDOW = 16  # batches whose rows may change places so that rows of like length meet
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRow:
+    """Ids, which of them are to be learnt, and where the row comes from."""
+
+    ids: npt.NDArray[np.integer[Any]]
+    learn: npt.NDArray[np.bool_]
+    source: str
+
+
+class Rows(Protocol):
+    """Rows by number. `blocks` are the ends of stretches that are quick to read together."""
+
+    lengths: Ints
+    blocks: Sequence[int]
+
+    def __getitem__(self, index: int) -> TokenRow: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batching:
+    """How rows become steps.
+
+    Args:
+        batch: items of a step, over all processes.
+        micro_batch: items of one forward pass.
+        pack: tokens of an item; rows are put one after the other, each seeing itself alone. 0: an item is one row.
+        bucket: rows of like length go together.
+        seed: of the order.
+    """
+
+    batch: int = 8
+    micro_batch: int = 1
+    pack: int = 0
+    bucket: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.micro_batch < 1 or self.pack < 0:
+            raise ConfigError(f"batch and micro_batch must be 1 or more and pack 0 or more, got {self}")
+
+    def accumulation(self, processes: int) -> int:
+        """Forward passes of each process in a step; raises `ConfigError` where they would not come out even."""
+        share = self.micro_batch * processes
+        if self.batch % share:
+            raise ConfigError(
+                f"batch {self.batch} is not a multiple of micro_batch x processes ({self.micro_batch} x {processes})"
+            )
+        return self.batch // share
+
+
+class Order:
+    """The items of every step: lists of row numbers."""
+
+    def __init__(self, rows: Rows, batching: Batching) -> None:
+        if not len(rows.lengths):
+            raise ConfigError("there are no rows to train on")
+        self.rows, self.batching = rows, batching
+        longest = int(rows.lengths.max())
+        if batching.pack and longest > batching.pack:
+            raise ConfigError(f"a row has {longest} tokens, more than fit into a pack of {batching.pack}")
+        self.items = self._pack() if batching.pack else [[row] for row in range(len(rows.lengths))]
+        self.order = lru_cache(maxsize=2)(self._order)
+
+    def step(self, number: int) -> list[list[int]]:
+        """The items of one step."""
+        first, total = number * self.batching.batch, len(self.items)
+        places = (divmod(place, total) for place in range(first, first + self.batching.batch))
+        return [self.items[self.order(epoch)[place]] for epoch, place in places]
+
+    def _shuffled(self, epoch: int) -> Ints:
+        """Row numbers: blocks in random order, and rows inside each block."""
+        rng = np.random.default_rng([self.batching.seed, epoch])
+        edges = [0, *self.rows.blocks]
+        parts = [rng.permutation(np.arange(edges[i], edges[i + 1])) for i in rng.permutation(len(edges) - 1)]
+        return np.concatenate(parts)
+
+    def _pack(self) -> list[list[int]]:
+        """First fit into the last few open packs, in one random order; rows of a pack are read together."""
+        closed: list[list[int]] = []
+        packs: list[tuple[int, list[int]]] = []
+        for row in self._shuffled(0).tolist():
+            length = int(self.rows.lengths[row])
+            place = next((i for i, (used, _) in enumerate(packs) if used + length <= self.batching.pack), None)
+            if place is None:
+                packs.append((length, [row]))
+            else:
+                used, held = packs[place]
+                packs[place] = (used + length, [*held, row])
+            if len(packs) > WINDOW:
+                closed.append(packs.pop(0)[1])
+        return closed + [held for _, held in packs]
+
+    def _order(self, epoch: int) -> Ints:
+        if self.batching.pack:
+            return np.random.default_rng([self.batching.seed, epoch, 1]).permutation(len(self.items))
+        order = self._shuffled(epoch)
+        return self._bucketed(order, epoch) if self.batching.bucket else order
+
+    def _bucketed(self, order: Ints, epoch: int) -> Ints:
+        """Inside windows of some batches rows sorted by length; then the whole batches in random order."""
+        size = self.batching.batch
+        windows = [order[i : i + size * WINDOW] for i in range(0, len(order), size * WINDOW)]
+        by_length = np.concatenate([w[np.argsort(self.rows.lengths[w], kind="stable")] for w in windows])
+        batches = [by_length[i : i + size] for i in range(0, len(order), size)]
+        rest = [batches.pop()] if len(batches[-1]) < size else []
+        shuffle = np.random.default_rng([self.batching.seed, epoch, 2]).permutation(len(batches))
+        return np.concatenate([*(batches[i] for i in shuffle), *rest])
+
+
+class MicroBatches(Dataset[dict[str, Any]]):
+    """What one process trains on: item i is its forward pass i, counted from the first step on."""
+
+    def __init__(
+        self, order: Order, *, steps: int, pad: int, rank: int = 0, processes: int = 1, loss_on_padding: bool = False
+    ) -> None:
+        self.order, self.steps, self.pad = order, steps, pad
+        self.rank, self.processes, self.loss_on_padding = rank, processes, loss_on_padding
+        self.accumulation = order.batching.accumulation(processes)
+
+    def __len__(self) -> int:
+        return self.steps * self.accumulation
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        step, part = divmod(index, self.accumulation)
+        size = self.order.batching.micro_batch
+        first = (part * self.processes + self.rank) * size
+        items = self.order.step(step)[first : first + size]
+        return collate([[self.order.rows[row] for row in item] for item in items], self.pad, self.loss_on_padding)
+
+
+def collate(items: Sequence[Sequence[TokenRow]], pad: int, loss_on_padding: bool = False) -> dict[str, Any]:
+    """ids, labels, documents as int64 [items, longest], padded on the right, and the sources of the rows.
+
+    The documents are left out where every item is one row: right padding needs no mask.
+    """
+    longest = max(sum(len(row.ids) for row in item) for item in items)
+    ids = torch.full((len(items), longest), pad)
+    labels = torch.full((len(items), longest), pad if loss_on_padding else IGNORED)
+    documents = torch.full((len(items), longest), -1)
+    for place, item in enumerate(items):
+        end = 0
+        for number, row in enumerate(item):
+            start, end = end, end + len(row.ids)
+            ids[place, start:end] = torch.from_numpy(row.ids.astype(np.int64))
+            learnt = torch.from_numpy(np.where(row.learn, row.ids.astype(np.int64), IGNORED))
+            learnt[0] = IGNORED  # nothing of its own row comes before it
+            labels[place, start:end] = learnt
+            documents[place, start:end] = number
+    batch = {"ids": ids, "labels": labels, "sources": [row.source for item in items for row in item]}
+    return batch | ({"documents": documents} if any(len(item) > 1 for item in items) else {})
+
+
+class RowList:
+    """Rows that are held in memory."""
+
+    def __init__(self, rows: Sequence[TokenRow]) -> None:
+        self.rows = rows
+        self.lengths: Ints = np.array([len(row.ids) for row in rows], dtype=np.int64)
+        self.blocks: Sequence[int] = [len(rows)]
+
+    def __getitem__(self, index: int) -> TokenRow:
+        return self.rows[index]

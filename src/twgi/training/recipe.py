@@ -1,0 +1,128 @@
+"""What `twgi train RECIPE` reads: which model, which rows, how, how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from twgi.errors import ConfigError
+from twgi.training.batches import Batching
+from twgi.training.lora import Lora
+from twgi.training.loss import LossWeights
+
+METHODS = ("full", "lora")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+EXPORT_DTYPES = DTYPES | {"float16": torch.float16}
+SCHEDULES = ("linear", "constant", "cosine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """AdamW and its learning rate: `warmup` steps up, then `schedule` (to nothing at the last step, or constant)."""
+
+    lr: float = 1e-5
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    warmup: int = 0
+    schedule: str = "linear"
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.eps <= 0 or self.weight_decay < 0 or self.clip < 0 or self.warmup < 0:
+            raise ConfigError(f"optimizer: lr and eps must be above 0, the rest 0 or more, got {self}")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise ConfigError(f"optimizer: beta1 and beta2 must be in [0, 1), got {self.beta1} and {self.beta2}")
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(f"optimizer.schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watching:
+    """Drawing with the model as it trains: every so many steps (0: never), the prompts of a file, or `icons`.
+
+    With `icons`, or a file of GenEval's metadata lines, what was drawn is judged by the icon world's checker.
+    """
+
+    every: int = 0
+    prompts: str = "icons"
+    mode: str = "direct"
+    limit: int = 16
+    samples: int = 1
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or min(self.limit, self.samples, self.batch) < 1:
+            raise ConfigError(f"watch: every must be 0 or more, limit, samples and batch 1 or more, got {self}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training run over rows of chains.
+
+    Args:
+        out: folder of the run: checkpoints, metrics.jsonl, samples, and at the end `model` (and `adapter`).
+        model: preset or folder to begin from.
+        adapter: folder of a LoRA adapter to go on with.
+        data: JSON lines of records or rows, and folders of shards (`twgi encode`).
+        max_length: rows with more tokens are left out, and counted aloud.
+        method: `full`, or `lora`.
+        steps: of the optimizer; 0 takes `epochs`.
+        dtype: of the weights that are held; bf16: products in bfloat16 all the same (autocast).
+        recompute: keep no activations of the blocks; slower, and far less memory.
+        export_dtype: of the weights that are written.
+        deepspeed: path of a DeepSpeed configuration, handed to the Trainer.
+        report_to: trackers the Trainer knows (tensorboard, trackio, wandb); metrics.jsonl is written always.
+    """
+
+    out: str
+    data: tuple[str, ...] = ()
+    model: str = "icons"
+    adapter: str = ""
+    max_length: int = 4096
+    method: str = "full"
+    lora: Lora = field(default_factory=Lora)
+    loss: LossWeights = field(default_factory=LossWeights)
+    batching: Batching = field(default_factory=Batching)
+    optimizer: Optimization = field(default_factory=Optimization)
+    watch: Watching = field(default_factory=Watching)
+    steps: int = 0
+    epochs: float = 1.0
+    seed: int = 0
+    dtype: str = "float32"
+    bf16: bool = False
+    recompute: bool = False
+    export_dtype: str = "float32"
+    log_every: int = 10
+    save_every: int = 100
+    keep: int = 2
+    threads: int = 1
+    device: str = "cpu"
+    deepspeed: str = ""
+    report_to: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.export_dtype not in EXPORT_DTYPES:
+            raise ConfigError(f"export_dtype must be one of {', '.join(EXPORT_DTYPES)}, got {self.export_dtype!r}")
+        if self.method == "full" and self.dtype != "float32":
+            raise ConfigError(
+                "method full needs dtype float32 (small steps vanish in bfloat16); bf16: true is for speed"
+            )
+        if self.adapter and self.method != "lora":
+            raise ConfigError("adapter goes with method lora; merge it first (twgi train merge) to train all weights")
+        if min(self.max_length, self.log_every, self.save_every, self.keep, self.threads) < 1 or self.steps < 0:
+            raise ConfigError("max_length, log_every, save_every, keep and threads must be 1 or more, steps 0 or more")
+        if self.steps == 0 and self.epochs <= 0:
+            raise ConfigError(f"give steps, or epochs above 0, got {self.epochs}")
+
+    def decides(self) -> dict[str, Any]:
+        """What the weights depend on: a resumed run must not change it."""
+        kept = ("method", "lora", "loss", "batching", "optimizer", "seed", "dtype", "bf16", "max_length")
+        return {name: getattr(self, name) for name in kept}

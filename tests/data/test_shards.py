@@ -1,0 +1,89 @@
+"""Laws of shards: what goes in comes out, in any order, and a killed run goes on."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.training.runs import TOKENIZER, save_model, write_rows
+
+from twgi.cli import execute
+from twgi.data.encode import Encoded, Encoder, encode_file
+from twgi.data.shards import GROUP, ShardRows, ShardWriter, shard_files
+from twgi.errors import DataError
+from twgi.training.batches import Batching, MicroBatches, Order
+from twgi.training.sources import open_rows
+
+pytest.importorskip("pyarrow")
+
+
+def writer(folder: Path, files: list[Path], rows: int = 7, limit: int | None = None) -> ShardWriter:
+    return ShardWriter(folder=folder, files=files, encoder=Encoder(TOKENIZER, limit=limit), rows=rows)
+
+
+def test_rows_come_back_as_they_went_in_from_many_files(tmp_path: Path) -> None:
+    files = [write_rows(tmp_path / f"{n}.jsonl", count=10, seed=n) for n in range(3)]
+    made = writer(tmp_path / "shards", files)
+    list(made.write())
+    rows = ShardRows(tmp_path / "shards")
+    expected = [o.row for file in files for o in encode_file(file, TOKENIZER) if isinstance(o, Encoded)]
+    assert [rows.row(i) for i in reversed(range(len(expected)))] == expected[::-1]
+    assert rows.lengths.tolist() == [len(row.tokens) for row in expected]
+    assert len(shard_files(tmp_path / "shards")) == 5
+    assert made.report.kept == 30
+
+
+def test_a_stopped_run_goes_on_to_the_same_shards(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", count=30)
+    with file.open("a") as more:
+        more.write("{broken\n" + file.read_text().splitlines()[0] + "\n")
+    list(writer(tmp_path / "whole", [file]).write())
+    stopped = writer(tmp_path / "stopped", [file]).write()
+    for _ in range(17):
+        next(stopped)
+    stopped.close()
+    assert not (tmp_path / "stopped" / "shards.json").exists()
+    with pytest.raises(DataError, match=r"no readable shards\.json"):
+        ShardRows(tmp_path / "stopped")
+    again = writer(tmp_path / "stopped", [file])
+    assert sum(1 for _ in again.write()) == 32 - 14
+    for shard in shard_files(tmp_path / "whole"):
+        assert shard.read_bytes() == (tmp_path / "stopped" / shard.name).read_bytes()
+    manifests = [json.loads((tmp_path / name / "shards.json").read_text()) for name in ("whole", "stopped")]
+    assert manifests[0] == manifests[1]
+    assert len(manifests[0]["report"]["refused"]) == 1
+
+
+def test_shards_of_other_files_are_not_mixed(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "rows.jsonl")
+    list(writer(tmp_path / "shards", [file]).write())
+    with pytest.raises(DataError, match="other files or settings"):
+        list(writer(tmp_path / "shards", [file], limit=50).write())
+    (tmp_path / "shards" / "rows-00000.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(DataError, match="not a shard"):
+        ShardRows(tmp_path / "shards")
+
+
+def test_training_reads_shards_as_it_reads_files(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", count=3 * GROUP)
+    list(writer(tmp_path / "shards", [file], rows=2 * GROUP).write())
+    shards, _ = open_rows([str(tmp_path / "shards")], TOKENIZER, 200)
+    memory, _ = open_rows([str(file)], TOKENIZER, 200)
+    assert list(shards.blocks) == [GROUP, 2 * GROUP, 3 * GROUP]
+    for index in (0, GROUP, 3 * GROUP - 1):
+        assert shards[index].ids.tolist() == memory[index].ids.tolist()
+        assert shards[index].learn.tolist() == memory[index].learn.tolist()
+        assert shards[index].ids.dtype == "uint16"
+    order = Order(shards, Batching(batch=4, seed=3))
+    batches, again = (MicroBatches(order, steps=9, pad=0) for _ in range(2))
+    assert batches[30]["ids"].equal(again[30]["ids"])
+    with pytest.raises(DataError, match="more than max_length"):
+        open_rows([str(tmp_path / "shards")], TOKENIZER, 10)
+
+
+def test_the_command_reports_and_says_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, file = save_model(tmp_path / "model"), write_rows(tmp_path / "rows.jsonl")
+    command = ["data", "shards", str(file), "--model", str(model), "--out", str(tmp_path / "shards")]
+    assert execute([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kept"] == 12
+    assert execute([*command, "--max-tokens", "5"]) == 2
+    assert "other files or settings" in capsys.readouterr().err
