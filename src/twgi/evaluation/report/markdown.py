@@ -137,6 +137,8 @@ def facts(run: Run) -> Iterator[str]:
     detector = judged.get("detector") or judged.get("judge") or {}
     if isinstance(detector, dict) and detector:
         yield f"judged by {detector.get('name')} {detector.get('version')}"
+    if judged.get("which") == "first":
+        yield "the first picture of each thought counts"
     yield str(run.folder)
 
 
