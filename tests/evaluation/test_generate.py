@@ -74,6 +74,17 @@ def test_what_the_world_cannot_draw_is_left_out_and_listed(tmp_path: Path) -> No
         benchmark(tmp_path, line("unicorn"))
 
 
+def test_a_thought_that_fails_is_wrong_and_listed_and_its_folder_has_a_gap(tmp_path: Path) -> None:
+    prompts = benchmark(tmp_path, line("cat"), line("dog") | {"prompt": "a dog " * 400})
+    scores = evaluated(prompts, tmp_path / "out").scores
+    assert scores is not None
+    assert (scores["partial"], scores["thoughts"], scores["missing"]) == (None, 4, [])
+    assert [entry.split(":")[1].split(",")[0].strip() for entry in scores["wrong_without_a_look"]] == ["failed"] * 2
+    assert all("too long" in entry or "exceed" in entry for entry in scores["wrong_without_a_look"])
+    assert (tmp_path / "out" / "geneval" / "00000" / "samples" / "00001.png").exists()
+    assert not (tmp_path / "out" / "geneval" / "00001" / "samples").exists()
+
+
 def test_a_limit_keeps_the_first_of_each_task(tmp_path: Path) -> None:
     lines = [line("cat"), line("dog"), line("cow", "colors"), line("bird", "colors"), line("bus")]
     assert [item.prompt for item in benchmark(tmp_path, *lines, limit=1).items] == ["a cat", "a cow"]

@@ -88,6 +88,25 @@ RULES = [
     ("no target, no side", asks(CAT, DOG_LEFT), [dog(0)], False),
     ("a target of a wrong colour is none", asks(RED_CAT, DOG_LEFT), [cat(50, color="blue"), dog(0)], False),
     ("every target has its side", asks(TWO_CATS, DOG_LEFT), [cat(50), cat(0), dog(25)], False),
+    (
+        "exclude counts above 0.9 in counting",
+        asks(TWO_CATS, exclude=[THIRD_CAT], tag="counting"),
+        [cat()] * 2 + [cat(score=0.9)],
+        True,
+    ),
+    ("exclude never counts beyond sixteen", asks(CAT, exclude=[{"class": "cat", "count": 17}]), [cat()] * 20, True),
+    (
+        "a colour twice among two is enough",
+        asks({**RED_CAT, "count": 2}),
+        [cat(), cat(), cat(color="blue", score=0.5)],
+        True,
+    ),
+    ("a diagonal holds on both sides", asks(CAT, DOG_LEFT), [cat(50, 50), dog(0, 0)], True),
+    ("things upon each other have no side", asks(CAT, DOG_LEFT), [cat(0), dog(0)], False),
+    ("a little aside is no side", asks(CAT, DOG_LEFT), [cat(2), dog(0)], False),
+    ("too few have no side", asks(CAT, {**DOG_LEFT, "count": 2}), [cat(50), dog(0)], False),
+    ("COCO's own name is none of GenEval's", asks({"class": "computer mouse", "count": 1}), [cat(name="mouse")], False),
+    ("the renamed class is", asks({"class": "computer mouse", "count": 1}), [cat(name="computer mouse")], True),
     ("the best of each are compared", asks(CAT, DOG_LEFT), [cat(50), cat(0, score=0.5), dog(25)], True),
 ]
 
@@ -223,6 +242,15 @@ def test_the_real_prompts_are_read_as_they_are() -> None:
         ("color_attr", 100),
     ]
     assert [item.index for item in items] == list(range(553))
+
+
+def test_the_real_names_are_cocos_in_its_order_with_three_renamed() -> None:
+    file = METADATA.with_name("object_names.txt")
+    if not METADATA.exists() or not file.exists():
+        pytest.skip("GenEval's files are not here")
+    assert tuple(file.read_text().split("\n")[:80]) == world.NAMES
+    assert {"computer mouse", "tv remote", "computer keyboard"} < set(world.NAMES)
+    assert {name for item in read_items(METADATA) for name in item.names} <= set(world.NAMES)
 
 
 @pytest.mark.parametrize(

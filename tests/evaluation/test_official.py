@@ -54,6 +54,12 @@ def test_pictures_made_elsewhere_are_judged(pictures: Path, prompts: Path, capsy
     assert "PARTIAL" not in capsys.readouterr().out
 
 
+def test_json_is_all_that_is_printed(pictures: Path, prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, scores = score(pictures, prompts, "--json", "--which", "first")
+    assert json.loads(capsys.readouterr().out) == scores
+    assert scores["which"] == "first"
+
+
 def test_a_deleted_sample_makes_it_partial(pictures: Path, prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (pictures / "00001" / "samples" / "0000.png").unlink()
     status, scores = score(pictures, prompts)

@@ -41,7 +41,7 @@ def score_geneval(
 
     In the icon world: twgi score geneval out/critique
 
-    Photographs, on a GPU (downloads 0.3 GB and 1.7 GB once; needs twgi[eval]):
+    Photographs, on a GPU (downloads 0.3 GB and 1.7 GB once; needs the extra eval):
     twgi score geneval out/run --detector mask2former --device cuda
 
     Made elsewhere: twgi score geneval pictures/ --prompts evaluation_metadata.jsonl --detector mask2former

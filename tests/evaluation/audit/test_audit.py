@@ -147,7 +147,10 @@ def test_what_is_kept_is_the_run_s_own_picture(runs: dict[str, Path]) -> None:
 def test_an_audit_is_written_beside_its_run(runs: dict[str, Path]) -> None:
     folder = runs["critique"]
     audited, model = Audited(folder), thinker()
+    every = sorted({c.item.index for c in audited.changes(model, 10**6)})
     changes = audited.changes(model, 2)
+    assert min(c.item.index for c in changes) == every[0]
+    assert max(c.item.index for c in changes) > every[0]
     assert len({(c.item.index, c.trace.sample) for c in changes}) == 2
     rates, effects = audited.intervene(model, changes, batch=2, advance=lambda: None)
     content = write_audit(Audit(mode="critique", rates=[*audited.rates(), *rates], effects=effects), folder)

@@ -61,8 +61,8 @@ def test_a_record_judges_as_the_eyes_did_and_looks_once(tmp_path: Path) -> None:
     assert replay_eyes(tmp_path / RECORD).detector.name == "icons"
 
 
-def test_weak_detections_are_not_kept(tmp_path: Path) -> None:
-    seen = recorded(eyes(Slow()), tmp_path).detector.detect([drawn("red")])[0]
+def test_weak_detections_are_not_kept_and_a_new_folder_is_made(tmp_path: Path) -> None:
+    seen = recorded(eyes(Slow()), tmp_path / "new" / "folder").detector.detect([drawn("red")])[0]
     assert [thing.name for thing in seen] == ["dog"]
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from twgi.cli import execute
 from twgi.errors import ConfigError, RunError
-from twgi.evaluation.report.build import read_runs, sections
+from twgi.evaluation.report.build import AUDIT, read_runs, sections
 from twgi.evaluation.report.charts import Point, Series, chart
 from twgi.evaluation.results import SCORES, Judged, Result, write_results
 
@@ -105,6 +105,18 @@ def test_a_page_holds_its_pictures_and_escapes_every_word(folders: tuple[Path, P
     markdown = (tmp_path / "out" / "report.md").read_text()
     assert "<script" not in markdown
     assert ".750 (" in markdown
+
+
+def test_an_audit_is_taken_up(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    effect = {"value": -0.25, "low": -0.5, "high": 0.0, "prompts": 12, "p": 0.03}
+    audit = {"rates": [{"what": HOSTILE, "share": 0.5, "of": 4}, {"what": "b", "share": None, "of": 0}]}
+    (folders[1] / AUDIT).write_text(json.dumps(audit | {"effects": {"blanked": effect}}))
+    assert execute(["report", *map(str, folders), "--out", str(tmp_path / "out")]) == 0
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    assert "| b | – | 0 |" in markdown
+    assert "blanked less kept: −.250 (−.500 to .000), p = .030, 12 prompts" in markdown
+    assert "script" not in Tags((tmp_path / "out" / "index.html").read_text()).tags
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["benchmarks"]["geneval"]["audits"]["critique"]
 
 
 def test_a_picture_that_is_gone_leaves_a_note(folders: tuple[Path, Path], tmp_path: Path) -> None:

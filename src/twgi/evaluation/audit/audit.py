@@ -67,8 +67,8 @@ class Audited:
         parted = [(item, trace) for item, trace in self.thoughts if any(i.role == "subgoal" for i in trace.images)]
         return subgoal_rates([(self.auditor.parts_right(i, t), self.auditor.right(i, t.images[-1])) for i, t in parted])
 
-    def changes(self, thinker: Thinker, limit: int | None) -> list[Changed]:
-        """The first so many thoughts with a step, each in all conditions.
+    def changes(self, thinker: Thinker, limit: int) -> list[Changed]:
+        """So many thoughts with a step, spread evenly over the run's prompts, each in all conditions.
 
         Raises:
             ConfigError: the model is another one than that of the run, or there is nothing to change.
@@ -77,8 +77,10 @@ class Audited:
         if thinker.thinking.model.sha256 != sha:
             raise ConfigError(f"these thoughts are of another model ({sha[:12]}): give it as --model")
         made = changed(self.thoughts, self.mode, thinker.tokenizer)
-        keys = list(dict.fromkeys((one.item.index, one.trace.sample) for one in made))[:limit]
-        return [one for one in made if (one.item.index, one.trace.sample) in set(keys)]
+        keys = list(dict.fromkeys((one.item.index, one.trace.sample) for one in made))
+        count = min(limit, len(keys))
+        chosen = {keys[place * len(keys) // count] for place in range(count)}
+        return [one for one in made if (one.item.index, one.trace.sample) in chosen]
 
     def intervene(
         self, thinker: Thinker, changes: Sequence[Changed], *, batch: int, advance: Callable[[], None]

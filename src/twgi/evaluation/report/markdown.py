@@ -114,6 +114,7 @@ def _audit(run: Run) -> Iterator[str]:
     yield "|---|---|---|"
     for name, value, count in audit_rows(run):
         yield f"| {_cell(name)} | {value} | {count} |"
+    yield from (f"\n{_cell(line)}" for line in audit_effects(run))
     yield ""
 
 
@@ -122,6 +123,13 @@ def audit_rows(run: Run) -> Iterator[tuple[str, str, str]]:
     for entry in (run.audit or {}).get("rates", []):
         share = entry.get("share")
         yield str(entry["what"]), "–" if share is None else plain(float(share)), str(entry["of"])
+
+
+def audit_effects(run: Run) -> Iterator[str]:
+    """What changed steps did to the score, in words."""
+    for name, effect in (run.audit or {}).get("effects", {}).items():
+        estimate = Estimate(**{key: effect[key] for key in ("value", "low", "high", "prompts", "p")})
+        yield f"{name} less kept: {difference_text(estimate)}, {estimate.prompts} prompts"
 
 
 def facts(run: Run) -> Iterator[str]:
@@ -137,6 +145,8 @@ def facts(run: Run) -> Iterator[str]:
     detector = judged.get("detector") or judged.get("judge") or {}
     if isinstance(detector, dict) and detector:
         yield f"judged by {detector.get('name')} {detector.get('version')}"
+    if judged.get("which") == "first":
+        yield "the first picture of each thought counts"
     yield str(run.folder)
 
 

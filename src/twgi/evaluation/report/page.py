@@ -16,6 +16,7 @@ from twgi.evaluation.report.markdown import (
     SHORT,
     SURE,
     TITLES,
+    audit_effects,
     audit_rows,
     facts,
     plain,
@@ -142,7 +143,8 @@ def _audit(run: Run) -> str:
         for what, share, count in audit_rows(run)
     )
     head = "<tr><th>what</th><th>share</th><th>of</th></tr>"
-    return f'<h2>Audit of {_text(run.name)}</h2><div class="wide"><table>{head}{rows}</table></div>'
+    effects = "".join(f'<p class="note">{_text(line)}</p>' for line in audit_effects(run))
+    return f'<h2>Audit of {_text(run.name)}</h2><div class="wide"><table>{head}{rows}</table></div>{effects}'
 
 
 def _text(text: object) -> str:
@@ -192,8 +194,8 @@ small { display: block; font-size: .6875rem; color: var(--soft); white-space: no
 .up { color: var(--good); }
 .down { color: var(--bad); }
 figure svg { max-width: 100%; height: auto; }
-.gallery { list-style: none; padding: 0; display: grid; gap: 1.5rem; }
-.gallery { grid-template-columns: repeat(auto-fill, minmax(17.5rem, 1fr)); }
+.gallery { list-style: none; padding: 0; display: grid; gap: 1.5rem 1.25rem; }
+.gallery { grid-template-columns: repeat(auto-fill, minmax(16.75rem, 1fr)); }
 .gallery .prompt { font-size: .875rem; margin-bottom: .5rem; overflow-wrap: anywhere; }
 .gallery div { display: flex; gap: .75rem; }
 .gallery figure { width: 8rem; }
