@@ -28,7 +28,7 @@ from twgi.training.loss import (
 )
 from twgi.vocab import Vocab
 
-PIECE_LOGITS = {"cpu": 2**22, "cuda": 2**27}  # logits that are made at once: what a cache or a GPU likes
+PIECE_LOGITS = {"cpu": 2**26, "cuda": 2**27}  # logits that are made at once
 KEPT_LOGITS = 2**28  # logits that are kept for the gradient at most
 TERMS = ("text_ce", "image_ce", "reconstruction", "discrepancy")
 
