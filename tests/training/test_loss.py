@@ -110,6 +110,8 @@ def test_logits_made_piece_by_piece_change_nothing(monkeypatch: pytest.MonkeyPat
     whole = step(trained, [batch])
     monkeypatch.setitem(PIECE_LOGITS, "cpu", 7 * VOCAB.size)
     assert_same(whole, step(trained, [batch]))
+    monkeypatch.setattr("twgi.training.objective.KEPT_LOGITS", 0)
+    assert_same(whole, step(trained, [batch]))
 
 
 def test_pictures_of_the_prompt_carry_no_loss() -> None:

@@ -28,7 +28,8 @@ from twgi.training.loss import (
 )
 from twgi.vocab import Vocab
 
-PIECE_LOGITS = {"cpu": 2**22, "cuda": 2**27}  # logits that are made at once: what a cache or a GPU likes
+PIECE_LOGITS = {"cpu": 2**26, "cuda": 2**27}  # logits that are made at once
+KEPT_LOGITS = 2**28  # logits that are kept for the gradient at most
 TERMS = ("text_ce", "image_ce", "reconstruction", "discrepancy")
 
 
@@ -85,13 +86,15 @@ class Objective(nn.Module):
     def _token_terms(self, states_ND: Tensor, targets_N: Tensor) -> Tensor:
         """[text CE, image CE, discrepancy], summed over the tokens: a piece at a time where logits would be many.
 
-        A piece keeps no logits for the gradient but makes them again: much less memory, and faster on a CPU.
+        Where even more would be kept for the gradient, a piece keeps none and makes them again: much less memory.
         """
         weight_VD = head_weight(self.decoder).to(activation_dtype(states_ND))
         size = max(1, PIECE_LOGITS[states_ND.device.type] // len(weight_VD))
         if len(states_ND) <= size:
             return self._piece(states_ND, targets_N, weight_VD)
         pieces = zip(states_ND.split(size), targets_N.split(size), strict=True)
+        if len(states_ND) * len(weight_VD) <= KEPT_LOGITS:
+            return torch.stack([self._piece(states, targets, weight_VD) for states, targets in pieces]).sum(0)
         parts = [checkpoint(self._piece, states, targets, weight_VD, use_reentrant=False) for states, targets in pieces]
         return torch.stack(parts).sum(0)
 
