@@ -9,10 +9,15 @@ from torch import nn
 from twgi.errors import ConfigError
 
 
+def hush_torchao() -> None:
+    """When it is imported, by peft too, torchao complains about its parts for other hardware: keep that from users."""
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def require_torchao() -> None:
     """Raise `ConfigError` where torchao is not installed."""
-    for name in ("torchao", "torch.utils._pytree"):  # it complains about parts for other hardware when imported
-        logging.getLogger(name).setLevel(logging.ERROR)
+    hush_torchao()
     try:
         import torchao.quantization  # noqa: F401
     except ImportError as error:

@@ -108,6 +108,9 @@ def _need(*packages: str) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise ConfigError(f"training needs the package {missing[0]}: pip install 'twgi[train]'")
+    from twgi.checkpoint.quantize import hush_torchao
+
+    hush_torchao()
 
 
 def _watch(watching: Any) -> Any:
