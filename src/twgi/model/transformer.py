@@ -258,7 +258,7 @@ def full_attention(documents_BT: Tensor | None, visible_BT: Tensor | None, lengt
             k_BTKH, v_BTKH = k_BTKH.repeat_interleave(group, -2), v_BTKH.repeat_interleave(group, -2)
         q_BNTH, k_BNTH, v_BNTH = q_BTNH.transpose(1, 2), k_BTKH.transpose(1, 2), v_BTKH.transpose(1, 2)
         if plain and mask is not None:
-            scores_BNTT = torch.matmul(q_BNTH * q_BNTH.shape[-1] ** -0.5, k_BNTH.mT) + mask
+            scores_BNTT = torch.matmul(q_BNTH * q_BNTH.shape[-1] ** -0.5, k_BNTH.mT).add_(mask)
             return torch.matmul(scores_BNTT.softmax(dim=-1), v_BNTH).transpose(1, 2)
         causal = mask is None
         return F.scaled_dot_product_attention(q_BNTH, k_BNTH, v_BNTH, mask, is_causal=causal).transpose(1, 2)
