@@ -9,6 +9,7 @@ import pytest
 from twgi.errors import ConfigError
 from twgi.recipe import load_recipe
 from twgi.training.lm import LMRecipe
+from twgi.training.loss import REFERENCE, LossWeights
 from twgi.training.recipe import Recipe
 from twgi.training.vq import VQRecipe
 
@@ -90,3 +91,11 @@ def test_the_recipes_of_the_paper_have_its_numbers(name: str, mode: str) -> None
     assert recipe.loss.reconstruction == 1
     assert recipe.watch.mode == mode
     assert (recipe.steps, recipe.batching.batch) == ((5000, 1536) if name == "stage1" else (2000, 8))
+
+
+def test_compat_reference_computes_the_losses_as_published_and_keeps_their_weights() -> None:
+    assert Recipe(out="x", compat="reference").loss == REFERENCE
+    assert Recipe(out="x", compat="reference", loss=LossWeights(reconstruction=5)).loss.reconstruction == 5
+    assert Recipe(out="x").loss == LossWeights()
+    with pytest.raises(ConfigError, match="compat must be reference"):
+        Recipe(out="x", compat="published")

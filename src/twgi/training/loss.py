@@ -8,7 +8,7 @@ only where all rows of a step are, on all devices.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +55,12 @@ class LossWeights:
             raise ConfigError(f"loss.table must be one of {', '.join(TABLES)}, got {self.table!r}")
 
 
-REFERENCE = LossWeights(target="same", table="id", padding_carries_loss=True)
+def as_published(weights: LossWeights) -> LossWeights:
+    """The same terms, computed as the published trainer does."""
+    return replace(weights, target="same", table="id", padding_carries_loss=True)
+
+
+REFERENCE = as_published(LossWeights())
 """What the published trainer computes."""
 
 

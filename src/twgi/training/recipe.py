@@ -10,7 +10,7 @@ import torch
 from twgi.errors import ConfigError
 from twgi.training.batches import Batching
 from twgi.training.lora import Lora
-from twgi.training.loss import LossWeights
+from twgi.training.loss import LossWeights, as_published
 
 METHODS = ("full", "lora")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -70,6 +70,7 @@ class Recipe:
         data: JSON lines of records or rows, and folders of shards (`twgi encode`).
         max_length: rows with more tokens are left out, and counted aloud.
         method: `full`, or `lora`.
+        compat: `reference` computes the losses as the published trainer does, mistakes included.
         steps: of the optimizer; 0 takes `epochs`.
         dtype: of the weights that are held; bf16: products in bfloat16 all the same (autocast).
         recompute: keep no activations of the blocks; slower, and far less memory.
@@ -86,6 +87,7 @@ class Recipe:
     method: str = "full"
     lora: Lora = field(default_factory=Lora)
     loss: LossWeights = field(default_factory=LossWeights)
+    compat: str = ""
     batching: Batching = field(default_factory=Batching)
     optimizer: Optimization = field(default_factory=Optimization)
     watch: Watching = field(default_factory=Watching)
@@ -105,6 +107,10 @@ class Recipe:
     report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.compat not in ("", "reference"):
+            raise ConfigError(f"compat must be reference, or left out, got {self.compat!r}")
+        if self.compat:
+            object.__setattr__(self, "loss", as_published(self.loss))
         if self.method not in METHODS:
             raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
         if self.dtype not in DTYPES:
