@@ -87,3 +87,14 @@ def test_the_command_reports_and_says_what_it_left_out(tmp_path: Path, capsys: p
     assert json.loads(capsys.readouterr().out)["kept"] == 12
     assert execute([*command, "--max-tokens", "5"]) == 2
     assert "other files or settings" in capsys.readouterr().err
+
+
+def test_encode_writes_the_same_shards_as_parquet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, file = str(save_model(tmp_path / "model")), str(write_rows(tmp_path / "rows.jsonl", count=9))
+    assert execute(["data", "shards", file, "--model", model, "--out", str(tmp_path / "one")]) == 0
+    assert execute(["encode", file, "--model", model, "--format", "parquet", "--out", str(tmp_path / "two")]) == 0
+    one, two = (ShardRows(tmp_path / name) for name in ("one", "two"))
+    assert [one.row(i) for i in range(9)] == [two.row(i) for i in range(9)]
+    mixed = ["encode", file, "--model", model, "--format", "parquet", "--compat", "reference", "--out", str(tmp_path)]
+    assert execute(mixed) == 2
+    assert "not to train on" in capsys.readouterr().err

@@ -16,22 +16,23 @@ from twgi.commands.data import (
     tell,
 )
 from twgi.commands.options import Device, Model, Vq
+from twgi.commands.shards import shards
 from twgi.console import tracked
 from twgi.errors import ConfigError, DataError, TwgiError
 
 if TYPE_CHECKING:
     from twgi.data.encode import Encoded, Outcome
 
-Format = Literal["twgi", "reference"]
+Format = Literal["twgi", "reference", "parquet"]
 Compat = Literal["twgi", "reference"]
 
 
 def encode(
     files: Files,
-    out: Annotated[Path, typer.Option(help="File of token rows to write.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="File of token rows; folder of parquet.", show_default=False)],
     model: Model = "icons",
     device: Device = "cpu",
-    format: Annotated[str, typer.Option(help="twgi, or reference: the published rows.")] = "twgi",
+    format: Annotated[str, typer.Option(help="twgi; reference: the published rows; parquet: shards.")] = "twgi",
     compat: Annotated[str, typer.Option(help="twgi, or reference: as published, mistakes included.")] = "twgi",
     max_tokens: MaxTokens = None,
     images: Images = None,
@@ -40,12 +41,19 @@ def encode(
     """Turn training records (docs/data.md) into token rows with a loss mask.
 
     What is too long or cannot be used is listed with file and line, and left out; the exit status is 2 where a record
-    is refused. The file appears when all is done.
+    is refused. The file appears when all is done. Parquet is what `twgi data shards` writes: many files, and on again
+    after a kill.
 
     Example: twgi encode chains.jsonl --model icons --out rows.jsonl
+
+    Much of it: twgi encode part-*.jsonl --model icons --format parquet --out data/shards
     """
     _check_choice("format", format, get_args(Format))
     _check_choice("compat", compat, get_args(Compat))
+    if format == "parquet":
+        if compat != "twgi":
+            raise ConfigError("compat reference makes rows to compare, not to train on; leave out --format parquet")
+        return shards(files, out, model=model, device=device, max_tokens=max_tokens, images=images, json=json)
     total = counted_lines(files)
     if out.resolve() in [file.resolve() for file in files]:
         raise ConfigError(f"{out} is a file of records; give another --out")
