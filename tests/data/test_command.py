@@ -160,7 +160,10 @@ def test_nothing_is_written_where_nothing_can_be_kept(
     [
         (["encode", "{data}", "--out", "{data}"], "is a file of records"),
         (["encode", "{data}", "--out", "{data}/below/rows.jsonl"], "cannot be written"),
-        (["encode", "{data}", "--out", "{data}.rows", "--format", "parquet"], "format must be twgi or reference or parquet"),
+        (
+            ["encode", "{data}", "--out", "{data}.rows", "--format", "arrow"],
+            "format must be twgi or reference or parquet",
+        ),
         (["encode", "{data}", "--out", "{data}.rows", "--compat", "parquet"], "compat must be twgi or reference"),
         (["decode", "{data}", "--out", "{folder}"], "is not empty"),
         (["decode", "{data}", "--out", "{data}"], "not a folder"),
