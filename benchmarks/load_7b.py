@@ -25,15 +25,7 @@ from twgi.checkpoint import hf
 from twgi.checkpoint.convert import CONVERTED
 from twgi.checkpoint.layout import open_checkpoint
 from twgi.checkpoint.memory import GB, sizes, weight_bytes
-from twgi.checkpoint.save import (
-    LARGEST_FILE,
-    file_names,
-    grouped,
-    json_files,
-    write_index,
-    write_json_files,
-    write_tensors,
-)
+from twgi.checkpoint.save import LARGEST_FILE, json_files, write_groups, write_json_files
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.vqvae import VQModel
 from twgi.model.without_init import without_init
@@ -63,14 +55,12 @@ def make(folder: Path, layers: int) -> None:
     with torch.device("meta"), without_init():
         image = {hf.VQ_PREFIX + name: tuple(t.shape) for name, t in VQModel(vq_config).state_dict().items()}
     shapes = hf.shapes(config) | image
-    groups = list(grouped({name: 2 * torch.Size(shape).numel() for name, shape in shapes.items()}, LARGEST_FILE))
     folder.mkdir(parents=True)
-    places: dict[str, str] = {}
-    for file, group in zip(file_names(len(groups)), groups, strict=True):
-        write_tensors(folder / file, {name: random_tensor(name, shapes[name]) for name in group})
-        places |= dict.fromkeys(group, file)
-        print(f"{file}: {len(group)} tensors", file=sys.stderr)
-    write_index(folder, places, sum(2 * torch.Size(shape).numel() for shape in shapes.values()))
+    write_groups(
+        folder, {name: 2 * torch.Size(shape).numel() for name, shape in shapes.items()},
+        lambda names: {name: random_tensor(name, shapes[name]) for name in names}, LARGEST_FILE,
+        progress=lambda done, total: print(f"{done / GB:.1f} of {total / GB:.1f} GB written", file=sys.stderr),
+    )  # fmt: skip
     vocab = Vocab.from_names(text.names, tokens_per_image=vq_config.tokens_per_image, size=config.vocab_size)
     files = json_files(
         config, vq_config, vocab, text, dtype=torch.bfloat16, marks={"bos_token_id": 1}, published_pixels=True,

@@ -106,6 +106,36 @@ def test_a_loaded_model_draws_no_gradients_and_is_packed(saved: Path) -> None:
     assert not loaded.model.training
 
 
+def test_writing_holds_the_tensors_of_one_file_and_one_more_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    assert tokenizer.image is not None
+    whole, largest, held, most = model.state_dict(), 20_000, [0], [0]
+
+    def tensor(name: str) -> Tensor:
+        held[0] += whole[name].nbytes
+        most[0] = max(most[0], held[0])
+        return whole[name]
+
+    def write(file: Path, tensors: dict[str, Tensor]) -> None:
+        written = sum(value.nbytes for value in tensors.values())
+        assert written <= largest or len(tensors) == 1
+        held[0] = 0
+        save_file(tensors, file)
+
+    monkeypatch.setattr("twgi.checkpoint.save.write_tensors", write)
+    save(tmp_path / "cut", model=model, vq=tokenizer.image.vq, tokenizer=tokenizer, tensor=tensor, largest_file=largest)
+    assert len(list((tmp_path / "cut").glob("model-*.safetensors"))) > 3
+    assert most[0] <= max(largest, *(value.nbytes for value in whole.values())) * 2
+    assert most[0] < sum(value.nbytes for value in whole.values()) / 2
+    read = load(tmp_path / "cut")
+    assert all(value.equal(whole[name]) for name, value in read.model.state_dict().items())
+    monkeypatch.undo()
+    save(tmp_path / "none", model=model, vq=tokenizer.image.vq, tokenizer=tokenizer, writes=False)
+    assert not (tmp_path / "none").exists()
+
+
 def test_hugging_face_reads_what_we_save(saved: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="the oracle of the parity tests is not installed")
     theirs, info = transformers.ChameleonForConditionalGeneration.from_pretrained(

@@ -56,11 +56,16 @@ def test_two_processes_come_to_what_one_comes_to_and_a_killed_run_to_the_same_by
     assert weights(tmp_path / "killed") == weights(tmp_path / "two")
 
 
-def test_adapters_in_two_processes_come_to_what_they_come_to_in_one(tmp_path: Path) -> None:
-    lora: dict[str, Any] = {**TWO, "method": "lora", "lora": {"rank": 4}}
+@pytest.mark.parametrize("changes", [{}, {"dtype": "bfloat16", "bf16": True}], ids=["float32", "bfloat16"])
+def test_adapters_in_two_processes_come_to_what_they_come_to_in_one(tmp_path: Path, changes: dict[str, Any]) -> None:
+    lora: dict[str, Any] = {**TWO, **changes, "method": "lora", "lora": {"rank": 4}}
     run_chains(write_recipe(tmp_path, "one", **lora))
     run_two(write_recipe(tmp_path, "two", **lora))
     assert_near(tmp_path / "one", tmp_path / "two")
+    one, two = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
     adapters = [load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two")]
     assert adapters[0].keys() == adapters[1].keys()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,7 @@ from torch import Tensor
 from twgi.checkpoint import hf, meta
 from twgi.checkpoint.json_file import read_json
 from twgi.checkpoint.layout import CONVERTED, DECODER, Checkpoint
-from twgi.checkpoint.save import (
-    LARGEST_FILE,
-    file_names,
-    grouped,
-    json_files,
-    write_index,
-    write_json_files,
-    write_tensors,
-)
+from twgi.checkpoint.save import LARGEST_FILE, json_files, write_groups, write_json_files
 from twgi.errors import CheckpointError, ConfigError
 from twgi.tokenizer.text import TextTokenizer
 
@@ -77,19 +69,11 @@ def convert(
 def _write_hf(
     source: Checkpoint, folder: Path, dtype: torch.dtype | None, largest: int, progress: Progress | None
 ) -> None:
-    stored = source.tensors.stored
-    groups = list(grouped({name: entry.bytes for name, entry in stored.items()}, largest))
-    total, done = sum(entry.bytes for entry in stored.values()), 0
-    places: dict[str, str] = {}
-    for file, group in zip(file_names(len(groups)), groups, strict=True):
-        tensors = source.tensors.read(group)
-        write_tensors(folder / file, {name: _cast(name, tensor, dtype) for name, tensor in tensors.items()})
-        places |= dict.fromkeys(group, file)
-        done += sum(stored[name].bytes for name in group)
-        if progress is not None:
-            progress(done, total)
-    if len(groups) > 1:
-        write_index(folder, places, total)
+    def read(names: Sequence[str]) -> dict[str, Tensor]:
+        return {name: _cast(name, tensor, dtype) for name, tensor in source.tensors.read(names).items()}
+
+    sizes = {name: entry.bytes for name, entry in source.tensors.stored.items()}
+    write_groups(folder, sizes, read, largest, progress=progress)
     _write_hf_settings(source, folder, dtype)
 
 

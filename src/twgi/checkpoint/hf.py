@@ -175,10 +175,15 @@ def is_harmless(name: str) -> bool:
 def split(config: TransformerConfig, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our tensors -> the file's, in its order."""
     out: dict[str, Tensor] = {}
-    for name, theirs in names(config).items():
-        sizes = part_sizes(config, name, len(ours[name]))
-        out.update(zip(theirs, torch.split(ours[name], list(sizes)), strict=True))
+    for name in names(config):
+        out |= split_one(config, name, ours[name])
     return out
+
+
+def split_one(config: TransformerConfig, ours: str, tensor: Tensor) -> dict[str, Tensor]:
+    """One of our tensors -> its parts, by their names in the file."""
+    sizes = part_sizes(config, ours, len(tensor))
+    return dict(zip(names(config)[ours], torch.split(tensor, list(sizes)), strict=True))
 
 
 def read_config(raw: Mapping[str, Any]) -> tuple[TransformerConfig, VQConfig]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +33,67 @@ def save(
     tokenizer: MultimodalTokenizer,
     dtype: torch.dtype = torch.float32,
     defaults: Mapping[str, Any] | None = None,
+    tensor: Callable[[str], Tensor] | None = None,
+    writes: bool = True,
+    largest_file: int = LARGEST_FILE,
 ) -> None:
     """Write a folder that `load`, and the published code's fork of transformers, can read; weights stored as `dtype`.
 
-    `defaults` are this checkpoint's settings for thinking (guidance, temperature, ...).
+    Beside the model, memory holds one file's tensors at most.
+
+    Args:
+        defaults: this checkpoint's settings for thinking (guidance, temperature, ...).
+        tensor: gives one of the decoder's tensors by its name; where the model's own are not what is to be written.
+        writes: False reads every tensor and writes nothing: for processes that only help another to gather them.
+        largest_file: bytes; more are written to several files with an index.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = hf.split(model.config, model.state_dict())
-    tensors |= {hf.VQ_PREFIX + key: value for key, value in vq.state_dict().items()}
-    stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in tensors.items()}
-    vocab = tokenizer.vocab
-    marks = {"bos_token_id": vocab.bos, "eos_token_id": vocab.eos, "pad_token_id": vocab.pad}
+    marks = {
+        "bos_token_id": tokenizer.vocab.bos,
+        "eos_token_id": tokenizer.vocab.eos,
+        "pad_token_id": tokenizer.vocab.pad,
+    }
     files = json_files(
-        model.config, vq.config, vocab, tokenizer.text, dtype=dtype, marks=marks,
+        model.config, vq.config, tokenizer.vocab, tokenizer.text, dtype=dtype, marks=marks,
         published_pixels=tokenizer.image is not None and tokenizer.image.reference,
         generation={**marks, "do_sample": True, "twgi": dict(defaults or {})},
     )  # fmt: skip
-    write_json_files(folder, files, tokenizer.text)
-    write_tensors(folder / WEIGHTS, stored)
+    if writes:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json_files(folder, files, tokenizer.text)
+    stored = _Stored(model.config, vq, tensor or model.state_dict().__getitem__, dtype)
+    write_groups(folder, stored.sizes(), stored.read, largest_file, writes=writes)
+
+
+class _Stored:
+    """The tensors of a checkpoint under the file's names, made when they are asked for."""
+
+    def __init__(
+        self, config: TransformerConfig, vq: VQModel, tensor: Callable[[str], Tensor], dtype: torch.dtype
+    ) -> None:
+        self.config, self.tensor, self.dtype = config, tensor, dtype
+        self.image = {hf.VQ_PREFIX + name: value for name, value in vq.state_dict().items()}
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each; the parts of one of our tensors come one after the other."""
+        of_file = hf.shapes(self.config)
+        shapes = {name: of_file[name] for parts in hf.names(self.config).values() for name in parts}
+        shapes |= {name: tuple(value.shape) for name, value in self.image.items()}
+        return {name: math.prod(shape) * self.dtype.itemsize for name, shape in shapes.items()}
+
+    def read(self, names: Sequence[str]) -> dict[str, Tensor]:
+        wanted, out = set(names), {}
+        for ours, parts in hf.names(self.config).items():
+            if wanted.isdisjoint(parts):
+                continue
+            for name, part in hf.split_one(self.config, ours, self.tensor(ours)).items():
+                if name in wanted:
+                    out[name] = self._cast(part)
+        return out | {name: self._cast(value) for name, value in self.image.items() if name in wanted}
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        """On the CPU, in memory of its own: what it is a part of may go."""
+        return tensor.detach().to("cpu", self.dtype, copy=True).contiguous()
 
 
 def json_files(
@@ -105,6 +148,31 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
     save_file(dict(tensors), unfinished, metadata={"format": "pt"})
     unfinished.chmod(0o644)  # safetensors writes files that only their owner can read
     unfinished.replace(file)
+
+
+def write_groups(
+    folder: Path,
+    sizes: Mapping[str, int],
+    read: Callable[[Sequence[str]], Mapping[str, Tensor]],
+    largest: int,
+    *,
+    writes: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write the tensors that `sizes` (bytes) names, one file's worth at a time; an index if there are several files."""
+    groups = list(grouped(sizes, largest))
+    done, total = 0, sum(sizes.values())
+    for file, group in zip(file_names(len(groups)), groups, strict=True):
+        tensors = read(group)
+        if writes:
+            write_tensors(folder / file, tensors)
+        del tensors
+        done += sum(sizes[name] for name in group)
+        if progress is not None:
+            progress(done, total)
+    if writes and len(groups) > 1:
+        names = zip(file_names(len(groups)), groups, strict=True)
+        write_index(folder, {name: file for file, group in names for name in group}, total)
 
 
 def grouped(sizes: Mapping[str, int], largest: int) -> Iterator[list[str]]:

@@ -1,5 +1,6 @@
 """`twgi train`: on chains, by a recipe; and the parts of the bundled model."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,7 +52,9 @@ def train_chains(recipe: Recipe, overrides: Overrides = None) -> None:
     from twgi.training.recipe import Recipe as ChainsRecipe
 
     watching = load_recipe(ChainsRecipe, recipe, overrides or []).watch
-    print(run_chains(recipe, overrides or [], watch=_watch(watching) if watching.every else None))
+    folder = run_chains(recipe, overrides or [], watch=_watch(watching) if watching.every else None)
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first alone speaks
+        print(folder)
 
 
 @app.command("merge")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,13 +29,13 @@ from twgi.recipe import load_recipe
 from twgi.thinking.thinker import Thinker
 from twgi.trace import write_file
 from twgi.training.batches import MicroBatches, Order, Rows
-from twgi.training.checkpoints import barrier, load_checkpoint, newest_checkpoint, processes, rank, step_of
+from twgi.training.checkpoints import barrier, newest_checkpoint, processes, rank, step_of
 from twgi.training.objective import Counts, Objective
 from twgi.training.recipe import Optimization, Recipe
-from twgi.training.sharding import join_processes, leave_processes, shard
+from twgi.training.sharding import is_sharded, join_processes, leave_processes, shard
 from twgi.training.sources import open_rows
-from twgi.training.trainee import Trainee, check_export, export, trainee, whole
-from twgi.training.trainer import MetricsFile, SafeTrainer, forget_after, is_sharded
+from twgi.training.trainee import Trainee, check_export, copied, export, trainee
+from twgi.training.trainer import MetricsFile, SafeTrainer, forget_after
 
 RUN = "run.json"
 Watch = Callable[[Thinker, Path], Mapping[str, float]]
@@ -81,6 +82,19 @@ class ChainsTrainer(SafeTrainer):
         self.objective: Objective = self.model
         self.window = Window(first_step=first_step)
 
+    def create_optimizer(self, model: Any = None) -> Any:
+        if self.optimizer is None:
+            self.optimizer: Any = _adamw(self.recipe.optimizer, self.objective)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.lr_scheduler is None:
+            chosen = self.recipe.optimizer
+            self.lr_scheduler: Any = LambdaLR(
+                optimizer or self.optimizer, lambda step: learning_rate(chosen, num_training_steps, step)
+            )
+        return self.lr_scheduler
+
     def get_train_dataloader(self) -> DataLoader[Any]:
         batches: Any = self.train_dataset
         left = range(self.first_step * batches.accumulation, len(batches))
@@ -114,6 +128,13 @@ class ChainsTrainer(SafeTrainer):
         super().log(logs, start_time)
 
 
+def _adamw(chosen: Optimization, objective: Objective) -> torch.optim.AdamW:
+    weights = [weight for weight in objective.parameters() if weight.requires_grad]
+    return torch.optim.AdamW(
+        weights, lr=chosen.lr, betas=(chosen.beta1, chosen.beta2), eps=chosen.eps, weight_decay=chosen.weight_decay
+    )
+
+
 def _not_finite(loss: Tensor, step: int, sources: Sequence[str]) -> str:
     return (
         f"the loss is {loss.detach().item()} at step {step}, in the rows {', '.join(sources)}; nothing was learnt "
@@ -138,7 +159,7 @@ class Watcher(TrainerCallback):
 def watch_once(recipe: Recipe, trained: Trainee, watch: Watch, folder: Path) -> Mapping[str, float]:
     """Think with the model as it is; training goes on as if nothing had happened."""
     objective, states = trained.objective, torch.get_rng_state()
-    ready = whole(recipe, trained)
+    ready = copied(recipe, trained)
     found: Mapping[str, float] = {}
     if rank() == 0 and ready is not None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -173,33 +194,37 @@ def train(recipe: Recipe, trained: Trainee, rows: Rows, digest: str, watch: Watc
     """
     out, order = Path(recipe.out), Order(rows, recipe.batching)
     steps = recipe.steps or math.ceil(recipe.epochs * len(order.items) / recipe.batching.batch)
+    _check_tools(recipe)
     check_export(recipe, trained.vq)
     if rank() == 0:
         _same_run(out, recipe, trained, digest, steps)
         print(_describe(recipe, trained, order, steps), flush=True)
     barrier()
     if processes() > 1 and not recipe.deepspeed:
-        shard(trained.objective, trained.device, bf16=recipe.bf16)
+        shard(trained.objective, trained.device, bf16=recipe.bf16)  # a block at a time to its device
+    else:
+        trained.objective.to(trained.device)
     checkpoint = newest_checkpoint(out)
     trainer = _trainer(recipe, trained, order, steps, step_of(checkpoint) if checkpoint else 0)
     if recipe.watch.every and watch is not None:
         trainer.add_callback(Watcher(recipe, trained, watch, trainer))
     if checkpoint is not None and trainer.first_step == steps:
-        load_checkpoint(checkpoint, trained.objective, trainer.optimizer)  # it was killed while it wrote the model
+        trainer.restore(checkpoint)  # the run was killed while it wrote the model
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return export(recipe, trained)
 
 
-def _trainer(recipe: Recipe, trained: Trainee, order: Order, steps: int, first: int) -> ChainsTrainer:
-    out, chosen = Path(recipe.out), recipe.optimizer
+def _check_tools(recipe: Recipe) -> None:
     for name in (*recipe.report_to, *(["deepspeed"] if recipe.deepspeed else [])):
         if find_spec(name) is None:
             raise ConfigError(f"the recipe asks for {name}, which is not installed: pip install {name}")
-    weights = [weight for weight in trained.objective.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(
-        weights, lr=chosen.lr, betas=(chosen.beta1, chosen.beta2), eps=chosen.eps, weight_decay=chosen.weight_decay
-    )
+    if recipe.deepspeed and "RANK" not in os.environ:
+        raise ConfigError("deepspeed needs torchrun, for one GPU too: torchrun --nproc_per_node=1 -m twgi train RECIPE")
+
+
+def _trainer(recipe: Recipe, trained: Trainee, order: Order, steps: int, first: int) -> ChainsTrainer:
+    out, chosen = Path(recipe.out), recipe.optimizer
     batches = MicroBatches(
         order, steps=steps, pad=trained.loaded.tokenizer.vocab.pad, rank=rank(), processes=processes(),
         loss_on_padding=recipe.loss.padding_carries_loss,
@@ -210,12 +235,14 @@ def _trainer(recipe: Recipe, trained: Trainee, order: Order, steps: int, first: 
         per_device_train_batch_size=recipe.batching.micro_batch, logging_steps=recipe.log_every,
         save_steps=recipe.save_every, report_to=list(recipe.report_to), deepspeed=recipe.deepspeed or None,
         disable_tqdm=True, remove_unused_columns=False, ignore_data_skip=True,
+        # What a configuration of DeepSpeed may leave to `auto`; nothing else asks for these.
+        learning_rate=chosen.lr, adam_beta1=chosen.beta1, adam_beta2=chosen.beta2, adam_epsilon=chosen.eps,
+        weight_decay=chosen.weight_decay, warmup_steps=chosen.warmup, bf16=recipe.bf16 and bool(recipe.deepspeed),
     )  # fmt: skip
     if rank() == 0:
         forget_after(out / "metrics.jsonl", first)
     return ChainsTrainer(
         recipe, first, model=trained.objective, args=arguments, train_dataset=batches,
-        optimizers=(optimizer, LambdaLR(optimizer, lambda step: learning_rate(chosen, steps, step))),
         callbacks=[MetricsFile(out / "metrics.jsonl")],
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,16 +53,18 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, files: Mapping[str, Any]) -> None:
-    """Write `folder` (its name is `checkpoint-STEP`); all processes call it. `files` are JSON values by file name."""
+def save_checkpoint(folder: Path, write: Callable[[Path], None], files: Mapping[str, Any]) -> None:
+    """Write `folder` (its name is `checkpoint-STEP`); all processes call it.
+
+    `write` puts this process's part of weights and optimizer into the folder it is given (`save_tensors`); `files` are
+    JSON values by file name.
+    """
     unfinished = folder.with_name(TEMPORARY + folder.name)
     if rank() == 0:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
     barrier()
-    writer = HuggingFaceStorageWriter(str(unfinished), save_distributed=True)
-    with _quiet():
-        state_dict_saver.save(_tensors(model, optimizer), storage_writer=writer, no_dist=processes() == 1)
+    write(unfinished)
     save_file(_random_state(), unfinished / f"random-{rank()}.safetensors")
     barrier()
     if rank() == 0:
@@ -72,11 +74,19 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     barrier()
 
 
+def save_tensors(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Write this process's part of the weights that train and of the optimizer's state."""
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    with _quiet():
+        state_dict_saver.save(_tensors(model, optimizer), storage_writer=writer, no_dist=processes() == 1)
+
+
 def _finish(unfinished: Path, folder: Path) -> None:
     """The manifest, then everything to disk, then the name."""
-    sizes = {file.name: file.stat().st_size for file in sorted(unfinished.iterdir())}
+    files = [path for path in sorted(unfinished.rglob("*")) if path.is_file()]
+    sizes = {str(file.relative_to(unfinished)): file.stat().st_size for file in files}
     (unfinished / MANIFEST).write_text(json.dumps(sizes, indent=1) + "\n", encoding="utf-8")
-    for path in [*unfinished.iterdir(), unfinished]:
+    for path in [*unfinished.rglob("*"), unfinished]:
         _sync(path)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
@@ -91,8 +101,8 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Fill the weights that train, the optimizer and the random generators.
+def load_tensors(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Fill the weights that train, and the optimizer.
 
     Raises `RunError` where the checkpoint is of another model.
     """
@@ -106,6 +116,10 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     _make_room(model, optimizer, stored)
     with _quiet():
         state_dict_loader.load(_tensors(model, optimizer), storage_reader=reader, no_dist=processes() == 1)
+
+
+def load_random_state(folder: Path) -> None:
+    """Set the random generators of this process."""
     own = folder / f"random-{rank()}.safetensors"
     if own.is_file():
         _set_random_state(load_file(own))
@@ -169,7 +183,8 @@ def newest_checkpoint(out: Path) -> Path | None:
         fault = torn(folder)
         if fault is None:
             return folder
-        print(f"{folder} cannot be used ({fault}); trying the checkpoint before it", flush=True)
+        if rank() == 0:
+            print(f"{folder} cannot be used ({fault}); trying the checkpoint before it", flush=True)
     return None
 
 

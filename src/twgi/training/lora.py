@@ -8,10 +8,12 @@ of this kind most often fail; so those rows train too, unless the recipe says ot
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from twgi.errors import CheckpointError, ConfigError
@@ -65,7 +67,7 @@ def attach(decoder: Transformer, lora: Lora, vocab: Vocab) -> Any:
 def load_adapter(decoder: Transformer, folder: Path, *, trainable: bool = False) -> Any:
     """Put a trained adapter into the decoder, in place; returns peft's handle.
 
-    Raises `CheckpointError` where the folder holds none, or one of another model.
+    Raises `CheckpointError` where the folder holds none, or one of another model or kind.
     """
     peft = need_peft()
     for name in ("adapter_config.json", "adapter_model.safetensors"):
@@ -74,15 +76,53 @@ def load_adapter(decoder: Transformer, folder: Path, *, trainable: bool = False)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return peft.PeftModel.from_pretrained(decoder, str(folder), is_trainable=trainable)
+            handle = peft.PeftModel.from_pretrained(decoder, str(folder), is_trainable=trainable)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{folder}: the adapter does not fit this model ({error})") from error
+    if not _is_plain(handle):
+        raise CheckpointError(f"{folder}: adapter_config.json asks for a kind of adapter that is not plain LoRA")
+    return handle
 
 
-def merge(handle: Any) -> Transformer:
-    """The decoder with the adapter's changes in its own matrices, and no adapter any more."""
-    merged: Transformer = handle.merge_and_unload()
-    return merged.requires_grad_(False).eval()
+def _is_plain(handle: Any) -> bool:
+    """Whether a matrix and its product (and rows of tokens) are all there is, which is what `merged` adds up."""
+    config = handle.active_peft_config
+    others = ("lora_bias", "fan_in_fan_out", "modules_to_save", "target_parameters")
+    variants = (getattr(module, "lora_variant", None) for module in handle.modules())
+    plain = config.peft_type == "LORA" and config.bias == "none" and not any(variants)
+    return plain and not any(getattr(config, name, None) for name in others)
+
+
+def merged(decoder: Transformer, name: str, whole: Callable[[Tensor], Tensor]) -> Tensor:
+    """One of the decoder's own tensors with the adapter's changes in it, and nothing else changed.
+
+    `name` is as without an adapter. `whole` gives the whole of a parameter that may be spread over processes; all of
+    them must call this for the same names in the same order.
+    """
+    path, _, field = name.rpartition(".")
+    module = decoder.get_submodule(path)
+    if hasattr(module, "lora_A"):
+        return _with_product(module, whole)
+    if hasattr(module, "token_adapter"):
+        return _with_rows(module.token_adapter, whole)
+    return whole(getattr(module, field))
+
+
+def _with_product(layer: Any, whole: Callable[[Tensor], Tensor]) -> Tensor:
+    weight = whole(layer.base_layer.weight)
+    for name in layer.active_adapters:
+        product = whole(layer.lora_B[name].weight) @ whole(layer.lora_A[name].weight)
+        weight = weight + product * layer.scaling[name]
+    return weight
+
+
+def _with_rows(adapter: Any, whole: Callable[[Tensor], Tensor]) -> Tensor:
+    weight = whole(adapter.base_layer.weight)
+    for name in adapter.active_adapters:
+        rows = whole(adapter.trainable_tokens_delta[name])
+        index = torch.tensor(adapter.token_indices[name], device=weight.device)
+        weight = weight.to(rows.dtype).index_copy(0, index, rows)
+    return weight
 
 
 def head_weight(decoder: Transformer) -> Tensor:

@@ -73,7 +73,7 @@ class Objective(nn.Module):
         visible_BT = ids_BT != self.pad if self.weights.padding_carries_loss else None  # its states count then
         hidden_BTD = self.decoder(ids_BT, documents_BT=documents_BT, visible_BT=visible_BT)
         states_ND, targets_N = supervised(hidden_BTD, labels_BT)
-        text, image, discrepancy = self._token_terms(states_ND, targets_N)
+        text, image, discrepancy = (term.clone() for term in self._token_terms(states_ND, targets_N))  # FSDP2: no views
         terms = {"text_ce": text, "image_ce": image}
         if self.weights.reconstruction > 0:
             codes_BT = label_codes(labels_BT, self.codes_V)

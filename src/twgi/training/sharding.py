@@ -6,7 +6,6 @@ Started as `torchrun --nproc_per_node=8 -m twgi train RECIPE`; nothing in the re
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
@@ -51,9 +50,29 @@ def shard(objective: Objective, device: torch.device, *, bf16: bool) -> Objectiv
     return objective
 
 
-def whole_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter that trains, whole, on the CPU, one at a time. All processes must take all of them."""
-    for name, weight in model.named_parameters():
-        if weight.requires_grad:
-            whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
-            yield name, whole.detach().to("cpu")
+def is_sharded(model: nn.Module) -> bool:
+    """Whether its parameters are spread over processes."""
+    return any(isinstance(weight, DTensor) or _is_zero3(weight) for weight in model.parameters())
+
+
+def _is_zero3(weight: Tensor) -> bool:
+    return hasattr(weight, "ds_id")
+
+
+def whole(weight: Tensor) -> Tensor:
+    """The whole of a parameter, of whatever part of it this process has; all processes must call it.
+
+    Where DeepSpeed computes in bfloat16, a parameter that trains is given as the optimizer has it, in float32.
+    """
+    if isinstance(weight, DTensor):
+        return weight.full_tensor().detach()
+    if hasattr(weight, "_hp_mapping") or (_is_zero3(weight) and weight.requires_grad):
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return safe_get_full_fp32_param(weight).detach()
+    if _is_zero3(weight):
+        from deepspeed.runtime.zero import GatheredParameters
+
+        with GatheredParameters([weight]):
+            return weight.detach().clone()
+    return weight.detach()

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from twgi.checkpoint.load import Loaded, load
-from twgi.checkpoint.save import save
+from twgi.checkpoint.save import LARGEST_FILE, save
 from twgi.errors import ConfigError
+from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
 from twgi.training.checkpoints import barrier, rank
-from twgi.training.lora import attach, load_adapter, merge
+from twgi.training.lora import attach, load_adapter, merged
 from twgi.training.objective import Objective
 from twgi.training.recipe import DTYPES, EXPORT_DTYPES, Recipe
-from twgi.training.sharding import whole_tensors
-from twgi.training.trainer import is_sharded
+from twgi.training.sharding import is_sharded, whole
 
 PROJECTION = "projection.safetensors"
 
@@ -39,7 +41,9 @@ class Trainee:
 
 
 def trainee(recipe: Recipe, device: torch.device | str = "cpu") -> Trainee:
-    """The model of a recipe with what trains of it, the same for the same seed.
+    """The model of a recipe with what trains of it, the same for the same seed; on the CPU still.
+
+    `device` is where it is to be trained.
 
     Raises:
         CheckpointError: the model or the adapter cannot be loaded.
@@ -65,22 +69,22 @@ def trainee(recipe: Recipe, device: torch.device | str = "cpu") -> Trainee:
             if weight.requires_grad:
                 weight.data = weight.data.float()
     decoder.recompute = recipe.recompute
-    device = torch.device(device)
-    return Trainee(loaded=loaded, objective=objective.to(device).train(), handle=handle, device=device)
+    return Trainee(loaded=loaded, objective=objective.train(), handle=handle, device=torch.device(device))
 
 
-def whole(recipe: Recipe, trained: Trainee) -> Trainee | None:
-    """The trainee; where it is spread over processes, a copy of it on the first process, and None on the others.
-
-    Tensors come one at a time, so no process but the first ever holds more than its part and one tensor.
-    """
+def copied(recipe: Recipe, trained: Trainee) -> Trainee | None:
+    """The trainee; where it is spread over processes, a whole copy of it on the first process, None on the others."""
     if not is_sharded(trained.objective):
         return trained
     copy = trainee(recipe) if rank() == 0 else None
     parameters = dict(copy.objective.named_parameters()) if copy else {}
-    for name, value in whole_tensors(trained.objective):
-        if copy is not None:
-            parameters[name].data.copy_(value)
+    for name, weight in trained.objective.named_parameters():
+        if weight.requires_grad:
+            value = whole(weight)
+            if copy is not None:
+                parameters[name].data.copy_(value)
+    if copy is not None:
+        copy.objective.to(trained.device)
     return copy
 
 
@@ -94,23 +98,40 @@ def check_export(recipe: Recipe, vq: VQModel) -> None:
         )
 
 
-def export(recipe: Recipe, trained: Trainee) -> Path:
+def export(recipe: Recipe, trained: Trainee, *, largest_file: int = LARGEST_FILE) -> Path:
     """Write `model/` (adapters merged, the image tokenizer as it was read), `adapter/`, and the projection.
 
-    The merge changes the trainee: it cannot be trained any further.
+    All processes call it and the first one writes: beside its part of the model, and an adapter, it holds one file's
+    tensors (`largest_file` bytes) and one whole parameter at a time.
     """
-    out, ready = Path(recipe.out), whole(recipe, trained)
-    if ready is not None and rank() == 0:
-        if ready.handle is not None:
-            ready.handle.save_pretrained(str(out / "adapter"))
-        projection = {name: value.detach().to("cpu") for name, value in ready.objective.projection.state_dict().items()}
-        save_file(projection, (out / "adapter" if ready.handle is not None else out) / PROJECTION)
-        model = ready.objective.decoder if ready.handle is None else merge(ready.handle)
-        tokenizer, defaults = ready.loaded.tokenizer, ready.loaded.defaults
-        dtype = EXPORT_DTYPES[recipe.export_dtype]
-        save(out / "model", model=model, vq=ready.vq, tokenizer=tokenizer, dtype=dtype, defaults=defaults)
+    out, writes = Path(recipe.out), rank() == 0
+    projection = {name: whole(weight).to("cpu") for name, weight in trained.objective.projection.named_parameters()}
+    adapter = {name: whole(weight).to("cpu") for name, weight in _adapter(trained)}
+    if writes:
+        out.mkdir(parents=True, exist_ok=True)
+    if writes and adapter:
+        trained.handle.save_pretrained(str(out / "adapter"), state_dict=adapter)
+    if writes:
+        save_file(projection, (out / "adapter" if adapter else out) / PROJECTION)
+    dtype = EXPORT_DTYPES[recipe.export_dtype]
+    _save_merged(
+        out / "model", trained.objective.decoder, trained.loaded, dtype, writes=writes, largest_file=largest_file
+    )
     barrier()
     return out / "model"
+
+
+def _adapter(trained: Trainee) -> Iterator[tuple[str, nn.Parameter]]:
+    if trained.handle is not None:
+        yield from ((name, weight) for name, weight in trained.handle.named_parameters() if weight.requires_grad)
+
+
+def _save_merged(folder: Path, decoder: Transformer, loaded: Loaded, dtype: torch.dtype, **how: Any) -> None:
+    assert loaded.tokenizer.image is not None
+    save(
+        folder, model=decoder, vq=loaded.tokenizer.image.vq, tokenizer=loaded.tokenizer, dtype=dtype,
+        defaults=loaded.defaults, tensor=lambda name: merged(decoder, name, whole), **how,
+    )  # fmt: skip
 
 
 def merge_folder(model: str, adapter: Path, out: Path, *, dtype: str = "float32") -> Path:
@@ -121,7 +142,7 @@ def merge_folder(model: str, adapter: Path, out: Path, *, dtype: str = "float32"
     if dtype not in EXPORT_DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(EXPORT_DTYPES)}, got {dtype!r}")
     loaded = load(model)
-    assert loaded.tokenizer.image is not None
-    merged, vq = merge(load_adapter(loaded.model.unpack(), adapter)), loaded.tokenizer.image.vq
-    save(out, model=merged, vq=vq, tokenizer=loaded.tokenizer, dtype=EXPORT_DTYPES[dtype], defaults=loaded.defaults)
+    decoder = loaded.model.unpack()
+    load_adapter(decoder, adapter)
+    _save_merged(out, decoder, loaded, EXPORT_DTYPES[dtype])
     return out

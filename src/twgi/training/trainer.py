@@ -17,7 +17,16 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
 from twgi.trace import write_file
-from twgi.training.checkpoints import barrier, keep_newest, load_checkpoint, rank, save_checkpoint
+from twgi.training.checkpoints import (
+    barrier,
+    keep_newest,
+    load_random_state,
+    load_tensors,
+    rank,
+    save_checkpoint,
+    save_tensors,
+)
+from twgi.training.sharding import is_sharded
 
 SCHEDULER = "scheduler.json"
 
@@ -32,16 +41,23 @@ class SafeTrainer(Trainer):
         if is_sharded(self.model):
             self.accelerator.prepare_model = _as_it_is
 
+    def restore(self, checkpoint: Path) -> None:
+        """Take up a checkpoint, as `train` does, and train no further."""
+        self._prepare_for_training(self.args.max_steps, None, str(checkpoint))
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        if self.is_deepspeed_enabled:
-            return super()._save_checkpoint(model, trial)
         out = Path(self.args.output_dir)
         files = {SCHEDULER: self.lr_scheduler.state_dict(), TRAINER_STATE_NAME: dataclasses.asdict(self.state)}
-        save_checkpoint(out / f"checkpoint-{self.state.global_step}", self.model, self._plain_optimizer, files)
+        save_checkpoint(out / f"checkpoint-{self.state.global_step}", self._write_part, files)
         if rank() == 0:
             keep_newest(out, self.kept)
         barrier()
-        return None
+
+    def _write_part(self, folder: Path) -> None:
+        if self.is_deepspeed_enabled:
+            self.deepspeed.save_checkpoint(str(folder))  # files of its own, pickles among them
+        else:
+            save_tensors(folder, self.model, self._plain_optimizer)
 
     @property
     def _plain_optimizer(self) -> Any:
@@ -51,18 +67,19 @@ class SafeTrainer(Trainer):
         """Later, with the optimizer."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if self.is_deepspeed_enabled:
-            return super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            load_checkpoint(Path(checkpoint), self.model, self._plain_optimizer)
-            scheduler = json.loads((Path(checkpoint) / SCHEDULER).read_text(encoding="utf-8"))
-            self.lr_scheduler.load_state_dict(scheduler)
-            for group, rate in zip(self._plain_optimizer.param_groups, scheduler["_last_lr"], strict=True):
-                group["lr"] = rate
-        return None
+        if checkpoint is None:
+            return
+        folder = Path(checkpoint)
+        if not self.is_deepspeed_enabled:  # which has read its files by now
+            load_tensors(folder, self.model, self._plain_optimizer)
+        load_random_state(folder)
+        scheduler = json.loads((folder / SCHEDULER).read_text(encoding="utf-8"))
+        self.lr_scheduler.load_state_dict(scheduler)
+        for group, rate in zip(self._plain_optimizer.param_groups, scheduler.get("_last_lr", []), strict=False):
+            group["lr"] = rate
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Done, with the weights."""
+        """Done by now."""
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         """There is none."""
@@ -74,11 +91,6 @@ class SafeTrainer(Trainer):
 
 def _as_it_is(model: nn.Module, **_: Any) -> nn.Module:
     return model
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether its parameters are spread over processes."""
-    return any(isinstance(weight, DTensor) for weight in model.parameters())
 
 
 class MetricsFile(TrainerCallback):
