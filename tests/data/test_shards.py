@@ -63,6 +63,16 @@ def test_shards_of_other_files_are_not_mixed(tmp_path: Path) -> None:
         ShardRows(tmp_path / "shards")
 
 
+def test_a_stopped_run_goes_on_only_with_the_files_in_the_same_order(tmp_path: Path) -> None:
+    files = [write_rows(tmp_path / f"{n}.jsonl", count=10, seed=n) for n in range(2)]
+    stopped = writer(tmp_path / "shards", files).write()
+    for _ in range(9):
+        next(stopped)
+    stopped.close()
+    with pytest.raises(DataError, match="other files or settings"):
+        list(writer(tmp_path / "shards", files[::-1]).write())
+
+
 def test_training_reads_shards_as_it_reads_files(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "rows.jsonl", count=3 * GROUP)
     list(writer(tmp_path / "shards", [file], rows=2 * GROUP).write())

@@ -56,10 +56,13 @@ def check(
         return blank
 
     report = Report(limit=max_tokens or reader.context)
-    for file in files:
-        outcomes = encode_file(file, reader.tokenizer, limit=report.limit, images=images, codes_of=opened)
-        for outcome in tracked(outcomes, total, "checking", quiet=json):
-            report.add(outcome)
+    outcomes = (
+        outcome
+        for file in files
+        for outcome in encode_file(file, reader.tokenizer, limit=report.limit, images=images, codes_of=opened)
+    )
+    for outcome in tracked(outcomes, total, "checking", quiet=json):
+        report.add(outcome)
     tell(report, json=json)
     return status_of(report)
 

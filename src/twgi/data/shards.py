@@ -78,7 +78,7 @@ class ShardWriter:
         vocab = self.encoder.tokenizer.vocab
         self.made_of = {
             "version": VERSION,
-            "sources": {str(file): sha256_of(file) for file in self.files},
+            "sources": [[str(file), sha256_of(file)] for file in self.files],
             "vocabulary": vocabulary_of(self.encoder.tokenizer),
             "ids": vocab.size, "limit": self.encoder.limit, "rows": self.rows,
         }  # fmt: skip
