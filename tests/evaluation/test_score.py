@@ -78,6 +78,14 @@ def test_which_picture_counts_can_be_said(folder: Path, which: str, tasks: tuple
     assert table(scores.to_json())
 
 
+@pytest.mark.parametrize(("mode", "beside"), [("critique", True), (None, True), ("subgoal", False), ("direct", False)])
+def test_first_pictures_stand_in_the_table_only_where_they_are_drafts(
+    folder: Path, mode: str | None, beside: bool
+) -> None:
+    content = scored(folder, TWO).to_json() | ({"settings": {"mode": mode}} if mode else {})
+    assert ("first" in table(content).splitlines()[0]) == beside
+
+
 def test_another_which_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="which must be"):
         scored(folder, TWO, which="best")

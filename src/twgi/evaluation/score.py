@@ -216,10 +216,11 @@ def write_scores(scores: Scores, out: Path) -> dict[str, Any]:
 
 
 def table(scores: Mapping[str, Any]) -> str:
-    """`scores.json` as lines for people: the picture that counts, the first beside it, and what is not whole."""
+    """`scores.json` as lines for people: the picture that counts, the draft beside it, and what is not whole."""
     first = (scores["first_picture"] or {}).get("tasks")
     final = "first" if scores["which"] == "first" else "final"
-    beside = first is not None and final != "first"
+    mode = scores.get("settings", {}).get("mode")  # a subgoal thought begins with a part, a direct one has one picture
+    beside = first is not None and final != "first" and mode not in ("subgoal", "direct")
     values = {**scores["tasks"], "overall": scores["overall"]}
     others = {**(first or {}), "overall": (scores["first_picture"] or {}).get("overall")}
     lines = [f"{'task':15} {final:>6}" + f" {'first':>6}" * beside]

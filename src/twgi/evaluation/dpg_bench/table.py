@@ -36,10 +36,15 @@ def _lines(scores: Mapping[str, Any], official: Mapping[str, Any]) -> list[tuple
 def _remarks(scores: Mapping[str, Any]) -> list[str]:
     """What a score must not be read without."""
     rules = ", ".join(f"{rule} {_number(value)}" for rule, value in scores["by_gating"].items())
-    first = scores["first_picture"]
+    first = scores["first_picture"] if _mode(scores) not in ("subgoal", "direct") else None  # there it is no draft
     lines = [f"gating {scores['gating']}; overall by each rule: {rules}"]
     lines += [f"first pictures: overall {_number(first['overall'])}"] if first else []
     return [*lines, *_invalid(scores), *_soft(scores), *_published(scores["official"] or {}), *_faults(scores)]
+
+
+def _mode(scores: Mapping[str, Any]) -> str | None:
+    mode: str | None = scores["made"].get("settings", {}).get("mode")
+    return mode
 
 
 def _invalid(scores: Mapping[str, Any]) -> list[str]:
