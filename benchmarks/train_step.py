@@ -2,10 +2,19 @@
 
     OMP_NUM_THREADS=1 python benchmarks/train_step.py [--hidden 512 --layers 8 --vocab 65536 --length 1024 --rounds 3]
 
-A step is forward and backward of the cross entropy of the response's tokens. Their side is `ChameleonModel` and its
-head: their whole forward pass masks image tokens before the loss, so that nobody can train pictures with it (a subclass
-without the mask does what is done here). Rounds alternate, and each side runs in a process of its own, so that its peak
-of memory is its own. Losses must agree. Ratios above 1 are in our favour.
+On a GPU, full training at a 1B-class shape and LoRA at the 7B's:
+
+    python benchmarks/train_step.py --device cuda --bf16 --hidden 2048 --layers 24 --length 4096 --rows 4
+    python benchmarks/train_step.py --device cuda --bf16 --lora --hidden 4096 --layers 32 --length 4096 --rows 2
+
+A step is forward and backward of the cross entropy of the response's tokens; with `--lora`, of adapters of rank 64 on
+every matrix of the blocks (ours are joined: q, k and v, gate and up), over frozen weights in bfloat16. Their side is
+`ChameleonModel` and its head: their whole forward pass masks image tokens before the loss, so that nobody can train
+pictures with it (a subclass without the mask does what is done here). Rounds alternate, and each side runs in a process
+of its own, so that its peak of memory is its own. Losses must agree. Ratios above 1 are in our favour.
+
+The share of peak is of `--peak` TFLOP/s, with the FLOPs that a step must do, whatever it computes twice: 6 a token for
+each weight (4 where it is frozen) and, for causal attention, 6 x length x hidden a token and layer.
 """
 
 from __future__ import annotations
@@ -49,45 +58,75 @@ def theirs(args: argparse.Namespace) -> Any:
 
     from twgi.model.config import TransformerConfig, VQConfig
 
-    return chameleon(TransformerConfig(**sizes(args)), VQConfig(**TINY_VQ)).train()
+    return chameleon(TransformerConfig(**sizes(args)), VQConfig(**TINY_VQ))
 
 
 def make_step(args: argparse.Namespace, side: str) -> Any:
     """A function that does one step and returns its loss."""
     ids, labels = rows(args)
+    model = theirs(args) if side == "transformers" else ours(args)
+    if args.lora:
+        adapt(model, side)
+    model.to(args.device).train()
+    make = their_step if side == "transformers" else our_step
+    return make(args, model, ids.to(args.device), labels.to(args.device))
+
+
+def ours(args: argparse.Namespace) -> Any:
+    """Our decoder with their weights."""
     other = theirs(args)
-    if side == "transformers":
-        targets = F.pad(labels[:, 1:], (0, 1), value=-100)
-
-        def step() -> float:
-            other.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-                logits = other.lm_head(other.model(input_ids=ids).last_hidden_state)
-            loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
-            loss.backward()
-            return loss.item()
-
-        return step
-    return ours_step(args, other, ids, labels)
-
-
-def ours_step(args: argparse.Namespace, other: Any, ids: torch.Tensor, labels: torch.Tensor) -> Any:
-    from tests.parity.oracle import ours
+    from tests.parity.oracle import ours as copied
 
     from twgi.model.config import TransformerConfig
+
+    return copied(TransformerConfig(**sizes(args)), other).requires_grad_(True)
+
+
+def adapt(model: Any, side: str) -> None:
+    """Frozen weights in bfloat16, and adapters in float32."""
+    import peft
+
+    from twgi.training.lora import MATRICES
+
+    names = {
+        "ours": MATRICES,
+        "transformers": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    }
+    model.to(torch.bfloat16).requires_grad_(False)
+    target = model if side == "ours" else model.model
+    peft.inject_adapter_in_model(peft.LoraConfig(r=64, lora_alpha=128, target_modules=list(names[side])), target)
+    for weight in target.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+
+
+def their_step(args: argparse.Namespace, model: Any, ids: torch.Tensor, labels: torch.Tensor) -> Any:
+    targets = F.pad(labels[:, 1:], (0, 1), value=-100)
+
+    def step() -> float:
+        model.zero_grad(set_to_none=True)
+        with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
+            logits = model.lm_head(model.model(input_ids=ids).last_hidden_state)
+        loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+        loss.backward()
+        return loss.item()
+
+    return step
+
+
+def our_step(args: argparse.Namespace, model: Any, ids: torch.Tensor, labels: torch.Tensor) -> Any:
     from twgi.training.loss import LossWeights
     from twgi.training.objective import Counts, Objective
     from twgi.vocab import Vocab
 
-    model = ours(TransformerConfig(**sizes(args)), other).requires_grad_(True).train()
     vocab = Vocab(size=args.vocab, bos=0, pad=1, eos=2, unk=3, boi=4, eoi=5, separator=6, placeholder=7,
                   image_tokens=(8, 9), tokens_per_image=4)  # fmt: skip
-    objective = Objective(model, torch.zeros(2, 4), vocab, LossWeights(reconstruction=0))
+    objective = Objective(model, torch.zeros(2, 4), vocab, LossWeights(reconstruction=0)).to(args.device)
     text, image = objective.count(labels).tolist()
 
     def step() -> float:
         objective.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+        with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
             terms = objective(ids, labels)
         loss = objective.total(terms, Counts(text=text, image=image))
         loss.backward()
@@ -96,20 +135,47 @@ def ours_step(args: argparse.Namespace, other: Any, ids: torch.Tensor, labels: t
     return step
 
 
-def one_side(args: argparse.Namespace) -> None:
-    """Build, take one step to warm up, then measure one; print a line of JSON."""
-    step = make_step(args, args.side)
+def flops_per_token(args: argparse.Namespace) -> float:
+    """What a token of a step must cost, at least."""
+    shape = sizes(args)
+    hidden, inner, layers = shape["hidden_size"], shape["intermediate_size"], shape["num_layers"]
+    blocks = layers * (4 * hidden**2 + 3 * hidden * inner)
+    head = hidden * args.vocab
+    each = 4 if args.lora else 6
+    return each * (blocks + head) + 6 * layers * args.length * hidden
+
+
+def forget_peak(device: str) -> None:
+    """The peak so far, when the models were built, does not count."""
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far, when the models were built, does not count
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_mib(device: str) -> float:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) / 1024
+
+
+def one_side(args: argparse.Namespace) -> None:
+    """Build, take one step to warm up, then measure some; print a line of JSON."""
+    step = make_step(args, args.side)
+    forget_peak(args.device)
     loss = step()
     started, cpu = time.perf_counter(), time.process_time()
     for _ in range(args.steps):
-        step()
+        step()  # reads the loss, so the GPU is done with it
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     tokens = args.steps * args.rows * args.length
+    share = (
+        {"share_of_peak": tokens * flops_per_token(args) / seconds / args.peak / 1e12} if args.device == "cuda" else {}
+    )
     print(json.dumps({"loss": loss, "tokens_per_s": tokens / seconds, "tokens_per_cpu_s": tokens / cpu,
-                      "peak_mib": int(peak.split()[1]) / 1024}))  # fmt: skip
+                      "peak_mib": peak_mib(args.device), **share}))  # fmt: skip
 
 
 def main() -> None:
@@ -118,6 +184,9 @@ def main() -> None:
                         ("steps", 2)):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--bf16", action="store_true", help="autocast")
+    parser.add_argument("--lora", action="store_true", help="adapters over frozen weights in bfloat16")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--peak", type=float, default=989, help="TFLOP/s of the GPU, bfloat16 and dense: H100 SXM")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:
@@ -142,7 +211,7 @@ def report(found: dict[str, list[dict[str, float]]]) -> None:
         raise SystemExit(f"the losses differ: {ours['loss']} and {other['loss']}")
     for side in SIDES:
         print(side, json.dumps({key: round(value, 4) for key, value in medians[side].items()}))
-    for key in ("tokens_per_s", "tokens_per_cpu_s"):
+    for key in ("tokens_per_s", "tokens_per_cpu_s") if "share_of_peak" not in ours else ("tokens_per_s",):
         print(f"{key}: ratio {ours[key] / other[key]:.2f}")
     print(f"peak memory: ratio {other['peak_mib'] / ours['peak_mib']:.2f}")
 
