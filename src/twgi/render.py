@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -40,7 +39,7 @@ def render_page(records: Sequence[Record], *, folder: str | Path | None = None, 
     thoughts = [_thought(record, number, len(records), pictures) for number, record in enumerate(records)]
     heading = title or (_summary(records) if many else records[0].prompt)
     body = _gallery(thoughts, heading, records) if many else f'<main class="single">{thoughts[0]}</main>'
-    return _PAGE.format(policy=_policy(), title=_text(heading[:120]), style=_STYLE, body=body)
+    return _PAGE.format(policy=_policy(), title=html_text(heading[:120]), style=_STYLE, body=body)
 
 
 def _policy() -> str:
@@ -63,12 +62,12 @@ class _Pictures:
         if content is None:
             why = "an image that was not drawn" if segment.image is None else "the file is missing"
             note = f'<div class="missing">{why}<br>{len(segment.tokens)} tokens</div>'
-            return f'<figure class="{kind}">{note}<figcaption>{_text(caption)}</figcaption></figure>'
+            return f'<figure class="{kind}">{note}<figcaption>{html_text(caption)}</figcaption></figure>'
         width, height = _size(content)
         crisp = "crisp" if max(width, height) <= _SMALL else "smooth"
-        source = _text(self._source(segment, content))
-        image = f'<img class="{crisp}" src="{source}" width="{width}" height="{height}" alt="{_text(caption)}">'
-        return f'<figure class="{kind}">{image}<figcaption>{_text(caption)}</figcaption></figure>'
+        source = html_text(self._source(segment, content))
+        image = f'<img class="{crisp}" src="{source}" width="{width}" height="{height}" alt="{html_text(caption)}">'
+        return f'<figure class="{kind}">{image}<figcaption>{html_text(caption)}</figcaption></figure>'
 
     def _content(self, segment: ImageSegment) -> bytes | None:
         if segment.picture is not None:
@@ -102,8 +101,8 @@ def _thought(record: Record, number: int, count: int, pictures: _Pictures) -> st
     bar = f'<nav><a href="#g{number}">all thoughts</a>{before * (number > 0)}{after * (number + 1 < count)}</nav>'
     return (
         f'<article class="thought" id="t{number}">{bar * (count > 1)}'
-        f'<header><p class="kicker">{_text(_kicker(record))}</p>'
-        f'<{heading} class="prompt" dir="auto">{_text(record.prompt)}</{heading}>{given}</header>{story}'
+        f'<header><p class="kicker">{html_text(_kicker(record))}</p>'
+        f'<{heading} class="prompt" dir="auto">{html_text(record.prompt)}</{heading}>{given}</header>{story}'
         f"{f'<a class=open href=#t{number}><span>open the whole thought</span></a>' * (count > 1)}</article>"
     )
 
@@ -118,7 +117,7 @@ def _kicker(record: Record) -> str:
 
 
 def _failure(failure: Failure) -> str:
-    return f'<div class="story"><p class="words failed cover" dir="auto">{_text(failure.error)}</p></div>'
+    return f'<div class="story"><p class="words failed cover" dir="auto">{html_text(failure.error)}</p></div>'
 
 
 def _given(trace: Trace, pictures: _Pictures) -> str:
@@ -144,7 +143,7 @@ def _steps(trace: Trace, pictures: _Pictures) -> Iterator[str]:
     for segment in shown:
         mark = " cover" if segment is cover else ""
         if isinstance(segment, TextSegment):
-            yield f'<p class="words{mark}" dir="auto">{_text(segment.text.strip())}</p>'
+            yield f'<p class="words{mark}" dir="auto">{html_text(segment.text.strip())}</p>'
             continue
         seen[segment.role] = seen.get(segment.role, 0) + 1
         several = roles.count(segment.role) > 1
@@ -155,7 +154,7 @@ def _steps(trace: Trace, pictures: _Pictures) -> Iterator[str]:
 def _anomalies(trace: Trace) -> str:
     if not trace.anomalies:
         return ""
-    items = "".join(f"<li>{_text(f'{a.kind} at {a.position}: {a.detail}')}</li>" for a in trace.anomalies)
+    items = "".join(f"<li>{html_text(f'{a.kind} at {a.position}: {a.detail}')}</li>" for a in trace.anomalies)
     said = _count(len(trace.anomalies), "irregularity", "irregularities")
     return f'<div class="note"><p>{said} in what the model said:</p><ul>{items}</ul></div>'
 
@@ -164,7 +163,7 @@ def _details(trace: Trace) -> str:
     shown = {"seed": trace.seed, "sample": trace.sample, "model": trace.model.name, "weights": trace.model.sha256[:16]}
     shown |= {"finish reason": trace.finish_reason, "tokens": len(trace.tokens)}
     rows = [*shown.items(), *_flat(trace.settings), *_flat(trace.timing, "timing")]
-    cells = "".join(f"<dt>{_text(key)}</dt><dd>{_text(str(value))}</dd>" for key, value in rows)
+    cells = "".join(f"<dt>{html_text(key)}</dt><dd>{html_text(str(value))}</dd>" for key, value in rows)
     return f"<details><summary>settings and seed</summary><dl>{cells}</dl></details>"
 
 
@@ -179,7 +178,7 @@ def _flat(value: object, name: str = "") -> Iterator[tuple[str, object]]:
 
 def _gallery(thoughts: Sequence[str], heading: str, records: Sequence[Record]) -> str:
     slots = "".join(f'<li id="g{number}">{thought}</li>' for number, thought in enumerate(thoughts))
-    top = f'<header class="top"><h1>{_text(heading)}</h1><p>{_text(_facts(records))}</p></header>'
+    top = f'<header class="top"><h1>{html_text(heading)}</h1><p>{html_text(_facts(records))}</p></header>'
     return f'<main class="gallery">{top}<ol>{slots}</ol></main>'
 
 
@@ -199,7 +198,7 @@ def _count(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def _text(text: Any) -> str:
+def html_text(text: object) -> str:
     """Any text as HTML text or attribute: escaped, and without what cannot stand in a page at all."""
     return escape(str(text).replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode())
 

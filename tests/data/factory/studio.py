@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from typing import Any
 
 from PIL import Image
+from tests.local_server import Request, Response, serving
 
 PROMPTS = ("a red cube and a blue ball", "a red cube, and a blue ball!", "a cat beside a dog", "a bird above a tree")
 
@@ -147,35 +147,15 @@ def studio(**behaviour: Any) -> Iterator[Studio]:
     """Have one running."""
     served = Studio(**behaviour)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            key = self.headers.get("Authorization", "").removeprefix("Bearer ")
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            asked = _asked(self.path, key, self.headers["Content-Type"], body)
-            reply = served.enter(asked)
-            time.sleep(reply.slow)
-            data = reply.body if reply.body is not None else json.dumps(served.answer(asked)).encode()
-            data = data.replace(b"Gladly.", key.encode()) if reply.echo else data
-            served.leave()
-            try:
-                self.send_response(reply.status)
-                for name, value in {**reply.headers, "Content-Length": str(len(data))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
-            except OSError:
-                pass  # whoever asked has gone
+    def answer(request: Request) -> Response:
+        asked = _asked(request.path, request.key, request.kind, request.body)
+        reply = served.enter(asked)
+        time.sleep(reply.slow)
+        data = reply.body if reply.body is not None else json.dumps(served.answer(asked)).encode()
+        served.leave()
+        data = data.replace(b"Gladly.", request.key.encode()) if reply.echo else data
+        return Response(data, reply.status, reply.headers)
 
-        do_GET = do_POST
-
-        def log_message(self, *_: Any) -> None:
-            """Be quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True, kwargs={"poll_interval": 0.01}).start()
-    served.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    try:
+    with serving(answer) as url:
+        served.url = f"{url}/v1"
         yield served
-    finally:
-        server.shutdown()
-        server.server_close()

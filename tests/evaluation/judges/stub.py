@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from typing import Any
 
 from PIL import Image
+from tests.local_server import Request, Response, serving
 
 
 @dataclass
@@ -83,32 +83,12 @@ def endpoint(*replies: Reply) -> Iterator[Stub]:
     """Serve these replies, one after the other."""
     stub = Stub(replies=list(replies))
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            key = self.headers.get("Authorization", "").removeprefix("Bearer ")
-            reply = stub.enter(self.path, key, self.rfile.read(int(self.headers["Content-Length"])))
-            time.sleep(reply.slow)
-            stub.leave()  # before the answer, upon which the next request may come at once
-            try:
-                data = content(reply, key, stub.requests[-1])
-                self.send_response(reply.status)
-                for name, value in {**reply.headers, "Content-Length": str(len(data))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
-            except OSError:
-                pass  # whoever asked has gone
+    def answer(request: Request) -> Response:
+        reply = stub.enter(request.path, request.key, request.body)
+        time.sleep(reply.slow)
+        stub.leave()  # before the answer, upon which the next request may come at once
+        return Response(content(reply, request.key, stub.requests[-1]), reply.status, reply.headers)
 
-        do_GET = do_POST
-
-        def log_message(self, *_: Any) -> None:
-            """Be quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True, kwargs={"poll_interval": 0.01}).start()
-    stub.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    try:
+    with serving(answer) as url:
+        stub.url = f"{url}/v1"
         yield stub
-    finally:
-        server.shutdown()
-        server.server_close()

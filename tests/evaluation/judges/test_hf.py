@@ -17,33 +17,9 @@ from twgi.evaluation.judges.named import judge_named
 
 transformers = pytest.importorskip("transformers")
 
-WORDS = [
-    "[UNK]",
-    "<s>",
-    "</s>",
-    "<pad>",
-    "<image>",
-    "USER:",
-    "ASSISTANT:",
-    "Is",
-    "it",
-    "red",
-    "?",
-    "Answer",
-    "with",
-    "a",
-    "single",
-    "word",
-    ":",
-    "yes",
-    "or",
-    "no",
-    ".",
-    "Yes",
-    "No",
-    "four",
-    "4",
-]
+SPECIAL = ("[UNK]", "<s>", "</s>", "<pad>", "<image>")
+SAID = "USER: ASSISTANT: Is it red ? Answer with a single word : yes or no . Yes No four 4"
+WORDS = [*SPECIAL, *SAID.split()]
 TEMPLATE = (
     "{% for message in messages %}USER: {% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}ASSISTANT:"

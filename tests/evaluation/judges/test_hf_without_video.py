@@ -23,29 +23,8 @@ SPECIAL = [
     "<|image_pad|>",
     "<|video_pad|>",
 ]
-WORDS = [
-    "[UNK]",
-    *SPECIAL,
-    *[
-        "user",
-        "assistant",
-        "Is",
-        "it",
-        "red",
-        "?",
-        "Answer",
-        "with",
-        "a",
-        "single",
-        "word:",
-        "yes",
-        "or",
-        "no.",
-        "Yes",
-        "no",
-        "No",
-    ],
-]
+QUESTION = "Is it red ? Answer with a single word: yes or no."
+WORDS = ["[UNK]", *SPECIAL, "user", "assistant", *QUESTION.split(), "Yes", "no", "No"]
 TEMPLATE = (
     "{% for message in messages %}<|im_start|> user {% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<|vision_start|> <|image_pad|> <|vision_end|> {% else %}{{ part['text'] }} "
@@ -107,23 +86,7 @@ def test_its_probability_is_that_of_the_model_called_by_hand(folder: Path) -> No
     )
     places = int(images["image_grid_thw"].prod()) // 4
     head = ["<|im_start|>", "user", "<|vision_start|>", *["<|image_pad|>"] * places, "<|vision_end|>"]
-    words = [
-        "Is",
-        "it",
-        "red",
-        "?",
-        "Answer",
-        "with",
-        "a",
-        "single",
-        "word:",
-        "yes",
-        "or",
-        "no.",
-        "<|im_end|>",
-        "<|im_start|>",
-        "assistant",
-    ]
+    words = [*QUESTION.split(), "<|im_end|>", "<|im_start|>", "assistant"]
     ids = torch.tensor([[WORDS.index(word) for word in (*head, *words)]])
     kinds = (ids == WORDS.index("<|image_pad|>")).int()
     model = transformers.Qwen3VLForConditionalGeneration.from_pretrained(folder).eval()

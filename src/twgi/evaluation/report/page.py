@@ -3,7 +3,6 @@
 import base64
 import hashlib
 from collections.abc import Iterator, Sequence
-from html import escape
 from pathlib import Path
 
 from twgi.errors import ImageError
@@ -24,6 +23,7 @@ from twgi.evaluation.report.markdown import (
 )
 from twgi.evaluation.report.paper import Row
 from twgi.evaluation.report.statistics import Estimate
+from twgi.render import html_text
 from twgi.tokenizer.image import open_picture
 from twgi.trace import png
 
@@ -40,7 +40,7 @@ def page(parts: Sequence[Section]) -> str:
 
 
 def _section(part: Section) -> Iterator[str]:
-    yield f"<section><h1>{_text(TITLES.get(part.benchmark, part.benchmark))}</h1>"
+    yield f"<section><h1>{html_text(TITLES.get(part.benchmark, part.benchmark))}</h1>"
     yield _table(part)
     yield f'<p class="note">{SURE} {PAPER_NOTE}</p>'
     if part.comparisons:
@@ -51,7 +51,7 @@ def _section(part: Section) -> Iterator[str]:
     for gallery in part.galleries:
         yield from _gallery(gallery)
     yield from (_audit(run) for run in part.runs if run.audit)
-    runs = "".join(f"<li><b>{_text(run.name)}</b>: {_text(', '.join(facts(run)))}</li>" for run in part.runs)
+    runs = "".join(f"<li><b>{html_text(run.name)}</b>: {html_text(', '.join(facts(run)))}</li>" for run in part.runs)
     yield f"<h2>How it was measured</h2><ul>{runs}</ul></section>"
 
 
@@ -60,16 +60,18 @@ def _table(part: Section) -> str:
     rows = [_head("run", part.columns)]
     for name, row in part.table.items():
         mark = marks.get(name.removesuffix(", first picture"))
-        label = _text(name) + (f' <strong class="mark">{_text(mark)}</strong>' if mark else "")
+        label = html_text(name) + (f' <strong class="mark">{html_text(mark)}</strong>' if mark else "")
         rows.append(f"<tr><th>{label}</th>{''.join(_estimate(row.get(column)) for column in part.columns)}</tr>")
     for name, published in part.paper.items():
         cells = "".join(_published(published, column) for column in part.columns)
-        rows.append(f'<tr class="paper"><th>paper: {_text(name)}</th>{cells}</tr>')
+        rows.append(f'<tr class="paper"><th>paper: {html_text(name)}</th>{cells}</tr>')
     return f'<div class="wide"><table>{"".join(rows)}</table></div>'
 
 
 def _head(first: str, columns: Sequence[str]) -> str:
-    return f"<tr><th>{first}</th>{''.join(f'<th>{_text(SHORT.get(column, column))}</th>' for column in columns)}</tr>"
+    return (
+        f"<tr><th>{first}</th>{''.join(f'<th>{html_text(SHORT.get(column, column))}</th>' for column in columns)}</tr>"
+    )
 
 
 def _estimate(estimate: Estimate | None) -> str:
@@ -87,7 +89,7 @@ def _differences(part: Section) -> str:
     rows = [_head("difference", part.columns)]
     for comparison in part.comparisons:
         cells = "".join(_difference(comparison.columns.get(column)) for column in part.columns)
-        rows.append(f"<tr><th>{_text(comparison.b)} − {_text(comparison.a)}</th>{cells}</tr>")
+        rows.append(f"<tr><th>{html_text(comparison.b)} − {html_text(comparison.a)}</th>{cells}</tr>")
     return f'<div class="wide"><table>{"".join(rows)}</table></div>'
 
 
@@ -108,7 +110,7 @@ def _figure(series: Sequence[Series], cost: str) -> str:
 
 def _gallery(gallery: Gallery) -> Iterator[str]:
     wins, losses = gallery.counts
-    yield f"<h2>{_text(gallery.b)} against {_text(gallery.a)}: {wins} won, {losses} lost</h2>"
+    yield f"<h2>{html_text(gallery.b)} against {html_text(gallery.a)}: {wins} won, {losses} lost</h2>"
     for title, shown in (("Won", gallery.wins), ("Lost", gallery.losses)):
         if shown:
             yield f'<h3>{title}</h3><ol class="gallery">{"".join(map(_shown, shown))}</ol>'
@@ -119,9 +121,9 @@ def _shown(shown: Shown) -> str:
     for name, file, right, reasons in shown.pictures:
         image = _picture(file)
         said = "right" if right else f"wrong: {reasons or 'not judged'}"
-        caption = f'<b>{_text(name)}</b><span class="{"right" if right else "wrong"}">{_text(said)}</span>'
+        caption = f'<b>{html_text(name)}</b><span class="{"right" if right else "wrong"}">{html_text(said)}</span>'
         figures.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
-    return f'<li><p class="prompt" dir="auto">{_text(shown.prompt)}</p><div>{"".join(figures)}</div></li>'
+    return f'<li><p class="prompt" dir="auto">{html_text(shown.prompt)}</p><div>{"".join(figures)}</div></li>'
 
 
 def _picture(file: Path | None) -> str:
@@ -139,17 +141,12 @@ def _picture(file: Path | None) -> str:
 
 def _audit(run: Run) -> str:
     rows = "".join(
-        f"<tr><th>{_text(what)}</th><td>{_text(share)}</td><td>{_text(count)}</td></tr>"
+        f"<tr><th>{html_text(what)}</th><td>{html_text(share)}</td><td>{html_text(count)}</td></tr>"
         for what, share, count in audit_rows(run)
     )
     head = "<tr><th>what</th><th>share</th><th>of</th></tr>"
-    effects = "".join(f'<p class="note">{_text(line)}</p>' for line in audit_effects(run))
-    return f'<h2>Audit of {_text(run.name)}</h2><div class="wide"><table>{head}{rows}</table></div>{effects}'
-
-
-def _text(text: object) -> str:
-    """Any text as HTML text or attribute."""
-    return escape(str(text).replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode())
+    effects = "".join(f'<p class="note">{html_text(line)}</p>' for line in audit_effects(run))
+    return f'<h2>Audit of {html_text(run.name)}</h2><div class="wide"><table>{head}{rows}</table></div>{effects}'
 
 
 _PAGE = """<!DOCTYPE html>
