@@ -54,7 +54,7 @@ def batch_of(chains: list[list[int]], loaded: Loaded, weights: LossWeights) -> d
 
 def objective_of(loaded: Loaded, arrays: dict[str, Tensor], weights: LossWeights) -> Objective:
     """The golden model with the golden projection and table, ready for gradients."""
-    model = loaded.model.unpack().requires_grad_(True)
+    model = loaded.model.requires_grad_(True)
     model.zero_grad(set_to_none=True)
     objective = Objective(model, arrays["g.embed_table"], loaded.tokenizer.vocab, weights)
     objective.projection.load_state_dict({"weight": arrays["g.projection_weight"], "bias": arrays["g.projection_bias"]})

@@ -18,7 +18,7 @@ pytest.importorskip("peft")
 
 def adapted(folder: Path, **lora: Any) -> tuple[Transformer, Any]:
     """A decoder with an adapter whose numbers are all random, and peft's handle."""
-    decoder = load(save_model(folder)).model.unpack()
+    decoder = load(save_model(folder), pack=False).model
     handle = attach(decoder, Lora(rank=3, **lora), VOCAB)
     for weight in handle.parameters():
         if weight.requires_grad:
@@ -39,12 +39,12 @@ def test_every_merged_tensor_is_what_peft_merges(tmp_path: Path, lora: dict[str,
 def test_an_adapter_of_another_kind_is_refused(tmp_path: Path) -> None:
     _, handle = adapted(tmp_path / "start")
     handle.save_pretrained(str(tmp_path / "adapter"))
-    fresh = load(tmp_path / "start").model.unpack()
+    fresh = load(tmp_path / "start", pack=False).model
     load_adapter(fresh, tmp_path / "adapter")
     config = tmp_path / "adapter" / "adapter_config.json"
     for change in ({"use_dora": True}, {"lora_bias": True}, {"bias": "all"}, {"peft_type": "LOHA"}):
         before = config.read_text()
         config.write_text(json.dumps(json.loads(before) | change))
         with pytest.raises(CheckpointError, match="adapter"):
-            load_adapter(load(tmp_path / "start").model.unpack(), tmp_path / "adapter")
+            load_adapter(load(tmp_path / "start", pack=False).model, tmp_path / "adapter")
         config.write_text(before)

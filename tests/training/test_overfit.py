@@ -12,7 +12,7 @@ import yaml
 from tests.training.real_layout import greedy, save_real_layout
 
 from twgi.checkpoint.load import load
-from twgi.training.chains import run_chains
+from twgi.cli import execute
 
 pytest.importorskip("transformers")
 
@@ -22,21 +22,22 @@ def test_the_real_rows_are_learnt_and_drawn_again_token_for_token(
     tmp_path: Path, shared: Callable[[str], Path]
 ) -> None:
     data = shared("seed_data/training/dataset_example.jsonl")
-    vocab = save_real_layout(tmp_path / "start")
-    recipe = tmp_path / "recipe.yaml"
+    start, rows, recipe = tmp_path / "start", tmp_path / "rows.jsonl", tmp_path / "recipe.yaml"
+    vocab = save_real_layout(start)
+    assert execute(["encode", str(data), "--model", str(start), "--out", str(rows)]) == 0
     recipe.write_text(yaml.safe_dump(OVERFIT | {
-        "out": str(tmp_path / "run"), "model": str(tmp_path / "start"), "data": [str(data)],
+        "out": str(tmp_path / "run"), "model": str(start), "data": [str(rows)],
     }))  # fmt: skip
-    folder = run_chains(recipe)
+    assert execute(["train", str(recipe)]) == 0
     losses = [
         json.loads(line).get("loss", 1.0) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     ]
     assert min(losses) < 0.05
-    model = load(folder).model
+    model = load(tmp_path / "run" / "model").model
     for line in data.read_text().splitlines():
         row = json.loads(line)["tokens"]
-        start = row.index(vocab.separator) + 1
-        assert greedy(model, vocab, row[:start], budget=len(row) - start) == row
+        begin = row.index(vocab.separator) + 1
+        assert greedy(model, vocab, row[:begin], budget=len(row) - begin) == row
 
 
 OVERFIT = {

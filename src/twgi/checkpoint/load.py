@@ -65,6 +65,8 @@ def load(
     vq: str | Path | None = None,
     context: int | None = None,
     int8: bool = False,
+    pack: bool = True,
+    each_block: Callable[[nn.Module], object] | None = None,
     progress: Progress | None = None,
 ) -> Loaded:
     """Read a preset or folder: the decoder as `dtype` (float32 on a CPU, bfloat16 elsewhere), the image part float32.
@@ -77,6 +79,8 @@ def load(
         vq: a file or folder to take the image tokenizer from, for a checkpoint without an image decoder.
         context: positions, where the checkpoint's own number is not wanted.
         int8: keep the matrices of the blocks as 8-bit integers (extra `quant`); embedding, head and image part stay.
+        pack: lay the matrices of a small model out for decoding on a CPU, beside the plain ones; not for training.
+        each_block: is given each block once it is filled, before the next one is read, and may change where it lies.
 
     Raises:
         CheckpointError: with the name of the file, for whatever is missing, unexpected or not supported.
@@ -90,12 +94,13 @@ def load(
     check_memory(checkpoint, device, dtype, int8=int8)
     if int8:
         require_torchao()
+        each_block = quantize_block
     with naming(checkpoint.folder):
-        model = _read_decoder(checkpoint, device, dtype, int8, progress)
+        model = _read_decoder(checkpoint, device, dtype, each_block, progress)
         tokenizer = _read_tokenizer(checkpoint, device)
         remarks = tuple(_remarks(checkpoint, model))
         defaults = _defaults(checkpoint)
-    ready = model.pack() if not int8 and _worth_packing(model, device, dtype) else model
+    ready = model.pack() if pack and each_block is None and _worth_packing(model, device, dtype) else model
     return Loaded(
         model=ready, tokenizer=tokenizer, name=checkpoint.name, sha256=sha256_of(checkpoint.tensors.files),
         folder=checkpoint.folder, defaults=defaults, generation=checkpoint.generation,
@@ -148,7 +153,11 @@ def _longer(checkpoint: Checkpoint, context: int | None) -> Checkpoint:
 
 
 def _read_decoder(
-    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, int8: bool, progress: Progress | None
+    checkpoint: Checkpoint,
+    device: torch.device,
+    dtype: torch.dtype,
+    each_block: Callable[[nn.Module], object] | None,
+    progress: Progress | None,
 ) -> Transformer:
     config, tensors = checkpoint.config, checkpoint.tensors
     with torch.device("meta"), without_init():
@@ -162,8 +171,8 @@ def _read_decoder(
         for name in names:
             _assign(model, name, _joined(shapes[name], [read[part] for part in table[name]], device, dtype))
         del read
-        if int8 and names[0].startswith("blocks."):
-            quantize_block(model.get_submodule(".".join(names[0].split(".")[:2])))
+        if each_block is not None and names[0].startswith("blocks."):
+            each_block(model.get_submodule(".".join(names[0].split(".")[:2])))
         done += sum(tensors.stored[part].bytes for part in parts)
         if progress is not None:
             progress(done, total)

@@ -32,7 +32,7 @@ from twgi.training.batches import MicroBatches, Order, Rows
 from twgi.training.checkpoints import barrier, newest_checkpoint, processes, rank, step_of
 from twgi.training.objective import Counts, Objective
 from twgi.training.recipe import Optimization, Recipe
-from twgi.training.sharding import is_sharded, join_processes, leave_processes, shard
+from twgi.training.sharding import is_sharded, join_processes, leave_processes, shard, sharder
 from twgi.training.sources import open_rows
 from twgi.training.trainee import Trainee, check_export, copied, export, trainee
 from twgi.training.trainer import MetricsFile, SafeTrainer, forget_after
@@ -176,7 +176,8 @@ def run_chains(recipe_path: str | Path, overrides: Sequence[str] = (), watch: Wa
     """Train by a recipe file; returns the folder of the model. `watch` draws every `watch.every` steps."""
     recipe = load_recipe(Recipe, recipe_path, overrides)
     device = join_processes(recipe.device)
-    trained = trainee(recipe, device)
+    spread = processes() > 1 and not recipe.deepspeed
+    trained = trainee(recipe, device, sharder(device, bf16=recipe.bf16) if spread else None)
     rows, digest = open_rows(recipe.data, trained.loaded.tokenizer, recipe.max_length)
     folder = train(recipe, trained, rows, digest, watch)
     leave_processes()
@@ -200,8 +201,8 @@ def train(recipe: Recipe, trained: Trainee, rows: Rows, digest: str, watch: Watc
         _same_run(out, recipe, trained, digest, steps)
         print(_describe(recipe, trained, order, steps), flush=True)
     barrier()
-    if processes() > 1 and not recipe.deepspeed:
-        shard(trained.objective, trained.device, bf16=recipe.bf16)  # a block at a time to its device
+    if trained.place is not None:
+        shard(trained.objective, trained.place)  # a block at a time to its device
     else:
         trained.objective.to(trained.device)
     checkpoint = newest_checkpoint(out)

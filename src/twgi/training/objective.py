@@ -57,7 +57,7 @@ class Objective(nn.Module):
 
     def __init__(self, decoder: Transformer, codebook_KC: Tensor, vocab: Vocab, weights: LossWeights) -> None:
         super().__init__()
-        self.decoder, self.weights, self.pad = decoder, weights, vocab.pad
+        self.decoder, self.weights, self.pad = decoder.unpack(), weights, vocab.pad
         self.projection = nn.Linear(decoder.config.hidden_size, codebook_KC.shape[1])
         self.projection.requires_grad_(weights.reconstruction > 0)
         self.codebook_KC: Tensor

@@ -6,12 +6,14 @@ Started as `torchrun --nproc_per_node=8 -m twgi train RECIPE`; nothing in the re
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from twgi.training.checkpoints import processes
@@ -35,16 +37,25 @@ def leave_processes() -> None:
         dist.destroy_process_group()
 
 
-def shard(objective: Objective, device: torch.device, *, bf16: bool) -> Objective:
-    """Spread every parameter over the processes, block by block; it computes the same as before.
+Place = Callable[[nn.Module], object]
+"""Spreads the parameters of a module, but those of modules inside it that are spread already, over the processes."""
+
+
+def sharder(device: torch.device, *, bf16: bool) -> Place:
+    """How modules are spread. They compute the same as before, and may be on the CPU until then.
 
     With `bf16`, parameters are gathered and computed with in bfloat16 and gradients added in float32.
     """
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
-    mesh = init_device_mesh(device.type, (processes(),))
+    return partial(fully_shard, mesh=init_device_mesh(device.type, (processes(),)), mp_policy=policy)
+
+
+def shard(objective: Objective, place: Place) -> Objective:
+    """Spread every parameter over the processes, block by block."""
     for block in objective.decoder.blocks:
-        fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(objective, mesh=mesh, mp_policy=policy)
+        if not isinstance(block, FSDPModule):
+            place(block)
+    place(objective)
     stray = [name for name, weight in objective.named_parameters() if not isinstance(weight, DTensor)]
     assert not stray, f"not sharded: {stray}"
     return objective

@@ -20,7 +20,7 @@ from twgi.training.checkpoints import barrier, rank
 from twgi.training.lora import attach, load_adapter, merged
 from twgi.training.objective import Objective
 from twgi.training.recipe import DTYPES, EXPORT_DTYPES, Recipe
-from twgi.training.sharding import is_sharded, whole
+from twgi.training.sharding import Place, is_sharded, whole
 
 PROJECTION = "projection.safetensors"
 
@@ -33,6 +33,7 @@ class Trainee:
     objective: Objective
     device: torch.device
     handle: Any = None  # peft's, where adapters are trained
+    place: Place | None = None  # how it is to be spread over processes, where it is
 
     @property
     def vq(self) -> VQModel:
@@ -40,19 +41,23 @@ class Trainee:
         return self.loaded.tokenizer.image.vq
 
 
-def trainee(recipe: Recipe, device: torch.device | str = "cpu") -> Trainee:
+def trainee(recipe: Recipe, device: torch.device | str = "cpu", place: Place | None = None) -> Trainee:
     """The model of a recipe with what trains of it, the same for the same seed; on the CPU still.
 
-    `device` is where it is to be trained.
+    `device` is where it is to be trained. Where all weights train and `place` spreads them, each block is spread as
+    soon as it is read, so that no process ever holds the whole model; adapters go into a whole one.
 
     Raises:
         CheckpointError: the model or the adapter cannot be loaded.
     """
-    loaded = load(recipe.model, device="cpu", dtype=DTYPES[recipe.dtype], threads=recipe.threads)
+    loaded = load(
+        recipe.model, device="cpu", dtype=DTYPES[recipe.dtype], threads=recipe.threads, pack=False,
+        each_block=place if recipe.method == "full" else None,
+    )  # fmt: skip
     if loaded.tokenizer.image is None:
         raise ConfigError(f"{recipe.model} has no image tokenizer, so it cannot be trained to draw")
     torch.manual_seed(recipe.seed)
-    decoder = loaded.model.unpack().requires_grad_(recipe.method == "full")
+    decoder = loaded.model.requires_grad_(recipe.method == "full")
     codebook = loaded.tokenizer.image.vq.quantize.embedding.weight
     objective = Objective(decoder, codebook, loaded.tokenizer.vocab, recipe.loss)
     handle = None
@@ -69,7 +74,7 @@ def trainee(recipe: Recipe, device: torch.device | str = "cpu") -> Trainee:
             if weight.requires_grad:
                 weight.data = weight.data.float()
     decoder.recompute = recipe.recompute
-    return Trainee(loaded=loaded, objective=objective.train(), handle=handle, device=torch.device(device))
+    return Trainee(loaded=loaded, objective=objective.train(), handle=handle, device=torch.device(device), place=place)
 
 
 def copied(recipe: Recipe, trained: Trainee) -> Trainee | None:
@@ -141,8 +146,7 @@ def merge_folder(model: str, adapter: Path, out: Path, *, dtype: str = "float32"
     """
     if dtype not in EXPORT_DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(EXPORT_DTYPES)}, got {dtype!r}")
-    loaded = load(model)
-    decoder = loaded.model.unpack()
-    load_adapter(decoder, adapter)
-    _save_merged(out, decoder, loaded, EXPORT_DTYPES[dtype])
+    loaded = load(model, pack=False)
+    load_adapter(loaded.model, adapter)
+    _save_merged(out, loaded.model, loaded, EXPORT_DTYPES[dtype])
     return out

@@ -1,11 +1,12 @@
-"""Memory of the first of several processes while a sharded model is written as one checkpoint.
+"""Memory of the first of several processes while a sharded model is loaded, and while it is written.
 
-    OMP_NUM_THREADS=1 python benchmarks/export_memory.py --folder runs/export_memory [--hidden 1024 --layers 8]
+    OMP_NUM_THREADS=1 python benchmarks/sharded_memory.py --folder runs/sharded_memory [--hidden 1024 --layers 48]
 
-A random model is trained for no step under torchrun (FSDP2, two processes, gloo) and exported in two ways: a file's
-worth of tensors at a time (`export`), and gathered into one copy first, as libraries commonly do. Told of each: how far
-the first process's peak of resident memory rose above what it held before, in shares of the model's bytes. Each runs
-in processes of its own, and both write the same bytes.
+A random model is loaded under torchrun (FSDP2, two processes, gloo), trained for no step, and exported, in two ways:
+streamed, as `twgi train` does it (each block is spread as soon as it is read; a file's worth of tensors is written at
+a time), and copied, as libraries commonly do it (every process reads the whole model; it is gathered into one copy
+before it is written). Told of each: how far the process's resident memory rose at most, in both phases. Each way runs
+in processes of its own, and both write the same weights.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from twgi.model.transformer import Transformer
 from twgi.recipe import load_recipe
 from twgi.training.checkpoints import rank
 from twgi.training.recipe import Recipe
-from twgi.training.sharding import join_processes, leave_processes, shard
+from twgi.training.sharding import join_processes, leave_processes, shard, sharder
 from twgi.training.trainee import copied, export, trainee
 
 MB = 10**6
@@ -62,9 +63,13 @@ def measure(folder: Path, way: str, largest_file: int) -> None:
     """In one of torchrun's processes: shard, forget the peak so far, export; the first process tells the rise."""
     recipe = load_recipe(Recipe, folder / f"{way}.yaml", [])
     device = join_processes("cpu")
-    trained = trainee(recipe, device)
-    shard(trained.objective, device, bf16=False)
+    empty = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    place = sharder(device, bf16=False)
+    trained = trainee(recipe, device, place if way == "streamed" else None)
+    shard(trained.objective, place)
+    loading = memory("VmHWM") - empty
+    Path("/proc/self/clear_refs").write_text("5")
     before = memory("VmRSS")
     if way == "streamed":
         export(recipe, trained, largest_file=largest_file)
@@ -75,7 +80,7 @@ def measure(folder: Path, way: str, largest_file: int) -> None:
             assert image is not None
             save(folder / way / "model", model=whole.objective.decoder, vq=image.vq, tokenizer=whole.loaded.tokenizer)
     if rank() == 0:
-        told = {"way": way, "before_mb": before // MB, "rise_mb": (memory("VmHWM") - before) // MB}
+        told = {"way": way, "loading_mb": loading // MB, "export_mb": (memory("VmHWM") - before) // MB}
         print(json.dumps(told), flush=True)
     leave_processes()
 
@@ -103,7 +108,7 @@ def main() -> None:
             command = [*start, *sys.argv, "--way", way]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
             told = json.loads(done.stdout.splitlines()[-1])
-            print(json.dumps(told | {"model_mb": size // MB, "rise_over_model": round(told["rise_mb"] * MB / size, 3)}))
+            print(json.dumps({"model_mb": size // MB} | told))
         assert same_weights(*(options.folder / way for way in WAYS)), "the two ways wrote other weights"
     finally:
         shutil.rmtree(options.folder, ignore_errors=True)
