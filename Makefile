@@ -1,6 +1,6 @@
 # make venv   build .venv with all that development needs
 # make demo   watch the bundled model think: one subgoal thought, one critique thought
-# make test   the tests, offline
+# make test   the tests, offline, in two processes (WORKERS=4: in four)
 # make check  lint, format, types, import layers, spelling, file lengths
 # The last three build .venv first where it is missing or older than what it was built from.
 
@@ -11,6 +11,7 @@ BIN := .venv/bin
 STAMP := .venv/.built
 PROMPT := a photo of a red couch and a blue horse
 LONGEST := 400
+WORKERS := 2
 CODE := src tests $(wildcard benchmarks examples scripts)
 
 .PHONY: venv demo test check clean
@@ -31,7 +32,7 @@ demo: $(STAMP)
 	}; think subgoal 0 && think critique 4
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
