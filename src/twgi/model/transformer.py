@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from twgi.model.config import TransformerConfig
+from twgi.model.fused import GatedSilu, Rotation
 from twgi.model.kv_cache import MIN_TOKENS, Step
 
 Rope = tuple[Tensor, Tensor]
@@ -92,7 +93,10 @@ class MLP(nn.Module):
         self.w_down = Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x_D: Tensor) -> Tensor:
-        gate_F, up_F = self.w_gate_up(x_D).chunk(2, dim=-1)
+        gate_up_F = self.w_gate_up(x_D)
+        if gate_up_F.requires_grad:
+            return self.w_down(GatedSilu.apply(gate_up_F))
+        gate_F, up_F = gate_up_F.chunk(2, dim=-1)
         return self.w_down(F.silu(gate_F) * up_F)
 
 
@@ -224,6 +228,8 @@ def rope_table(config: TransformerConfig) -> Rope:
 def rotate(x_AH: Tensor, rope: Rope) -> Tensor:
     """Rotary embedding, halves layout: channel i turns with channel i + H/2."""
     cos_H, sin_H = rope
+    if x_AH.requires_grad:
+        return Rotation.apply(x_AH, cos_H, sin_H)
     return torch.addcmul(x_AH * cos_H, x_AH.roll(x_AH.shape[-1] // 2, dims=-1), sin_H)
 
 
