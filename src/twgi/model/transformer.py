@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from twgi.model.config import TransformerConfig
-from twgi.model.fused import GatedSilu, Rotation
+from twgi.model.fused import GatedSilu, RootMeanSquare, Rotation
 from twgi.model.kv_cache import MIN_TOKENS, Step
 
 Rope = tuple[Tensor, Tensor]
@@ -52,6 +52,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x_D: Tensor) -> Tensor:
+        if x_D.requires_grad and x_D.dtype == self.weight.dtype == torch.float32:
+            return RootMeanSquare.apply(x_D, self.weight, self.eps)
         return F.rms_norm(x_D, self.weight.shape, self.weight, self.eps)
 
 
