@@ -47,14 +47,10 @@ def save(
         writes: False reads every tensor and writes nothing: for processes that only help another to gather them.
         largest_file: bytes; more are written to several files with an index.
     """
-    folder = Path(folder)
-    marks = {
-        "bos_token_id": tokenizer.vocab.bos,
-        "eos_token_id": tokenizer.vocab.eos,
-        "pad_token_id": tokenizer.vocab.pad,
-    }
+    folder, vocab = Path(folder), tokenizer.vocab
+    marks = {"bos_token_id": vocab.bos, "eos_token_id": vocab.eos, "pad_token_id": vocab.pad}
     files = json_files(
-        model.config, vq.config, tokenizer.vocab, tokenizer.text, dtype=dtype, marks=marks,
+        model.config, vq.config, vocab, tokenizer.text, dtype=dtype, marks=marks,
         published_pixels=tokenizer.image is not None and tokenizer.image.reference,
         generation={**marks, "do_sample": True, "twgi": dict(defaults or {})},
     )  # fmt: skip

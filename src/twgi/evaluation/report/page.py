@@ -69,9 +69,8 @@ def _table(part: Section) -> str:
 
 
 def _head(first: str, columns: Sequence[str]) -> str:
-    return (
-        f"<tr><th>{first}</th>{''.join(f'<th>{html_text(SHORT.get(column, column))}</th>' for column in columns)}</tr>"
-    )
+    names = "".join(f"<th>{html_text(SHORT.get(column, column))}</th>" for column in columns)
+    return f"<tr><th>{first}</th>{names}</tr>"
 
 
 def _estimate(estimate: Estimate | None) -> str:
