@@ -78,8 +78,10 @@ def losses(objective: Objective, batch: dict[str, Tensor], tokens_per_image: int
 
 def gradients(objective: Objective) -> dict[str, Tensor]:
     """By the names of the published code."""
-    ours = {name: p.grad for name, p in objective.decoder.named_parameters() if p.grad is not None}
-    theirs = hf.split(objective.decoder.config, ours)
+    theirs: dict[str, Tensor] = {}
+    for name, weight in objective.decoder.named_parameters():
+        assert weight.grad is not None
+        theirs |= hf.split(objective.decoder.config, name, weight.grad)
     assert objective.projection.weight.grad is not None
     assert objective.projection.bias.grad is not None
     theirs[PROJECTION + "weight"] = objective.projection.weight.grad

@@ -172,15 +172,7 @@ def is_harmless(name: str) -> bool:
     return any(re.fullmatch(pattern, name) for pattern in HARMLESS)
 
 
-def split(config: TransformerConfig, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors -> the file's, in its order."""
-    out: dict[str, Tensor] = {}
-    for name in names(config):
-        out |= split_one(config, name, ours[name])
-    return out
-
-
-def split_one(config: TransformerConfig, ours: str, tensor: Tensor) -> dict[str, Tensor]:
+def split(config: TransformerConfig, ours: str, tensor: Tensor) -> dict[str, Tensor]:
     """One of our tensors -> its parts, by their names in the file."""
     sizes = part_sizes(config, ours, len(tensor))
     return dict(zip(names(config)[ours], torch.split(tensor, list(sizes)), strict=True))

@@ -82,7 +82,7 @@ class _Stored:
         for ours, parts in hf.names(self.config).items():
             if wanted.isdisjoint(parts):
                 continue
-            for name, part in hf.split_one(self.config, ours, self.tensor(ours)).items():
+            for name, part in hf.split(self.config, ours, self.tensor(ours)).items():
                 if name in wanted:
                     out[name] = self._cast(part)
         return out | {name: self._cast(value) for name, value in self.image.items() if name in wanted}
