@@ -24,9 +24,9 @@ import yaml
 
 from twgi.checkpoint.load import load
 from twgi.checkpoint.save import save
+from twgi.config import load_recipe
 from twgi.model.config import TransformerConfig
 from twgi.model.transformer import Transformer
-from twgi.recipe import load_recipe
 from twgi.training.checkpoints import rank
 from twgi.training.recipe import Recipe
 from twgi.training.sharding import join_processes, leave_processes, shard, sharder

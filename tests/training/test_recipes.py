@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from twgi.config import load_recipe
 from twgi.errors import ConfigError
-from twgi.recipe import load_recipe
 from twgi.training.lm import LMRecipe
 from twgi.training.loss import REFERENCE, LossWeights
 from twgi.training.recipe import Recipe

@@ -87,9 +87,9 @@ def build_chains(
 
     Example: twgi data build --recipe recipes/data_icons.yaml --out out/chains count=20
     """
+    from twgi.config import load_recipe
     from twgi.data.factory.recipe import BuildRecipe
     from twgi.data.factory.run import build
-    from twgi.recipe import load_recipe
 
     settings = load_recipe(BuildRecipe, recipe, overrides or [])
     shown_as = partial(tracked, quiet=json)

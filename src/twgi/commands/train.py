@@ -47,7 +47,7 @@ def train_chains(recipe: Recipe, overrides: Overrides = None) -> None:
     """
     _check(recipe)
     _need("transformers", "accelerate")
-    from twgi.recipe import load_recipe
+    from twgi.config import load_recipe
     from twgi.training.chains import run_chains
     from twgi.training.recipe import Recipe as ChainsRecipe
 

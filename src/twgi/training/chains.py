@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainingArguments
 
 from twgi import __version__
+from twgi.config import load_recipe
 from twgi.errors import ConfigError, RunError
-from twgi.recipe import load_recipe
 from twgi.thinking.thinker import Thinker
 from twgi.trace import write_file
 from twgi.training.batches import MicroBatches, Order, Rows

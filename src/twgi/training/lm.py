@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
 from twgi.checkpoint.save import save
+from twgi.config import load_recipe
 from twgi.errors import ConfigError
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
-from twgi.recipe import load_recipe
 from twgi.tokenizer.image import ImageTokenizer
 from twgi.tokenizer.multimodal import MultimodalTokenizer
 from twgi.tokenizer.text import TextTokenizer

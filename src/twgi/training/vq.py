@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twgi.config import load_recipe
 from twgi.icons import world
 from twgi.model.config import VQConfig
 from twgi.model.vqvae import VQModel
-from twgi.recipe import load_recipe
 from twgi.training.optimizer import MuonAdamW
 from twgi.training.state import load_state, save_state
 

@@ -7,11 +7,11 @@ from typing import Any
 import yaml
 from tests.data.factory.studio import PROMPTS, Studio
 
+from twgi.config import load_recipe
 from twgi.data.factory.recipe import BuildRecipe
 from twgi.data.factory.report import Report
 from twgi.data.factory.run import RECORDS, build
 from twgi.data.records import Record, read_records
-from twgi.recipe import load_recipe
 
 SECRET = "sk-very-secret"
 KEPT = [prompt for number, prompt in enumerate(PROMPTS) if number != 1]  # the second is the first again

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from twgi.cli import execute
+from twgi.config import load_recipe
 from twgi.data.factory.recipe import BuildRecipe
 from twgi.data.factory.run import ITEMS, RECORDS, build
 from twgi.data.records import Record, read_records
 from twgi.evaluation.detectors.icons import IconDetector
 from twgi.evaluation.geneval import Item, judge
 from twgi.icons.sample import is_read_right
-from twgi.recipe import load_recipe
 from twgi.thinking.modes import MODES
 
 REPOSITORY = Path(__file__).parents[3]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from twgi.config import build, load_recipe
 from twgi.data.factory.recipe import ROLES, BuildRecipe, Icons, Price, Prompts, Station
 from twgi.errors import ConfigError
-from twgi.recipe import build, load_recipe
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 STATION: dict[str, Any] = {"url": "http://host/v1", "model": "m"}

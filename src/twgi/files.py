@@ -1,0 +1,355 @@
+"""Files on disk: read strictly, written whole or appended with a sync, locked for one process.
+
+Reading raises `DataError`, writing raises `RunError`; both say in one line which file, where in it, and what is wrong.
+No other module syncs, locks, or repairs a file, or decides what JSON is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import IO, Any
+
+from twgi.errors import DataError, RunError
+
+TEMPORARY, LOCK = ".tmp-", ".lock"
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What is wrong with one line; `where` is `file:line`."""
+
+    where: str
+    reason: str
+
+    def to_json(self) -> Object:
+        return {"where": self.where, "reason": self.reason}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """The JSON object of one line; `where` is `file:line`, `folder` that of the file."""
+
+    where: str
+    folder: Path
+    value: Object
+
+
+# Reading
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """An `OSError`, a name that no file can have, or what is not UTF-8 becomes `DataError`."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {_reason(error)}") from None
+
+
+def read_text(path: Path) -> str:
+    """The whole of a UTF-8 file, without a byte order mark."""
+    with reading(path):
+        return path.read_bytes().decode("utf-8-sig")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value of a whole file."""
+    text = read_text(path)
+    try:
+        return parse_json(text)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def parse_json(content: bytes | str) -> Any:
+    """The value of a JSON text; NaN, Infinity, and a key that stands twice are no JSON. Raises `DataError`."""
+    try:
+        text = content.decode("utf-8") if isinstance(content, bytes) else content
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_double)
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"broken JSON at column {error.colno}: {error.msg}") from None
+    except ValueError as error:
+        raise DataError(f"broken JSON: {error}") from None
+    except RecursionError:
+        raise DataError("broken JSON: nested too deep") from None
+
+
+def parse_object(content: bytes | str) -> Object:
+    """The JSON object of a text; raises `DataError` for anything else."""
+    value = parse_json(content)
+    if not isinstance(value, dict):
+        raise DataError(f"expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _no_double(pairs: Iterable[tuple[str, Any]]) -> Object:
+    kept: Object = {}
+    for key, value in pairs:
+        if key in kept:
+            raise ValueError(f"the key {key!r} stands twice")
+        kept[key] = value
+    return kept
+
+
+def read_lines(path: Path) -> Iterator[Line | Fault]:
+    """Every line that is not blank, in order, one in memory at a time; a bad line is a `Fault`."""
+    with reading(path), path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if content.strip():
+                yield _entry(content, f"{path}:{number}", path.parent)
+
+
+def read_objects(path: Path) -> Iterator[Line]:
+    """The same where no line may be bad: the first fault raises `DataError`."""
+    for line in read_lines(path):
+        if isinstance(line, Fault):
+            raise DataError(f"{line.where}: {line.reason}")
+        yield line
+
+
+def count_lines(path: Path) -> int:
+    """How many lines `read_lines` gives."""
+    with reading(path), path.open("rb") as lines:
+        return sum(1 for line in lines if line.strip())
+
+
+def _entry(content: bytes, where: str, folder: Path) -> Line | Fault:
+    try:
+        return Line(where=where, folder=folder, value=parse_object(content))
+    except DataError as error:
+        return Fault(where=where, reason=str(error))
+
+
+# Writing
+
+
+@contextmanager
+def writing(path: Path, note: str = "") -> Iterator[None]:
+    """An `OSError`, or a name that no file can have, becomes `RunError`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot write to {path}: {_reason(error)}{note and f'; {note}'}") from error
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """In words; a `ValueError` that is not about a NUL in the name is none of ours, and goes on."""
+    if isinstance(error, ValueError) and "null" not in str(error):
+        raise error
+    return str(getattr(error, "strerror", None) or error)
+
+
+def to_line(value: Any) -> bytes:
+    """One line of JSON, with its end. Half a surrogate pair becomes its escape."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def write_whole(path: Path, content: bytes, *, sync_folder: bool = True) -> None:
+    """A reader, or a crash, sees the old file or the new one, never a part. Folders above it are made."""
+    with _whole(path, sync_folder=sync_folder) as file:
+        file.write(content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON value for people to read: indented, whole or not at all."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+    write_whole(path, text.encode("utf-8", "backslashreplace") + b"\n")
+
+
+class LineWriter:
+    """Adds JSON lines to an open file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.lines = file, 0
+
+    def write(self, value: Mapping[str, Any]) -> None:
+        """One more line."""
+        self._file.write(to_line(value))
+        self.lines += 1
+
+
+@contextmanager
+def writing_lines(path: Path) -> Iterator[LineWriter]:
+    """A file of lines that appears under its name when all are written, and not where something is raised."""
+    with _whole(path) as file:
+        yield LineWriter(file)
+
+
+@contextmanager
+def writing_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under its name when the block is left, and not where something is raised."""
+    with _whole(path) as file:
+        yield file
+
+
+@contextmanager
+def _whole(path: Path, *, sync_folder: bool = True) -> Iterator[IO[bytes]]:
+    temporary = path.with_name(TEMPORARY + path.name)
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError, ValueError):
+                temporary.unlink()
+            raise
+        if sync_folder:
+            sync(path.parent)
+
+
+def sync(folder: Path) -> None:
+    """Make renames in a folder outlive a power cut, where the system can (Windows opens no folders)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def append_line(path: Path, value: Mapping[str, Any]) -> None:
+    """One more line of JSON, on disk when this returns. One that cannot be written whole is cut off again."""
+    line = to_line(value)
+    with writing(path), path.open("ab") as file:
+        size = file.tell()
+        try:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            os.truncate(path, size)
+            raise
+
+
+def mend(path: Path) -> Path:
+    """Cut off a torn last line, as a killed process leaves it, from a file that need not be there."""
+    if path.exists():
+        with writing(path), path.open("rb+") as file:
+            whole = 0
+            for line in file:
+                whole += len(line) if line.endswith(b"\n") else 0
+            file.truncate(whole)
+    return path
+
+
+# Folders
+
+
+class FolderLock:
+    """Holds a folder for this process alone; it is free again when the process ends, however it ends.
+
+    Raises:
+        RunError: another process holds it, or it cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, otherwise: str = "wait for it, or give another --out") -> None:
+        from filelock import FileLock, Timeout
+
+        path = folder / LOCK
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(path, is_singleton=False)
+            try:
+                self._lock.acquire(blocking=False)
+            except Timeout:
+                with suppress(OSError):
+                    owner = path.read_text("ascii").strip()
+                raise RunError(f"{folder} is in use by process {owner or 'unknown'}: {otherwise}") from None
+            path.write_text(f"{os.getpid()}\n", "ascii")
+
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let the next process in."""
+        self._lock.release()
+
+
+def entries(folder: Path, *, option: str = "--out") -> set[str]:
+    """The names in a folder, without locks and leftovers of killed processes; empty where there is no folder.
+
+    Raises:
+        RunError: it cannot be read, or is none.
+    """
+    try:
+        names = {entry.name for entry in folder.iterdir()}
+    except FileNotFoundError:
+        return set()
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot use {str(folder)!r} as a folder: {_reason(error)}; give another {option}") from None
+    return {name for name in names if name != LOCK and not name.startswith(TEMPORARY)}
+
+
+def check_new(folder: Path, *, option: str = "--out") -> None:
+    """Refuse a folder that holds something. Raises `RunError`."""
+    if entries(folder, option=option):
+        raise RunError(f"{folder} is there already and not empty: give a new or empty folder as {option}")
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove the temporary files that a killed process left."""
+    for leftover in folder.glob(f"{TEMPORARY}*"):
+        leftover.unlink()
+
+
+def fresh_folder(parent: Path, title: str) -> Path:
+    """A path in `parent` where nothing is yet, named by the time and the title."""
+    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40].strip("-")
+    name = "-".join(part for part in (datetime.now().strftime("%Y%m%d-%H%M%S"), words) if part)
+    candidates = (parent / (name if number == 1 else f"{name}-{number}") for number in count(1))
+    return next(path for path in candidates if not path.exists())
+
+
+UNUSABLE = "unusable"  # a stored value that may differ from what it is now: nothing came of it
+
+
+def refuse_changes(folder: Path, stored: Mapping[str, Any], now: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Whether what is stored in a folder is what is asked for now, under these keys.
+
+    Raises:
+        RunError: it is not; the first differences are named.
+    """
+    changes = [text for key in keys for text in _differences(key, stored.get(key), now.get(key))]
+    if changes:
+        more = f" (and {len(changes) - 3} more)" if len(changes) > 3 else ""
+        raise RunError(f"cannot resume {folder}: {'; '.join(changes[:3])}{more}; give another --out for a new run")
+
+
+def _differences(name: str, there: Any, now: Any) -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*there, *now]):
+            yield from _differences(f"{name}.{key}", there.get(key), now.get(key))
+    elif there not in (now, UNUSABLE):
+        yield f"{name} was {short(there)}, is now {short(now)}"
+
+
+def short(value: Any) -> str:
+    """A JSON value in at most 60 signs."""
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,151 @@
+"""Files are read strictly, written whole, appended durably, and held by one process."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twgi import files
+from twgi.errors import DataError, RunError
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), VALUES, max_size=3))
+def test_what_is_written_as_a_line_is_read_back(value: files.Object) -> None:
+    line = files.to_line(value)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert files.parse_object(line) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b'{"a": NaN}', "NaN is not JSON"),
+        (b'{"a": 1, "a": 2}', "the key 'a' stands twice"),
+        (b"[" * 100_000, "nested too deep"),
+        (b'{"a": \xff}', "not UTF-8 at byte 6"),
+        (b"[1]", "expected a JSON object, got list"),
+        (b'{"a": ', "broken JSON at column"),
+        (b'{"a": ' + b"9" * 5_000 + b"}", "broken JSON"),
+    ],
+)
+def test_what_is_no_json_object_is_refused_in_words(text: bytes, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        files.parse_object(text)
+
+
+def test_each_line_has_its_place_and_a_bad_one_spoils_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\n{"a": \n{"a": 3}')
+    first, second, third = files.read_lines(path)
+    assert isinstance(first, files.Line)
+    assert (first.where, first.value) == (f"{path}:1", {"a": 1})
+    assert isinstance(second, files.Fault)
+    assert second.where == f"{path}:3"
+    assert isinstance(third, files.Line)
+    assert files.count_lines(path) == 3
+    with pytest.raises(DataError, match=r"lines\.jsonl:3: broken JSON"):
+        list(files.read_objects(path))
+
+
+def test_a_file_that_cannot_be_read_is_the_users_error(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none", Path("nul\0byte")):
+        with pytest.raises(DataError, match="cannot read"):
+            files.read_text(path)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a" / "b.json"
+    files.write_json(path, {"old": True})
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"cannot write to .*b\.json: No space left on device"):
+        files.write_json(path, {"new": True})
+    assert json.loads(path.read_text()) == {"old": True}
+    assert [file.name for file in path.parent.iterdir()] == ["b.json"]
+
+
+def test_lines_appear_together_or_not(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    with pytest.raises(ValueError, match="not JSON compliant"), files.writing_lines(path) as lines:
+        lines.write({"a": float("nan")})
+    assert not list(tmp_path.iterdir())
+    with files.writing_lines(path) as lines:
+        lines.write({"a": 1})
+        lines.write({"a": "\ud800"})
+    assert [line.value for line in files.read_objects(path)] == [{"a": 1}, {"a": "\ud800"}]
+
+
+def test_a_failed_append_leaves_no_torn_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lines.jsonl"
+    files.append_line(path, {"a": 1})
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    files.append_line(path, {"a": 2})
+    assert synced, "a line is on disk when the call returns"
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        files.append_line(path, {"a": 3})
+    assert path.read_bytes() == b'{"a": 1}\n{"a": 2}\n'
+
+
+def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    assert not files.mend(path).exists()
+    path.write_bytes(b'{"a": 1}\n{"a": ')
+    assert files.mend(path).read_bytes() == b'{"a": 1}\n'
+
+
+HOLD = "import sys; from pathlib import Path; from twgi.files import FolderLock; FolderLock(Path(sys.argv[1]))"
+
+
+def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with files.FolderLock(tmp_path):
+        held = subprocess.run(command, capture_output=True, text=True)
+        assert f"is in use by process {os.getpid()}" in held.stderr
+        with pytest.raises(RunError, match=f"in use by process {os.getpid()}"):
+            files.FolderLock(tmp_path)
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    files.FolderLock(tmp_path).release()
+
+
+def test_a_new_folder_holds_nothing_but_leftovers(tmp_path: Path) -> None:
+    for name in (".lock", ".tmp-run.json"):
+        (tmp_path / name).touch()
+    files.check_new(tmp_path)
+    files.check_new(tmp_path / "none")
+    files.clear_leftovers(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(RunError, match="not empty: give a new or empty folder as --into"):
+        files.check_new(tmp_path, option="--into")
+    with pytest.raises(RunError, match="cannot use"):
+        files.check_new(tmp_path / "notes.txt")
+
+
+def test_what_changed_is_named_and_what_was_unusable_may_change(tmp_path: Path) -> None:
+    stored = {"settings": {"seed": 0, "top_p": 0.9}, "prompts": {"0": "ab", "1": files.UNUSABLE}, "when": 1}
+    now = {"settings": {"seed": 0, "top_p": 0.9}, "prompts": {"0": "ab", "1": "cd"}, "when": 2}
+    files.refuse_changes(tmp_path, stored, now, ("settings", "prompts"))
+    with pytest.raises(RunError, match=r"settings\.top_p was 0\.9, is now 0\.5; give another --out"):
+        files.refuse_changes(tmp_path, stored, now | {"settings": {"seed": 0, "top_p": 0.5}}, ("settings", "prompts"))
