@@ -94,7 +94,7 @@ def test_lines_appear_together_or_not(tmp_path: Path) -> None:
 def test_a_failed_append_leaves_no_torn_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "lines.jsonl"
     files.append_line(path, {"a": 1})
-    synced = []
+    synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
     files.append_line(path, {"a": 2})
     assert synced, "a line is on disk when the call returns"
