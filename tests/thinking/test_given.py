@@ -20,7 +20,7 @@ def test_going_on_from_any_part_of_a_thought_is_that_thought(mode: str) -> None:
     whole = next(trace for seed in range(40) if (trace := thought(model, mode, seed=seed)).images)
     eoi = model.tokenizer.vocab.eoi
     ends = [i + 1 for i, token in enumerate(whole.tokens) if token == eoi]
-    for length in {0, 1, ends[0] - 3, *ends, len(whole.tokens) - 1}:
+    for length in {0, 1, ends[0] - 3, ends[0]}:
         again = thought(model, mode, seed=whole.seed, given=whole.tokens[:length])
         assert again.segments == whole.segments
         assert again.settings == whole.settings
