@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from twgi.decoding.engine import Engine
-from twgi.decoding.sequence import Finished
-from twgi.errors import TwgiError
+from twgi.decoding.events import Failed as SequenceFailed
+from twgi.decoding.events import Finished, ImageAsked, ImageOpened, Token
+from twgi.decoding.scheduler import most_positions
+from twgi.errors import RunError, TwgiError
 from twgi.model.transformer import Transformer
 from twgi.thinking.thought import Done, Failed, Task, Thinking, Thought, ThoughtEvent
 from twgi.tokenizer.multimodal import MultimodalTokenizer
@@ -96,7 +98,8 @@ class Thinker:
                     break
                 try:
                     thought = Thought(index, task, self.thinking)
-                    desk = desk or self._desk(max(MOST_BRANCHES, batch * thought.most_rows))
+                    least = MOST_BRANCHES * self.thinking.context
+                    desk = desk or self._desk(max(least, batch * most_positions(thought.request)))
                     desk.begin(thought)
                 except TwgiError as error:
                     yield index, Failed(error)
@@ -104,21 +107,23 @@ class Thinker:
                 return
             yield from desk.step()
 
-    def _desk(self, rows: int) -> Desk:
-        return Desk(self.model, self.tokenizer, rows=rows, serial=self.serial)
+    def _desk(self, tokens: int) -> Desk:
+        return Desk(self.model, self.tokenizer, tokens=tokens, serial=self.serial)
 
 
 class Desk:
     """Thoughts on their way together, in one engine. `step` may be mixed with `begin` and `cancel` as one likes."""
 
-    def __init__(self, model: Transformer, tokenizer: MultimodalTokenizer, *, rows: int, serial: bool = False) -> None:
-        self.engine = Engine(model, tokenizer.vocab, rows=rows, serial=serial)
+    def __init__(self, model: Transformer, tokenizer: MultimodalTokenizer, *, tokens: int, serial: bool = False) -> None:
+        self.engine = Engine(model, tokenizer.vocab, tokens=tokens, serial=serial)
         self.thoughts: dict[int, Thought] = {}
+        self._begun: list[tuple[int, ThoughtEvent]] = []
 
     def begin(self, thought: Thought) -> None:
-        """Take a thought in; TwgiError when the engine has not the rows for it."""
+        """Take a thought in; TwgiError when the engine has not the room for it."""
         self.engine.submit(thought.request)
         self.thoughts[thought.id] = thought
+        self._begun += [(thought.id, event) for event in thought.begin()]
 
     def cancel(self, index: int) -> None:
         """End a thought: its trace, with what is there of it, comes with the next step."""
@@ -131,11 +136,20 @@ class Desk:
         part = (time.monotonic() - began) / max(len(self.thoughts), 1)
         for thought in self.thoughts.values():
             thought.busy += part
+        begun, self._begun = self._begun, []
+        yield from begun
         for event in stepped:
-            index = event.id
-            if isinstance(event, Finished):
-                events = self.thoughts.pop(index).finish(event.reason)
-            else:
-                events = self.thoughts[index].hear(event.token)
+            thought = self.thoughts[event.id]
+            events: Iterator[ThoughtEvent] = iter(())
+            if isinstance(event, Token):
+                events = thought.hear(event.token)
+            elif isinstance(event, ImageAsked):
+                self.engine.answer(event.id, thought.kind_of(event.number))
+            elif isinstance(event, ImageOpened):
+                events = thought.open(event.number, event.kind)
+            elif isinstance(event, Finished):
+                events = self.thoughts.pop(event.id).finish(event.reason)
+            elif isinstance(event, SequenceFailed):
+                raise RunError(event.problem)
             for one in events:
-                yield index, one
+                yield event.id, one

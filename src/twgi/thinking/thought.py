@@ -20,10 +20,9 @@ from twgi.decoding.compat import (
     parse_compat,
 )
 from twgi.decoding.grammar import FinishReason, Grammar
-from twgi.decoding.guidance import Branch, GuidancePlan, Ids, branch_ids, merge_equal, plan_named
-from twgi.decoding.logits import Noise
+from twgi.decoding.guidance import Branch, GuidancePlan, Ids, plan_named
 from twgi.decoding.params import SamplingParams
-from twgi.decoding.sequence import Request
+from twgi.decoding.request import Conditions, Request
 from twgi.errors import CheckpointError, ConfigError, PromptError, TwgiError
 from twgi.thinking.modes import NEGATIVE_PROMPT, Mode, images_allowed, mode_named
 from twgi.thinking.prompts import check_text, place_pictures
@@ -191,7 +190,6 @@ class Thought:
         self.bare_ids = tuple(self.tokenizer.encode_prompt(said, codes)[1:-1])
         if Quirk.PROMPT_WITH_MARKS in self.quirks and not self.mode.has_template:
             self.bare_ids = with_bos
-        self.most_rows = max(self.plan.most_rows, 2 if Quirk.PADS_UNREAD in self.quirks else 1)
         self.negative_ids = self._negative() if Branch.NEGATIVE in self.plan.branches else ()
 
     def _negative(self) -> Ids:
@@ -210,15 +208,21 @@ class Thought:
             grammar=grammar,
             text=self.sampling.text,
             image=self.sampling.image,
-            noise=Noise(seed=self.task.seed, prompt=self.prompt_ids, sample=self.task.sample),
-            guide=self._guide,
-            most_rows=self.most_rows,
-            reread=self._without_pads if Quirk.PADS_UNREAD in self.quirks else None,
+            seed=self.task.seed,
+            sample=self.task.sample,
+            guidance={kind: self.plan.for_picture(kind) for kind in self.plan.scales},
+            conditions=self._conditions(),
             given=tuple(self.task.given),
+            unread=frozenset({self.tokenizer.vocab.pad} if Quirk.PADS_UNREAD in self.quirks else ()),
         )
 
-    def _without_pads(self, history: Ids) -> Ids:
-        return tuple(token for token in history if token != self.tokenizer.vocab.pad)
+    def _conditions(self) -> Conditions:
+        lost = self.mode.name == "subgoal" and Quirk.PROMPT_FORGOTTEN in self.quirks
+        return Conditions(
+            prompt=() if lost else self.bare_ids,
+            negative=self.negative_ids,
+            bos=self.thinking.config_bos if Quirk.CONFIG_BOS in self.quirks else None,
+        )
 
     def _grammar(self) -> Grammar:
         images = self._images() if self.tokenizer.draws else self._without_drawing()
@@ -266,23 +270,23 @@ class Thought:
             )
         return room if asked is None else min(asked, room)
 
-    def _guide(self, k: int, history: Ids) -> tuple[tuple[Ids, float], ...]:
-        kind = self._kind(k, history)
-        scales = self.plan.scales[kind]
-        weights = self.plan.for_picture(kind).weights
-        self._guided.append({"kind": kind, **asdict(scales), "weights": {str(b): w for b, w in weights.items()}})
-        return merge_equal((self._branch(branch, history), weight) for branch, weight in weights.items())
+    def begin(self) -> Iterator[ThoughtEvent]:
+        """The events of the given tokens."""
+        for token in self.task.given:
+            yield from self.hear(token)
+            if token == self.tokenizer.vocab.boi:
+                yield from self.open(len(self._guided), self.kind_of(len(self._guided)))
 
-    def _branch(self, branch: Branch, history: Ids) -> Ids:
-        lost = self.mode.name == "subgoal" and Quirk.PROMPT_FORGOTTEN in self.quirks
-        return branch_ids(
-            branch,
-            history,
-            prompt=() if lost else self.bare_ids,
-            negative=self.negative_ids,
-            vocab=self.tokenizer.vocab,
-            bos=self.thinking.config_bos if Quirk.CONFIG_BOS in self.quirks else None,
-        )
+    def open(self, number: int, kind: str) -> Iterator[ThoughtEvent]:
+        """A picture begins; the engine tells it of one that was given in part, too."""
+        if number == len(self._guided):
+            weights = {str(branch): weight for branch, weight in self.plan.for_picture(kind).weights.items()}
+            self._guided.append({"kind": kind, **asdict(self.plan.scales[kind]), "weights": weights})
+            yield ImageStarted(number, kind)
+
+    def kind_of(self, k: int) -> str:
+        """The kind of the k-th picture, whose boi is the last token heard."""
+        return self._kind(k, (*self.prompt_ids, *self._tokens))
 
     def _kind(self, k: int, history: Ids) -> str:
         if self.mode.name == "subgoal" and Quirk.PARTS_BY_COUNT in self.quirks:
@@ -304,7 +308,6 @@ class Thought:
             yield from self._text(self._words.flush())
             if token == vocab.boi:
                 self._image_tokens = 0
-                yield ImageStarted(len(self._drawn), self._guided[-1]["kind"])
         else:
             yield from self._text(self._words.push(token))
 
