@@ -1,5 +1,7 @@
 """A thought can go on from what is given, as if it had thought that itself."""
 
+from collections.abc import Sequence
+
 import pytest
 from tests.thinking.tiny import thinker
 
@@ -10,8 +12,8 @@ from twgi.trace import Trace
 MODES = ["critique", "subgoal", "general"]
 
 
-def thought(model: Thinker, mode: str, *, seed: int = 5, **settings: object) -> Trace:
-    return model.think("a red cat", mode=mode, seed=seed, **settings)
+def thought(model: Thinker, mode: str, *, seed: int = 5, given: Sequence[int] = ()) -> Trace:
+    return model.think("a red cat", mode=mode, seed=seed, given=given)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -61,7 +61,9 @@ class KVCache:
         """Keys and values 1KTH of a row in each layer: views of its pages, where these lie one after the other."""
         assert row.start is not None
         span = slice(row.start, row.start + end)
-        return list(zip(self.keys_L1KTH[..., span, :].unbind(0), self.values_L1KTH[..., span, :].unbind(0), strict=True))
+        return list(
+            zip(self.keys_L1KTH[..., span, :].unbind(0), self.values_L1KTH[..., span, :].unbind(0), strict=True)
+        )
 
 
 class CacheStep:
@@ -135,5 +137,7 @@ def attend_many(queries: Sequence[Tensor], k_1KTH: Tensor, v_1KTH: Tensor) -> li
         ]
     q_1NnH = torch.stack([q_1KGH.flatten(1, 2) for q_1KGH in queries], dim=2)
     mask = q_1NnH.new_full((len(queries), k_1KTH.shape[2]), -torch.inf).triu(before + 1)
-    out_1NnH = F.scaled_dot_product_attention(q_1NnH, k_1KTH, v_1KTH, mask, enable_gqa=q_1NnH.shape[1] != k_1KTH.shape[1])
+    out_1NnH = F.scaled_dot_product_attention(
+        q_1NnH, k_1KTH, v_1KTH, mask, enable_gqa=q_1NnH.shape[1] != k_1KTH.shape[1]
+    )
     return [out_1NH.reshape(queries[0].shape) for out_1NH in out_1NnH.unbind(2)]

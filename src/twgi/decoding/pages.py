@@ -128,7 +128,11 @@ class Pages:
         while row.noted < row.read:
             number = row.noted // self.size
             begin = number * self.size
-            ids, key, page = tuple(row.ids[begin : min(begin + self.size, row.read)]), row.keys[number], row.pages[number]
+            ids, key, page = (
+                tuple(row.ids[begin : min(begin + self.size, row.read)]),
+                row.keys[number],
+                row.pages[number],
+            )
             for count in range(row.noted - begin + 1, len(ids) + 1):
                 self._holders.setdefault((key, ids[:count]), {})[page] = None
             self._held[page] = (key, ids)

@@ -26,10 +26,11 @@ from twgi.thinking.events import (
 )
 from twgi.thinking.modes import KINDS, roles
 from twgi.thinking.request import ModelFacts, Planned
-from twgi.trace import ImageSegment, Segment, TextSegment, Trace
+from twgi.trace import ImageSegment, Role, Segment, TextSegment, Trace
 
 Drawn = tuple[Image.Image, float]
 """A picture, and the seconds it took to decode it."""
+NEVER_OPENED: tuple[str | None, Role, Image.Image | None] = (None, "draft", None)
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ class Thought:
             if isinstance(segment, TextSegment):
                 yield segment
             else:
-                kind, role, picture = next(of_images, (None, "draft", None))
+                kind, role, picture = next(of_images, NEVER_OPENED)
                 yield replace(segment, kind=kind, role=role, picture=picture)
 
     def _settings(self) -> dict[str, Any]:
