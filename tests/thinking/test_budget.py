@@ -9,6 +9,7 @@ from tests.tiny import save_tiny
 from twgi.checkpoint.layout import Checkpoint, open_checkpoint
 from twgi.checkpoint.load import load
 from twgi.checkpoint.memory import kv_bytes_per_token, sizes, weight_bytes
+from twgi.decoding.guidance import branch_ids, merge_equal
 from twgi.errors import ConfigError
 from twgi.thinking.budget import CHAINS, GPUS, Chain, cost, gpu_named, plan_of
 from twgi.thinking.thinker import Thinker
@@ -29,7 +30,12 @@ def test_the_rows_of_a_chain_are_those_that_run(checkpoint: Checkpoint) -> None:
         thought = Thought(0, Task(prompt="ab", mode=mode, guidance="paper"), thinking)
         words = loaded.tokenizer.text.encode("the whole picture")
         history = (*thought.prompt_ids, *(block * (chain.pictures - 1)), *words, vocab.boi)
-        rows = thought._guide(chain.pictures - 1, history)
+        kind = thought._kind(chain.pictures - 1, history)
+        told = thought.request.conditions
+        rows = merge_equal(
+            (branch_ids(branch, history, prompt=told.prompt, negative=told.negative, vocab=vocab), weight)
+            for branch, weight in thought.request.guidance[kind].weights.items()
+        )
         assert cost(
             checkpoint, mode, gpu=GPUS["h100"], dtype=torch.float32, int8=False, guidance="paper", context=8000
         ).rows == len(rows), mode

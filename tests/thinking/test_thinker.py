@@ -158,14 +158,16 @@ def test_the_published_plan_counts_parts_and_loses_the_prompt() -> None:
     thought = Thought(0, task, thinker().thinking)
     vocab = tokenizer().vocab
     history = (*thought.prompt_ids, vocab.boi)
-    assert [len(thought._guide(k, history)) for k in range(3)] == [2, 2, 2]
-    assert [picture["kind"] for picture in thought._guided] == ["part", "part", "whole"]
+    kinds = [thought._kind(k, history) for k in range(3)]
+    assert kinds == ["part", "part", "whole"]
+    assert [len(thought.request.guidance[kind].weights) for kind in kinds] == [2, 2, 4]
+    assert thought.request.conditions.prompt == ()
     kept = Thought(
         0,
         replace(task, guidance=replace(PRESETS["reference"], quirks=(Quirk.CONFIG_BOS, Quirk.PARTS_BY_COUNT))),
         thinker().thinking,
     )
-    assert len(kept._guide(2, history)) == 3
+    assert kept.request.conditions.prompt == kept.bare_ids != ()
 
 
 def test_words_since_the_last_picture_say_that_it_is_the_whole() -> None:
@@ -263,7 +265,7 @@ def test_tasks_are_taken_in_as_there_is_room() -> None:
 
 def test_a_cancelled_thought_keeps_what_is_there_of_it() -> None:
     by = thinker()
-    desk = Desk(by.model, by.tokenizer, rows=10)
+    desk = Desk(by.model, by.tokenizer, tokens=10 * CONTEXT)
     for index in range(2):
         desk.begin(Thought(index, Task(prompt="a red ab", mode="critique", seed=1, sampling=SHORT), by.thinking))
     events: list[tuple[int, ThoughtEvent | Failed]] = []

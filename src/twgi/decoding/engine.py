@@ -67,7 +67,9 @@ class Engine:
         if length + budget > context:
             raise PromptError(f"{length} prompt tokens and {budget} more exceed the context of {context}")
         if max(longest_rows(request)) > context:
-            raise PromptError(f"a row of guidance of {max(longest_rows(request))} tokens exceeds the context of {context}")
+            raise PromptError(
+                f"a row of guidance of {max(longest_rows(request))} tokens exceeds the context of {context}"
+            )
         if request.grammar.max_images and not request.guidance:
             raise ConfigError("a sequence that may draw needs guidance for its pictures")
         if self.scheduler.most_pages(request) > self.pages.count:
@@ -134,7 +136,9 @@ class Engine:
             starts = [one.noise.start(len(one.full.ids)) for one, _ in members]
             asked = any(one.request.logprobs for one, _ in members)
             logits_RA = combined(logits_RV, rows, self._ids[choice])
-            draws = draw(logits_RA, self._ids[choice], by, torch.tensor(starts, device=logits_RV.device), logprobs=asked)
+            draws = draw(
+                logits_RA, self._ids[choice], by, torch.tensor(starts, device=logits_RV.device), logprobs=asked
+            )
             logprobs = [None] * len(members) if draws.logprobs_R is None else draws.logprobs_R.tolist()
             tokens = zip(members, draws.tokens_R.tolist(), draws.finite_R.tolist(), logprobs, strict=True)
             for (sequence, _), token, finite, logprob in tokens:

@@ -114,7 +114,9 @@ class Thinker:
 class Desk:
     """Thoughts on their way together, in one engine. `step` may be mixed with `begin` and `cancel` as one likes."""
 
-    def __init__(self, model: Transformer, tokenizer: MultimodalTokenizer, *, tokens: int, serial: bool = False) -> None:
+    def __init__(
+        self, model: Transformer, tokenizer: MultimodalTokenizer, *, tokens: int, serial: bool = False
+    ) -> None:
         self.engine = Engine(model, tokenizer.vocab, tokens=tokens, serial=serial)
         self.thoughts: dict[int, Thought] = {}
         self._begun: list[tuple[int, ThoughtEvent]] = []
