@@ -10,11 +10,7 @@ from torch import Tensor
 import twgi
 from twgi.checkpoint.layout import Checkpoint, open_checkpoint
 from twgi.checkpoint.memory import kv_bytes_per_token, sizes, weight_bytes
-<<<<<<< HEAD
 from twgi.decoding.scheduler import Batch
-=======
-from twgi.decoding.guidance import branch_ids, merge_equal
->>>>>>> decoding
 from twgi.errors import ConfigError
 from twgi.thinking.budget import SHAPES, Shape, gpu_named, plan_of, request_of, steps
 
@@ -24,7 +20,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return open_checkpoint(save_tiny(tmp_path_factory.mktemp("checkpoint") / "tiny"))
 
 
-<<<<<<< HEAD
 def test_the_steps_of_a_thought_are_those_that_run(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows and their lengths, step by step, as the model itself reads them."""
     monkeypatch.setitem(SHAPES, "direct", Shape(prompt=3, words=0, pictures=1))
@@ -40,26 +35,6 @@ def test_the_steps_of_a_thought_are_those_that_run(checkpoint: Checkpoint, monke
     monkeypatch.setattr(runner, "run", counted)
     thinker.think("ab", mode="direct", guidance="paper")
     assert list(steps(request_of(checkpoint, "direct", "paper", 400), "direct")) == ran
-=======
-def test_the_rows_of_a_chain_are_those_that_run(checkpoint: Checkpoint) -> None:
-    """The rows of the last picture of each mode, as the thought itself makes them."""
-    loaded = load(checkpoint.folder)
-    thinking = Thinker(loaded.model, loaded.tokenizer, loaded).thinking
-    vocab, block = loaded.tokenizer.vocab, loaded.tokenizer.image_block(range(9))
-    for mode, chain in CHAINS.items():
-        thought = Thought(0, Task(prompt="ab", mode=mode, guidance="paper"), thinking)
-        words = loaded.tokenizer.text.encode("the whole picture")
-        history = (*thought.prompt_ids, *(block * (chain.pictures - 1)), *words, vocab.boi)
-        kind = thought._kind(chain.pictures - 1, history)
-        told = thought.request.conditions
-        rows = merge_equal(
-            (branch_ids(branch, history, prompt=told.prompt, negative=told.negative, vocab=vocab), weight)
-            for branch, weight in thought.request.guidance[kind].weights.items()
-        )
-        assert cost(
-            checkpoint, mode, gpu=GPUS["h100"], dtype=torch.float32, int8=False, guidance="paper", context=8000
-        ).rows == len(rows), mode
->>>>>>> decoding
 
 
 def test_one_picture_costs_its_tokens(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,17 +56,6 @@ class KVCache:
         """One pass over the next ids of each row, so many of each; every row once."""
         return CacheStep(self, pieces)
 
-<<<<<<< HEAD
-    def history(self, row: Row, end: int) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values 1KTH of a row in each layer: views of its pages, where these lie one after the other."""
-        assert row.start is not None
-        span = slice(row.start, row.start + end)
-        return list(
-            zip(self.keys_L1KTH[..., span, :].unbind(0), self.values_L1KTH[..., span, :].unbind(0), strict=True)
-        )
-
-=======
->>>>>>> decoding
 
 class CacheStep:
     """One forward pass, see `model.step.Step`. Used once: committing it counts its tokens as read."""
@@ -144,14 +133,7 @@ def attend_singly(queries: Sequence[Tensor], k_1KTH: Tensor, v_1KTH: Tensor) -> 
 def attend_masked(queries: Sequence[Tensor], k_1KTH: Tensor, v_1KTH: Tensor) -> list[Tensor]:
     """The same up to rounding, in one call."""
     q_1NnH = torch.stack([q_1KGH.flatten(1, 2) for q_1KGH in queries], dim=2)
-<<<<<<< HEAD
-    mask = q_1NnH.new_full((len(queries), k_1KTH.shape[2]), -torch.inf).triu(before + 1)
-    out_1NnH = F.scaled_dot_product_attention(
-        q_1NnH, k_1KTH, v_1KTH, mask, enable_gqa=q_1NnH.shape[1] != k_1KTH.shape[1]
-    )
-=======
     length, grouped = k_1KTH.shape[2], q_1NnH.shape[1] != k_1KTH.shape[1]
     mask = q_1NnH.new_full((len(queries), length), -torch.inf).triu(length - len(queries) + 1)
     out_1NnH = F.scaled_dot_product_attention(q_1NnH, k_1KTH, v_1KTH, mask, enable_gqa=grouped)
->>>>>>> decoding
     return [out_1NH.reshape(queries[0].shape) for out_1NH in out_1NnH.unbind(2)]

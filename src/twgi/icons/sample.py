@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from twgi.errors import ConfigError, RunError
+from twgi.files import write_whole as write_file
 from twgi.icons import chains
 from twgi.icons.chains import Chain, Drawn
 from twgi.icons.checker import find
@@ -19,7 +20,6 @@ from twgi.icons.tasks import TASKS, Request, make_scene
 from twgi.icons.world import CELL_PX, ICON_PX, Scene, render
 from twgi.render import render_page
 from twgi.thinking.modes import MODES, mode_named, roles
-from twgi.files import write_whole as write_file
 from twgi.trace import PAGE, TRACES, ImageSegment, ModelId, Role, Segment, TextSegment, Trace, to_line
 
 SCENES = "scenes.jsonl"

@@ -157,7 +157,6 @@ class Thinker:
             self._session, self._room = Session(self.model, self.facts, tokens=tokens, serial=self.serial), batch
         return self._session
 
-<<<<<<< HEAD
     def _most(self) -> int:
         """Positions that fit the free memory; never fewer than the full row of one thought."""
         weight = self.model.embed.weight
@@ -165,50 +164,3 @@ class Thinker:
         if free is None:
             return MOST_ROWS * self.facts.context
         return max(self.facts.context, int(free * SHARE) // kv_bytes_per_token(self.model.config, weight.dtype))
-=======
-
-class Desk:
-    """Thoughts on their way together, in one engine. `step` may be mixed with `begin` and `cancel` as one likes."""
-
-    def __init__(
-        self, model: Transformer, tokenizer: MultimodalTokenizer, *, tokens: int, serial: bool = False
-    ) -> None:
-        self.engine = Engine(model, tokenizer.vocab, tokens=tokens, serial=serial)
-        self.thoughts: dict[int, Thought] = {}
-        self._begun: list[tuple[int, ThoughtEvent]] = []
-
-    def begin(self, thought: Thought) -> None:
-        """Take a thought in; TwgiError when the engine has not the room for it."""
-        self.engine.submit(thought.request)
-        self.thoughts[thought.id] = thought
-        self._begun += [(thought.id, event) for event in thought.begin()]
-
-    def cancel(self, index: int) -> None:
-        """End a thought: its trace, with what is there of it, comes with the next step."""
-        self.engine.cancel(index)
-
-    def step(self) -> Iterator[tuple[int, ThoughtEvent]]:
-        """The events of one step of the engine, whose time the thoughts bear in equal parts."""
-        began = time.monotonic()
-        stepped = self.engine.step()
-        part = (time.monotonic() - began) / max(len(self.thoughts), 1)
-        for thought in self.thoughts.values():
-            thought.busy += part
-        begun, self._begun = self._begun, []
-        yield from begun
-        for event in stepped:
-            thought = self.thoughts[event.id]
-            events: Iterator[ThoughtEvent] = iter(())
-            if isinstance(event, Token):
-                events = thought.hear(event.token)
-            elif isinstance(event, ImageAsked):
-                self.engine.answer(event.id, thought.kind_of(event.number))
-            elif isinstance(event, ImageOpened):
-                events = thought.open(event.number, event.kind)
-            elif isinstance(event, Finished):
-                events = self.thoughts.pop(event.id).finish(event.reason)
-            elif isinstance(event, SequenceFailed):
-                raise RunError(event.problem)
-            for one in events:
-                yield event.id, one
->>>>>>> decoding
