@@ -40,7 +40,7 @@ def test_the_contracts_hold(house: Path) -> None:
 UPWARD = [
     ("twgi.errors", "twgi.vocab"),
     ("twgi.vocab", "twgi.tokenizer.text"),
-    ("twgi.endpoint", "twgi.trace"),
+    ("twgi.client", "twgi.trace"),
     ("twgi.data.factory.run", "twgi.training.loss"),
     ("twgi.model.config", "twgi.decoding.engine"),
     ("twgi.decoding.engine", "twgi.tokenizer.multimodal"),

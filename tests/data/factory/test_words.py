@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twgi.data.factory import words
 from twgi.data.factory.words import Critique, Verdict
 from twgi.data.records import ImagePart, Part, TextPart, parse_record
-from twgi.endpoint import Unusable
+from twgi.client import Unusable
 
 
 @pytest.mark.parametrize("around", ["{}", "Here you are:\n```json\n{}\n```\nI hope it helps.", "\n\n{}"])

@@ -9,7 +9,7 @@ from zlib import crc32
 
 from twgi.data.factory.answers import Album, Answers
 from twgi.data.factory.recipe import BuildRecipe
-from twgi.endpoint import CHAT, EDIT, GENERATE, Call, Endpoint, NoAnswer, Unusable
+from twgi.client import CHAT, EDIT, GENERATE, Call, Endpoint, NoAnswer, Unusable
 from twgi.errors import ImageError
 from twgi.tokenizer.image import MAX_BYTES, read_picture
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from twgi.endpoint import EndpointOptions
+from twgi.client import EndpointOptions
 from twgi.errors import ConfigError
 from twgi.icons.tasks import TASKS
 from twgi.thinking.modes import MODES

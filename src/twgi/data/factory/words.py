@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twgi.data.factory.recipe import BEST
-from twgi.endpoint import Unusable
+from twgi.client import Unusable
 from twgi.thinking.modes import subgoal_kind
 from twgi.tokenizer.multimodal import PLACEHOLDER
 
