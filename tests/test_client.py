@@ -120,7 +120,7 @@ def dripping(head: bytes) -> Iterator[str]:
 def test_the_time_is_that_of_the_whole_answer_however_it_drips(head: bytes) -> None:
     with dripping(head) as url:
         asking, start = Endpoint(EndpointOptions(url=url, model="m", attempts=1, timeout=0.3)), time.monotonic()
-        with pytest.raises(NoAnswer, match="^too slow$"):
+        with pytest.raises(NoAnswer, match=r"^too slow$"):
             asking.post(QUESTION, words)
         assert time.monotonic() - start < 1.0
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.thinking.tiny import thinker, tokenizer
 
-from twgi.data.decode import Decoded, Decoder, mode_of
-from twgi.data.lines import Fault, Line
-from twgi.data.rows import Row, cut
+from twgi.data.decode import Decoded, TokenDecoder, mode_of
+from twgi.data.rows import Row, pieces_of
 from twgi.data.unpack import unpack
 from twgi.errors import RunError
+from twgi.files import Fault, Line
 from twgi.thinking.modes import MODES
 from twgi.trace import ImageSegment, ModelId, TextSegment
 
@@ -32,7 +32,7 @@ MODEL = ModelId(name="tiny", sha256="")
 def decode(folder: Path, lines: Sequence[Any], *, reference: bool = False) -> list[Decoded | Fault]:
     file = folder / "tokens.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return list(Decoder(tokenizer=TOKENIZER, model=MODEL, reference=reference).decode_file(file))
+    return list(TokenDecoder(tokenizer=TOKENIZER, model=MODEL, reference=reference).decode_file(file))
 
 
 def only(entries: Sequence[Decoded | Fault]) -> Decoded:
@@ -54,7 +54,7 @@ def shape(decoded: Decoded) -> list[str]:
         {"tokens": ROW},
         {"prompt": "red", "response": ROW},
         {"prompt": "red", "response": ROW[1:]},  # as the published code asks, without bos
-        Row.of(cut(ROW, VOCAB), source="f:1").to_json(),
+        Row.of(pieces_of(ROW, VOCAB), source="f:1").to_json(),
     ],
 )
 def test_every_kind_of_row_is_prompt_words_and_pictures(tmp_path: Path, line: dict[str, Any]) -> None:
@@ -144,9 +144,9 @@ def test_any_ids_at_all_are_read_and_none_after_the_separator_is_lost(parts: lis
     ids = [token for part in parts for token in part]
     after = ids[ids.index(VOCAB.separator) + 1 :] if VOCAB.separator in ids else ids
     line = Line(where="f:1", folder=Path(), value={"tokens": ids})
-    trace = Decoder(tokenizer=TOKENIZER, model=MODEL).decode_line(line, "s").trace
+    trace = TokenDecoder(tokenizer=TOKENIZER, model=MODEL).decode_line(line, "s").trace
     assert [token for segment in trace.segments for token in segment.tokens] == after
-    assert Decoder(tokenizer=TOKENIZER, model=MODEL, reference=True).decode_line(line, "s").where == "f:1"
+    assert TokenDecoder(tokenizer=TOKENIZER, model=MODEL, reference=True).decode_line(line, "s").where == "f:1"
 
 
 def test_ids_without_a_separator_are_an_answer(tmp_path: Path) -> None:

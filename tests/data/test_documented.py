@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from twgi.data.records import KNOWN, Record, parse_record
+from twgi.data.records import KNOWN, TrainingRecord, parse_record
 from twgi.data.rows import Row
 
 LINES = [
@@ -19,7 +19,7 @@ RECORDS = [line for line in LINES if "version" not in line]
 
 @pytest.mark.parametrize("line", RECORDS)
 def test_every_example_is_a_record(line: dict[str, object]) -> None:
-    assert isinstance(parse_record(line, where="data.md", folder=Path()), Record)
+    assert isinstance(parse_record(line, where="data.md", folder=Path()), TrainingRecord)
 
 
 def test_the_examples_use_every_key() -> None:

@@ -11,9 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from twgi.data.lines import Fault, Line, Object, read_lines
-from twgi.data.rows import check_row
+from twgi.data.rows import scan
 from twgi.errors import DataError, TraceError
+from twgi.files import Fault, Line, Object, read_lines
 from twgi.thinking.modes import MODES, Mode
 from twgi.tokenizer.multimodal import PLACEHOLDER, MultimodalTokenizer
 from twgi.tokenizer.published import PublishedTokenizer
@@ -59,7 +59,7 @@ def read_source(line: Line) -> Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoder:
+class TokenDecoder:
     """Lines of ids -> `Decoded`. `model` is whose tokenizer it is; with `reference`, cut and marked as published."""
 
     tokenizer: MultimodalTokenizer
@@ -143,7 +143,7 @@ def _read(source: Source, tokenizer: MultimodalTokenizer) -> _Read:
     asked, before = tokenizer.decode(ids[begin : max(end, begin)])
     segments, after = tokenizer.decode(ids[end + 1 :])
     anomalies = [*_moved(before, begin), *_moved(after, end + 1)]
-    if not check_row(ids, vocab, turns=None):  # further turns too are as they should be
+    if not scan(ids, vocab)[1]:  # further turns too are as they should be
         segments, anomalies = _turn_by_turn(ids[end + 1 :], tokenizer), []
     prompt = "".join(part.text if isinstance(part, TextSegment) else PLACEHOLDER for part in asked)
     return _Read(prompt=prompt, inputs=asked, segments=segments, anomalies=tuple(anomalies))

@@ -1,21 +1,19 @@
 """A file of token lists into a folder: its pictures, `decoded.jsonl`, and a page."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from twgi.data.decode import Decoded
-from twgi.data.lines import Fault, writing
-from twgi.errors import RunError
+from twgi.files import Fault, Object, check_new, write_whole, writing_lines
 from twgi.render import Record, render_page
-from twgi.trace import PAGE, Anomaly, Failure, ImageSegment, Trace, write_file
+from twgi.trace import PAGE, Anomaly, Failure, ImageSegment
 
 DECODED = "decoded.jsonl"
 
 
 @dataclass
-class Unpacked:
+class DecodingReport:
     """What became of the lines of a file."""
 
     decoded: int = 0
@@ -35,60 +33,39 @@ class Unpacked:
         malformed = f"{len(self.malformed)} of them malformed"
         return f"{self.decoded} decoded ({self.pictures} pictures), {malformed}, {len(self.refused)} refused"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Object:
         """Everything, for programs."""
-        return {
-            "decoded": self.decoded,
-            "pictures": self.pictures,
-            "malformed": [
-                {"where": where, "anomalies": [a.to_json() for a in every]} for where, every in self.malformed
-            ],
-            "refused": [fault.to_json() for fault in self.refused],
-        }
+        malformed = [{"where": where, "anomalies": [a.to_json() for a in every]} for where, every in self.malformed]
+        return {**vars(self), "malformed": malformed, "refused": [fault.to_json() for fault in self.refused]}
 
 
-def check_new(folder: Path) -> None:
-    """Raises `RunError` unless there is nothing at this path, or an empty folder."""
-    try:
-        used = folder.exists() and any(folder.iterdir())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder}: not a folder that can be used ({error}); give another --out") from None
-    if used:
-        raise RunError(f"{folder} is not empty; give a new or empty folder as --out")
-
-
-def unpack(lines: Iterable[Decoded | Fault], folder: Path, *, title: str) -> Unpacked:
+def unpack(lines: Iterable[Decoded | Fault], folder: Path, *, title: str) -> DecodingReport:
     """Write pictures as they come, then `decoded.jsonl` under its name, then the page.
 
     Raises `RunError` where the folder is in use or cannot be written.
     """
     check_new(folder)
-    done, records = Unpacked(), list[Record]()
-    with writing(folder / DECODED) as file:
+    report, records = DecodingReport(), list[Record]()
+    with writing_lines(folder / DECODED) as file:
         for line in lines:
-            records.append(_unpack_one(line, folder, done))
-            if isinstance(line, Decoded):
+            if isinstance(line, Fault):
+                report.refused.append(line)
+                records.append(Failure(prompt=line.where, mode="refused", error=line.reason))
+            else:
+                records.append(_unpacked(line, folder, report))
                 file.write(line.line)
-    write_file(folder / PAGE, render_page(records, folder=folder, title=title).encode())
-    return done
+    write_whole(folder / PAGE, render_page(records, folder=folder, title=title).encode())
+    return report
 
 
-def _unpack_one(line: Decoded | Fault, folder: Path, done: Unpacked) -> Record:
+def _unpacked(line: Decoded, folder: Path, report: DecodingReport) -> Record:
     """Write the pictures of a line; what is left of it for the page."""
-    if isinstance(line, Fault):
-        done.refused.append(line)
-        return Failure(prompt=line.where, mode="refused", error=line.reason)
     files = line.trace.files()
     for name, content in files.items():
-        write_file(folder / name, content)
-    done.decoded += 1
-    done.pictures += len(files)
+        write_whole(folder / name, content)
+    report.decoded += 1
+    report.pictures += len(files)
     if line.trace.anomalies:
-        done.malformed.append((line.where, line.trace.anomalies))
-    return replace(line.trace, segments=tuple(_light(line.trace)))
-
-
-def _light(trace: Trace) -> Iterator[Any]:
-    """The segments without what their files hold."""
-    for segment in trace.segments:
-        yield replace(segment, picture=None) if isinstance(segment, ImageSegment) else segment
+        report.malformed.append((line.where, line.trace.anomalies))
+    segments = (replace(s, picture=None) if isinstance(s, ImageSegment) else s for s in line.trace.segments)
+    return replace(line.trace, segments=tuple(segments))

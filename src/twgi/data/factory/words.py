@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twgi.data.factory.recipe import BEST
 from twgi.client import Unusable
+from twgi.data.factory.recipe import BEST
 from twgi.thinking.modes import subgoal_kind
 from twgi.tokenizer.multimodal import PLACEHOLDER
 
@@ -18,7 +18,7 @@ _OBJECT = "Answer with one JSON object and nothing else: "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Judgement:
     """What a judge says of a picture: 0 (another picture) to 10 (all as the prompt says), and why."""
 
     score: float
@@ -133,12 +133,12 @@ def read_critique(answer: str) -> Critique:
     return Critique(matches=value["matches"], text=_text(text, "fits"))
 
 
-def read_verdict(answer: str) -> Verdict:
+def read_judgement(answer: str) -> Judgement:
     value = _object(answer)
     score = value.get("score")
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= BEST:
         raise Unusable(f'no score from 0 to {BEST} under "score"')
-    return Verdict(score=float(score), reason=_text(value.get("reason"), "reason"))
+    return Judgement(score=float(score), reason=_text(value.get("reason"), "reason"))
 
 
 def _object(answer: str) -> dict[str, Any]:
