@@ -136,8 +136,8 @@ def icon_jobs(recipe: BuildRecipe, pictures: PictureStore) -> list[ChainJob]:
 
 
 def _icon_chain(recipe: BuildRecipe, pictures: PictureStore, mode: str, number: int) -> MadeChain:
-    """A function of seed, number and mode. Its notes are what the last picture must show, as GenEval's metadata,
-    unless the chain is about pictures that it was given."""
+    """A function of seed, number and mode. Its notes are what the last picture must show, as GenEval's metadata, where
+    the chain is about that."""
     icons = recipe.icons
     rng = np.random.default_rng([icons.seed, number, list(MODES).index(mode)])
     request = TASKS[icons.tasks[number % len(icons.tasks)]](rng)
@@ -156,5 +156,5 @@ def _icon_chain(recipe: BuildRecipe, pictures: PictureStore, mode: str, number: 
         input_images=tuple(pictures.add(render(scene)) for scene in chain.pictures),
         response=tuple(part(said) for said in chain.response),
         judged=Judgement(score=0 if wrong else BEST, reason=f"the checker {told} pictures"),
-        notes={} if chain.pictures else {"request": request.metadata()},
+        notes={"request": request.metadata()} if chain.prompt == request.prompt else {},
     )
