@@ -16,7 +16,7 @@ from twgi.data.rows import Row, pieces_of
 from twgi.data.unpack import unpack
 from twgi.errors import RunError
 from twgi.files import Fault, Line
-from twgi.thinking.modes import MODES
+from twgi.thinking.modes import KINDS, MODES
 from twgi.trace import ImageSegment, ModelId, TextSegment
 
 TOKENIZER = tokenizer()
@@ -108,7 +108,7 @@ def test_the_mode_is_known_by_its_template(tmp_path: Path, mode: str) -> None:
     asked = TOKENIZER.encode_prompt(MODES[mode].prompt_text("red"))
     decoded = only(decode(tmp_path, [{"tokens": [*asked, *IMAGE, *AB, *IMAGE, VOCAB.eos]}]))
     assert (decoded.trace.mode, decoded.trace.prompt) == (mode, "red")
-    assert shape(decoded) == [MODES[mode].role, "ab", "final"]
+    assert shape(decoded) == [KINDS[MODES[mode].kinds[0]].role, "ab", "final"]
     assert mode_of("red") == (MODES["general"], "red")
 
 
@@ -183,8 +183,8 @@ def test_a_folder_has_pictures_lines_and_a_page(tmp_path: Path) -> None:
     bad = [*PROMPT, *IMAGE[:3], VOCAB.eos]
     entries = decode(tmp_path, [{"tokens": ROW}, {"tokens": bad}, {"prompt": "<b>"}])
     done = unpack(entries, tmp_path / "out", title="rows")
-    assert sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")) == [
-        "decoded.jsonl", "images/00000-0.png", "index.html",
+    assert sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("[!.]*.*")) == [
+        "decoded.jsonl", "images/00000-0.png", "index.html", "run.json", "traces.jsonl",
     ]  # fmt: skip
     assert (done.decoded, done.pictures, len(done.malformed), len(done.refused)) == (2, 1, 1, 1)
     assert len(done.problems()) == 3

@@ -1,13 +1,13 @@
-"""A file of token lists into a folder: its pictures, `decoded.jsonl`, and a page."""
+"""A file of token lists into a folder: `decoded.jsonl`, and what a run has: pictures, traces, a page."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from twgi.data.decode import Decoded
-from twgi.files import Fault, Object, check_new, write_whole, writing_lines
-from twgi.render import Record, render_page
-from twgi.trace import PAGE, Anomaly, Failure, ImageSegment
+from twgi.files import Fault, Object, check_new, writing_lines
+from twgi.runs.folder import RunFolder
+from twgi.trace import Anomaly, Failure, ImageSegment
 
 DECODED = "decoded.jsonl"
 
@@ -20,6 +20,16 @@ class DecodingReport:
     pictures: int = 0
     malformed: list[tuple[str, tuple[Anomaly, ...]]] = field(default_factory=list)
     refused: list[Fault] = field(default_factory=list)
+
+    def add(self, line: Decoded | Fault) -> None:
+        """One more line."""
+        if isinstance(line, Fault):
+            self.refused.append(line)
+            return
+        self.decoded += 1
+        self.pictures += sum(isinstance(s, ImageSegment) and s.picture is not None for s in line.trace.segments)
+        if line.trace.anomalies:
+            self.malformed.append((line.where, line.trace.anomalies))
 
     def problems(self) -> list[str]:
         """A line of text for each malformed place and each refused line, as `file:line: reason`."""
@@ -39,33 +49,21 @@ class DecodingReport:
         return {**vars(self), "malformed": malformed, "refused": [fault.to_json() for fault in self.refused]}
 
 
-def unpack(lines: Iterable[Decoded | Fault], folder: Path, *, title: str) -> DecodingReport:
-    """Write pictures as they come, then `decoded.jsonl` under its name, then the page.
+def unpack(lines: Iterable[Decoded | Fault], out: Path, *, title: str) -> DecodingReport:
+    """Write pictures and traces as they come, then `decoded.jsonl` under its name, then the page.
 
     Raises `RunError` where the folder is in use or cannot be written.
     """
-    check_new(folder)
-    report, records = DecodingReport(), list[Record]()
-    with writing_lines(folder / DECODED) as file:
-        for line in lines:
-            if isinstance(line, Fault):
-                report.refused.append(line)
-                records.append(Failure(prompt=line.where, mode="refused", error=line.reason))
-            else:
-                records.append(_unpacked(line, folder, report))
-                file.write(line.line)
-    write_whole(folder / PAGE, render_page(records, folder=folder, title=title).encode())
+    check_new(out)
+    report, failures = DecodingReport(), dict[str, Failure]()
+    with RunFolder(out, run={"decoded": title}) as folder:
+        with writing_lines(out / DECODED) as file:
+            for number, line in enumerate(lines):
+                report.add(line)
+                if isinstance(line, Decoded):
+                    folder.add(line.trace)
+                    file.write(line.line)
+                else:
+                    failures[f"{number:05}"] = Failure(prompt=line.where, mode="refused", error=line.reason)
+        folder.write_page(failures, title=title)
     return report
-
-
-def _unpacked(line: Decoded, folder: Path, report: DecodingReport) -> Record:
-    """Write the pictures of a line; what is left of it for the page."""
-    files = line.trace.files()
-    for name, content in files.items():
-        write_whole(folder / name, content)
-    report.decoded += 1
-    report.pictures += len(files)
-    if line.trace.anomalies:
-        report.malformed.append((line.where, line.trace.anomalies))
-    segments = (replace(s, picture=None) if isinstance(s, ImageSegment) else s for s in line.trace.segments)
-    return replace(line.trace, segments=tuple(segments))

@@ -107,7 +107,7 @@ def test_the_commands_of_the_page_do_what_it_says(
         (["--recipe", "absent.yaml", "--out", "{out}"], "absent.yaml cannot be read"),
         (["--recipe", "{recipe}", "--out", "{out}", "cuont=3"], "unknown key 'cuont'"),
         (["--recipe", "{recipe}", "--out", "{out}", "--reuse", "{out}"], "holds no answers.jsonl"),
-        (["--recipe", "{recipe}", "--out", "{recipe}"], "as a run folder"),
+        (["--recipe", "{recipe}", "--out", "{recipe}"], "Not a directory"),
     ],
 )
 def test_a_wrong_option_is_one_line(

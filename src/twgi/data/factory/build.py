@@ -29,7 +29,7 @@ from twgi.data.factory.report import BuildReport, account
 from twgi.data.factory.teachers import Teachers
 from twgi.errors import PromptError, RunError
 from twgi.files import Line, Object, append_line, mend, read_objects, write_json, writing_lines
-from twgi.thinking.run_folder import RunFolder
+from twgi.runs.folder import RunFolder
 
 RECORDS, ITEMS, PROMPTS, ANSWERS, REPORT = (
     "records.jsonl", "items.jsonl", "prompts.jsonl", "answers.jsonl", "report.json",
@@ -61,7 +61,7 @@ def build(
     if (absent := next((book for book in books if not book.is_file()), None)) is not None:
         raise RunError(f"{absent.parent} holds no {ANSWERS}: give the folder of a build with answers")
     with (
-        RunFolder(out, run=_description(recipe), resume=resume),
+        RunFolder(out, run=_description(recipe), resume=resume, identity=("settings", "prompts")),
         AnswerBook(out / ANSWERS, others=books) as book,
         _Build(recipe, out, book, reuse, track or (lambda things, total, doing: things)) as work,
     ):

@@ -11,7 +11,7 @@ from twgi.data.factory import words
 from twgi.data.factory.recipe import BuildRecipe
 from twgi.data.factory.teachers import NotMade, Teachers
 from twgi.files import Object
-from twgi.thinking.prompts import BadLine, read_prompts
+from twgi.runs.prompts import BadLine, read_prompts
 from twgi.tokenizer.multimodal import PLACEHOLDER
 
 WAVES = 4  # how often more prompts are asked for where some were dropped
