@@ -150,6 +150,13 @@ def test_a_bad_request_is_not_tried_again_and_its_message_is_told_without_the_ke
     assert len(served.asked) == 1
 
 
+def test_a_bad_request_with_a_message_without_end_is_not_tried_again() -> None:
+    endless = first(Reply(status=400, body=b"x" * 2**21))
+    with studio(trouble=endless) as served, pytest.raises(NoAnswer, match=r"^HTTP 400$"):
+        endpoint(served).post(QUESTION, words)
+    assert len(served.asked) == 1
+
+
 @pytest.mark.parametrize(("status", "problem"), [(401, "refuses the key"), (403, "refuses the key"), (404, "no such")])
 def test_a_refused_key_or_an_unknown_model_is_the_users_error(status: int, problem: str) -> None:
     trouble = first(Reply(status=status, body=SECRET.encode()))
@@ -266,6 +273,8 @@ def test_no_more_requests_are_on_their_way_than_wanted() -> None:
         ({"url": "http://me:hidden@host/v1"}, "no password"),
         ({"url": "http://host/v1?key=hidden"}, "must be like"),
         ({"url": "host"}, "must be like"),
+        ({"url": "http://hidden:99999/v1"}, "must be like"),
+        ({"url": "http://[hidden/v1"}, "must be like"),
         ({"key_variable": "sk-hidden"}, "the name of an environment variable"),
         ({"concurrency": 0}, "1 or more"),
         ({"attempts": 0}, "1 or more"),

@@ -55,8 +55,12 @@ class EndpointOptions:
     timeout: float = 60.0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        try:
+            parts = urlsplit(self.url)
+            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            raise ConfigError("an endpoint's address must be like https://host/v1; its host or port is none") from None
+        if not good or parts.query or parts.fragment:
             raise ConfigError(f"an endpoint's address must be like https://host/v1, got {parts.hostname or self.url!r}")
         if parts.username or parts.password:
             raise ConfigError("put no password into an endpoint's address; put a key into an environment variable")
@@ -204,7 +208,9 @@ class Endpoint:
             async for piece in response.aiter_raw():
                 content += piece
                 if len(content) > call.limit:
-                    raise Unusable("an answer without end")
+                    if response.is_success:
+                        raise Unusable("an answer without end")
+                    break
         return response.status_code, bytes(content)
 
     def _parsed(self, content: bytes) -> Any:

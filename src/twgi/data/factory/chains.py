@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -66,14 +66,25 @@ class ChainJob:
 
 def endpoint_jobs(recipe: BuildRecipe, teachers: Teachers, prompts: Sequence[str]) -> list[ChainJob]:
     """A chain of each mode about each prompt."""
+    named = [(sha256(prompt.encode()).hexdigest()[:16], prompt) for prompt in prompts]
+    return _jobs(recipe, named, lambda mode, prompt: _MAKERS[mode](teachers, prompt, recipe))
+
+
+def icon_jobs(recipe: BuildRecipe, pictures: PictureStore) -> list[ChainJob]:
+    """A chain of each mode about each of random scenes; true by construction, and the checker is the judge."""
+    named = [(f"{number:06d}", number) for number in range(recipe.count)]
+    return _jobs(recipe, named, lambda mode, number: _icon_chain(recipe, pictures, mode, number))
+
+
+About = TypeVar("About", str, int)
+
+
+def _jobs(
+    recipe: BuildRecipe, named: Sequence[tuple[str, About]], make: Callable[[str, About], MadeChain]
+) -> list[ChainJob]:
     return [
-        ChainJob(
-            id=f"{mode}-{sha256(prompt.encode()).hexdigest()[:16]}",
-            mode=mode,
-            about=prompt,
-            make=partial(_MAKERS[mode], teachers, prompt, recipe),
-        )
-        for prompt in prompts
+        ChainJob(id=f"{mode}-{name}", mode=mode, about=about, make=partial(make, mode, about))
+        for name, about in named
         for mode in recipe.modes
     ]
 
@@ -84,12 +95,12 @@ def subgoal(teachers: Teachers, prompt: str, recipe: BuildRecipe) -> MadeChain:
     Raises `NotMade`: the prompt has fewer than two parts, or somebody did not do their part.
     """
     read = words.read_list("parts", least=1, most=recipe.max_parts)
-    parts = teachers.ask("decomposer", words.decompose(prompt, recipe.max_parts), read)
+    parts = teachers.ask("decomposer", words.told("parts", prompt=prompt, most=recipe.max_parts), read)
     if len(parts) < 2:
         raise NotMade("dropped", "decomposer", "fewer than two parts")
-    first = teachers.paint("painter", words.first_part(parts[0]))
-    others = [teachers.paint("editor", words.next_part(part), [first]) for part in parts[1:]]
-    whole = teachers.paint("editor", words.whole(prompt), [first, *others])
+    first = teachers.paint("painter", words.told("first part", part=parts[0]))
+    others = [teachers.paint("editor", words.told("next part", part=part), [first]) for part in parts[1:]]
+    whole = teachers.paint("editor", words.told("whole", prompt=prompt), [first, *others])
     pictures = [first, *others, whole]
     steps = teachers.ask("writer", words.narrate(prompt, parts), words.read_steps(len(parts)), pictures)
     pairs = zip(steps, pictures, strict=True)
@@ -103,12 +114,12 @@ def critique(teachers: Teachers, prompt: str, recipe: BuildRecipe) -> MadeChain:
     Raises `NotMade`: somebody did not do their part.
     """
     draft = teachers.paint("drafter", prompt)
-    said = teachers.ask("critic", words.criticise(prompt), words.read_critique, [draft])
+    said = teachers.ask("critic", words.told("critique", prompt=prompt), words.read_critique, [draft])
     learnt = said.matches or recipe.learn_draft
     response: tuple[Part, ...] = (ImagePart(image=draft, loss=learnt), TextPart(text=said.text))
     last = draft
     if not said.matches:
-        last = teachers.paint("editor", words.redraw(prompt, said.text), [draft])
+        last = teachers.paint("editor", words.told("redrawn", prompt=prompt, said=said.text), [draft])
         response = (*response, ImagePart(image=last))
     judged = _judged(teachers, prompt, last)
     return MadeChain(prompt=prompt, response=response, judged=judged, notes={"redrawn": not said.matches})
@@ -118,21 +129,7 @@ _MAKERS = {"subgoal": subgoal, "critique": critique}
 
 
 def _judged(teachers: Teachers, prompt: str, picture: str) -> Judgement:
-    return teachers.ask("judge", words.judge(prompt), words.read_judgement, [picture])
-
-
-def icon_jobs(recipe: BuildRecipe, pictures: PictureStore) -> list[ChainJob]:
-    """A chain of each mode about each of random scenes; true by construction, and the checker is the judge."""
-    return [
-        ChainJob(
-            id=f"{mode}-{number:06d}",
-            mode=mode,
-            about=number,
-            make=partial(_icon_chain, recipe, pictures, mode, number),
-        )
-        for number in range(recipe.count)
-        for mode in recipe.modes
-    ]
+    return teachers.ask("judge", words.told("judgement", prompt=prompt, best=BEST), words.read_judgement, [picture])
 
 
 def _icon_chain(recipe: BuildRecipe, pictures: PictureStore, mode: str, number: int) -> MadeChain:

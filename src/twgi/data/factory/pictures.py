@@ -33,14 +33,15 @@ class PictureStore:
         for folder in (self._folder, *self._others):
             with suppress(OSError):
                 content = (folder / path).read_bytes()
-                if _name(content) == path:
-                    return bool(self._put(path, content))
+                if _name(content) == path and self._put(path, content):
+                    return True
         return False
 
     def _put(self, path: str, content: bytes) -> str:
+        file = self._folder / path
         with self._lock:
-            if not (self._folder / path).is_file():
-                write_whole(self._folder / path, content)
+            if not file.is_file() or file.read_bytes() != content:
+                write_whole(file, content)
         return path
 
 

@@ -77,7 +77,7 @@ def _written(recipe: BuildRecipe, teachers: Teachers, together: Together, found:
     size, themes = recipe.prompts.batch, recipe.prompts.themes
 
     def ask(number: int) -> list[str]:
-        told = words.prompts(size, themes[number % len(themes)], number)
+        told = words.told("prompts", count=size, theme=themes[number % len(themes)], number=number)
         try:
             return teachers.ask("prompts", told, words.read_list("prompts", least=1))
         except NotMade:  # noted in the book
