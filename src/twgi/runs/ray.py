@@ -36,6 +36,7 @@ class RayThinker:
         except ImportError as error:
             raise ConfigError(f"--ray needs the extra ray: pip install 'twgi[ray]' ({error})") from None
         self.model, self.actors, self.loading = model, actors, dict(loading)
+        self.handles: list[Any] = []  # the actors at work
         self._described = identify(model, vq=self.loading.get("vq"))
 
     @property
@@ -56,7 +57,7 @@ class RayThinker:
 
         ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
         numbered, again, deaths = enumerate(tasks), list[tuple[int, Task]](), 0
-        actors = [self._actor(batch) for _ in range(self.actors)]
+        self.handles = actors = [self._actor(batch) for _ in range(self.actors)]
         asked: Asked = {}
         for place in list(range(self.actors)) * batch:
             _ask(actors, place, next(numbered, None), asked)
