@@ -12,7 +12,7 @@ from PIL import Image
 from tests.thinking.tiny import thinker, tokenizer
 
 from twgi.data.decode import Decoded, TokenDecoder, mode_of
-from twgi.data.rows import Row, pieces_of
+from twgi.data.rows import TrainingRow, pieces_of
 from twgi.data.unpack import unpack
 from twgi.errors import RunError
 from twgi.files import Fault, Line
@@ -54,7 +54,7 @@ def shape(decoded: Decoded) -> list[str]:
         {"tokens": ROW},
         {"prompt": "red", "response": ROW},
         {"prompt": "red", "response": ROW[1:]},  # as the published code asks, without bos
-        Row.of(pieces_of(ROW, VOCAB), source="f:1").to_json(),
+        TrainingRow.of(pieces_of(ROW, VOCAB), source="f:1").to_json(),
     ],
 )
 def test_every_kind_of_row_is_prompt_words_and_pictures(tmp_path: Path, line: dict[str, Any]) -> None:

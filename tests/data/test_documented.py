@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from twgi.data.records import KNOWN, TrainingRecord, parse_record
-from twgi.data.rows import Row
+from twgi.data.rows import TrainingRow
 
 LINES = [
     json.loads(line)
@@ -28,5 +28,5 @@ def test_the_examples_use_every_key() -> None:
 
 def test_the_row_is_one_with_its_loss() -> None:
     (line,) = ROWS
-    assert Row.from_json(line).to_json() == line
-    assert Row.from_json(line).mask.tolist() == [False, False, False, True, True]
+    assert TrainingRow.from_json(line).to_json() == line
+    assert TrainingRow.from_json(line).mask.tolist() == [False, False, False, True, True]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tokenizer.tiny import multimodal_tokenizer
 
-from twgi.data.rows import Row, check_row, pieces_of, scan
+from twgi.data.rows import TrainingRow, check_row, pieces_of, scan
 from twgi.errors import DataError
 
 TOKENIZER = multimodal_tokenizer()
@@ -42,7 +42,7 @@ def test_spans_say_what_each_id_is() -> None:
 
 
 def test_loss_lies_on_what_follows_each_separator_up_to_its_eos() -> None:
-    row = Row.of(pieces_of(ids_of("bItstIesItIe".replace("es", "ets")), VOCAB))
+    row = TrainingRow.of(pieces_of(ids_of("bItstIesItIe".replace("es", "ets")), VOCAB))
     learnt = [token for token, loss in zip(row.tokens, row.mask, strict=True) if loss]
     assert learnt == ids_of("tIe") + ids_of("ItIe")
 
@@ -58,7 +58,7 @@ def test_faults_point_into_the_row_in_order(word: str) -> None:
     ids = ids_of(word)
     spans, faults = scan(ids, VOCAB, turns=1)
     positions = [fault.position for fault in faults]
-    Row(tokens=tuple(ids), spans=tuple(spans))  # they cover the ids
+    TrainingRow(tokens=tuple(ids), spans=tuple(spans))  # they cover the ids
     assert positions == sorted(positions)
     assert all(0 <= position <= len(ids) for position in positions)
 
@@ -86,14 +86,14 @@ def test_faults_point_into_the_row_in_order(word: str) -> None:
 )
 def test_a_fault_says_where_and_why(ids: Sequence[int], position: int, reason: str) -> None:
     with pytest.raises(DataError, match=rf"^token {position}: .*{re.escape(reason)}"):
-        check_row(Row.of(pieces_of(ids, VOCAB)), VOCAB)
+        check_row(TrainingRow.of(pieces_of(ids, VOCAB)), VOCAB)
 
 
 @settings(max_examples=40)
 @given(st.from_regex(GOOD, fullmatch=True), st.none() | st.text())
 def test_a_row_is_read_back_as_it_was_written(word: str, name: str | None) -> None:
-    row = Row.of(pieces_of(ids_of(word), VOCAB), source="f:1", id=name)
-    assert Row.from_json(row.to_json()) == row
+    row = TrainingRow.of(pieces_of(ids_of(word), VOCAB), source="f:1", id=name)
+    assert TrainingRow.from_json(row.to_json()) == row
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_a_row_is_read_back_as_it_was_written(word: str, name: str | None) -> No
     ],
 )
 def test_a_stored_row_is_read_strictly(change: dict[str, Any], reason: str) -> None:
-    stored = Row.of(pieces_of(ROW, VOCAB)).to_json()
+    stored = TrainingRow.of(pieces_of(ROW, VOCAB)).to_json()
     with pytest.raises(DataError, match=re.escape(reason)):
-        Row.from_json(stored | change)
+        TrainingRow.from_json(stored | change)
     with pytest.raises(DataError, match="lacks 'segments'"):
-        Row.from_json({key: value for key, value in stored.items() if key != "segments"})
+        TrainingRow.from_json({key: value for key, value in stored.items() if key != "segments"})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twgi.data.records import ImagePart, Part, TrainingRecord, Turn, parse_record, paths_of, text_of
 from twgi.data.report import Encoded, LineOutcome, TooLong
-from twgi.data.rows import Kind, Piece, Row, check_row, pieces_of
+from twgi.data.rows import Kind, Piece, TrainingRow, check_row, pieces_of
 from twgi.errors import DataError, TwgiError
 from twgi.files import Fault, Line, Object, read_lines
 from twgi.tokenizer.image import open_picture
@@ -60,7 +60,7 @@ class RowEncoder:
         """Laid out, checked, and measured; only then are pictures read. Raises `TwgiError` where there is no row."""
         record: TrainingRecord | None = None
         if "version" in line.value:
-            row, turns = Row.from_json(line.value), None
+            row, turns = TrainingRow.from_json(line.value), None
         else:
             record = parse_record(line.value, where=line.where, folder=self.images or line.folder)
             row, turns = self._laid_out(record), len(record.turns) or None
@@ -71,12 +71,12 @@ class RowEncoder:
             return TooLong(where=line.where, tokens=len(row.tokens))
         return Encoded(row=self._filled(row, record) if record and record.tokens is None else row, record=record)
 
-    def _laid_out(self, record: TrainingRecord) -> Row:
+    def _laid_out(self, record: TrainingRecord) -> TrainingRow:
         """The row of a record; one that is not tokenised yet has blank pictures."""
         if record.tokens is not None:
-            return Row.of(pieces_of(record.tokens, self.tokenizer.vocab), source=record.where, id=record.id)
+            return TrainingRow.of(pieces_of(record.tokens, self.tokenizer.vocab), source=record.where, id=record.id)
         pieces = [piece for turn in record.turns for piece in self._turn(turn)]
-        return Row.of([("bos", [self.tokenizer.vocab.bos], False), *pieces], source=record.where, id=record.id)
+        return TrainingRow.of([("bos", [self.tokenizer.vocab.bos], False), *pieces], source=record.where, id=record.id)
 
     def _turn(self, turn: Turn) -> Iterator[Piece]:
         """prompt, separator, response, eos; the eos carries loss as what it ends does."""
@@ -96,7 +96,7 @@ class RowEncoder:
     def _blank(self) -> Codes:
         return [0] * self.tokenizer.vocab.tokens_per_image
 
-    def _filled(self, row: Row, record: TrainingRecord) -> Row:
+    def _filled(self, row: TrainingRow, record: TrainingRecord) -> TrainingRow:
         """The same row with its pictures, read one at a time."""
         tokens, pictures = list(row.tokens), (path for turn in record.turns for path in turn.pictures)
         images = (span for span in row.spans if span.kind == "image")
@@ -122,11 +122,11 @@ class RowEncoder:
         tokens = self._publisher.record(prompt, response, pictures)
         if self.limit is not None and len(tokens) > self.limit:
             return TooLong(where=line.where, tokens=len(tokens))
-        row = Row.of(pieces_of(tokens, self.tokenizer.vocab), source=line.where)
+        row = TrainingRow.of(pieces_of(tokens, self.tokenizer.vocab), source=line.where)
         return Encoded(row=row, published={**said, "tokens": tokens})
 
 
-def _check_pictures(record: TrainingRecord, row: Row) -> None:
+def _check_pictures(record: TrainingRecord, row: TrainingRow) -> None:
     """The ids and the words of a record, if it has both, must speak of as many pictures."""
     said = sum(len(turn.pictures) for turn in record.turns)
     held = sum(span.kind == "image" for span in row.spans)

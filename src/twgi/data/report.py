@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twgi.data.records import TrainingRecord
-from twgi.data.rows import Row
+from twgi.data.rows import TrainingRow
 from twgi.files import Fault, Object
 
 
@@ -15,7 +15,7 @@ class Encoded:
     `published` is the line that the published code would write, where it was made in its way.
     """
 
-    row: Row
+    row: TrainingRow
     record: TrainingRecord | None = None
     published: Object | None = None
 

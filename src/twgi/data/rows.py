@@ -47,7 +47,7 @@ class TokenRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class TrainingRow:
     """Ids and the spans they are cut into, without a gap. `source` is the `file:line` it was made from."""
 
     tokens: tuple[int, ...]
@@ -61,7 +61,7 @@ class Row:
             raise DataError(f"the segments do not cover the {len(self.tokens)} tokens without a gap")
 
     @classmethod
-    def of(cls, pieces: Iterable[Piece], *, source: str = "", id: str | None = None) -> "Row":
+    def of(cls, pieces: Iterable[Piece], *, source: str = "", id: str | None = None) -> "TrainingRow":
         """A row of these pieces in order; empty ones are left out."""
         tokens: list[int] = []
         spans: list[Span] = []
@@ -92,7 +92,7 @@ class Row:
         return {**head, **name, "tokens": list(self.tokens), "segments": segments}
 
     @classmethod
-    def from_json(cls, value: Object) -> "Row":
+    def from_json(cls, value: Object) -> "TrainingRow":
         """Read `to_json` back. Raises `DataError` for anything unknown, missing, or of another type."""
         if value.get("version") != VERSION:
             raise DataError(f"a row of version {value.get('version')!r}; this program reads version {VERSION}")
@@ -121,7 +121,7 @@ def pieces_of(ids: Sequence[int], vocab: Vocab) -> Iterator[Piece]:
     return ((span.kind, ids[span.start : span.end], span.loss) for span in scan(ids, vocab)[0])
 
 
-def check_row(row: Row, vocab: Vocab, *, turns: int | None = 1) -> None:
+def check_row(row: TrainingRow, vocab: Vocab, *, turns: int | None = 1) -> None:
     """Whether a model may be trained on a row: on its ids, and where its spans say that loss lies.
 
     The ids must be bos and `turns` turns (None: any number) of a prompt, one separator, a response and eos, with whole

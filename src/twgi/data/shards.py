@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from twgi.data.encode import RowEncoder
 from twgi.data.report import Encoded, EncodingReport, LineOutcome
-from twgi.data.rows import Row, Span, TokenRow
+from twgi.data.rows import Span, TokenRow, TrainingRow
 from twgi.errors import ConfigError, DataError
 from twgi.files import Object, read_json, read_lines, reading, write_json, writing_whole
 from twgi.tokenizer.multimodal import MultimodalTokenizer
@@ -79,7 +79,7 @@ class ShardWriter:
         Raises `DataError` where the folder holds shards of other files, settings or another vocabulary.
         """
         number, done = self._found()
-        kept: list[Row] = []
+        kept: list[TrainingRow] = []
         lines = (line for file in self.files for line in read_lines(file))
         for end, line in enumerate(lines, 1):
             if end <= done:
@@ -106,7 +106,7 @@ class ShardWriter:
             number, done, self.report = number + 1, meta["end"], EncodingReport.from_json(meta["report"])
         return number, done
 
-    def _put(self, number: int, rows: Sequence[Row], *, end: int) -> None:
+    def _put(self, number: int, rows: Sequence[TrainingRow], *, end: int) -> None:
         """Write one shard, whole or not at all."""
         pq = need_parquet()
         import pyarrow as pa
@@ -195,7 +195,7 @@ class ShardRows:
         start = self.blocks[number - 1] if number else 0
         value = self._group(number)[index - start]
         spans = tuple(Span(**segment) for segment in value["segments"])
-        return Row(tokens=tuple(value["ids"]), spans=spans, source=value["source"], id=value["id"]).compact()
+        return TrainingRow(tokens=tuple(value["ids"]), spans=spans, source=value["source"], id=value["id"]).compact()
 
 
 def _index(files: Sequence[Path]) -> tuple[npt.NDArray[np.int64], list[tuple[int, Path, int]]]:

@@ -71,13 +71,7 @@ class BuildReport:
 
     def summary(self) -> str:
         """All of it in a few lines."""
-        columns = ("role", "endpoint", *COUNTS, "cost")
-        rows = [
-            columns,
-            *([f"{spent[name]:.4g}" if name == "cost" else spent[name] for name in columns] for spent in self.spent),
-        ]
-        lines = [" ".join(f"{value!s:>{len(name)}}" for name, value in zip(columns, row, strict=True)) for row in rows]
-        lines = lines if self.spent else []
+        lines = _table(self.spent) if self.spent else []
         lines += [f"{mode}: {ends['kept']} of {sum(ends.values())} kept" for mode, ends in self.yields().items()]
         left = self.planned - len(self.items)
         counts = ", ".join(f"{self.count(status)} {status}" for status in STATUSES)
@@ -102,6 +96,13 @@ def account(entries: Iterable[Mapping[str, Any]], prices: Mapping[str, Price]) -
         spent.setdefault((entry["role"], entry["endpoint"]), Counter()).update(taken)
     order = sorted(spent, key=lambda place: (ROLES.index(place[0]), place[1]))
     return [{"role": role, "endpoint": name, **spent[role, name]} for role, name in order]
+
+
+def _table(spent: Sequence[Object]) -> list[str]:
+    names = ("role", "endpoint", *COUNTS, "cost")
+    rows = [names, *([*map(str, list(one.values())[:-1]), f"{one['cost']:.4f}"] for one in spent)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
 def _told(usage: Mapping[str, Any], keys: Sequence[str]) -> int:
