@@ -103,12 +103,20 @@ def test_further_turns_follow_as_segments(tmp_path: Path) -> None:
     assert decoded.trace.anomalies == ()
 
 
-@pytest.mark.parametrize("mode", ["subgoal", "critique"])
-def test_the_mode_is_known_by_its_template(tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "words", "kinds"),
+    [
+        ("subgoal", "ab", ["part", "part"]),
+        ("subgoal", "Now the whole picture.", ["part", "whole"]),
+        ("critique", "ab", ["draft", "redraw"]),
+    ],
+)
+def test_the_mode_is_known_by_its_template(tmp_path: Path, mode: str, words: str, kinds: list[str]) -> None:
     asked = TOKENIZER.encode_prompt(MODES[mode].prompt_text("red"))
-    decoded = only(decode(tmp_path, [{"tokens": [*asked, *IMAGE, *AB, *IMAGE, VOCAB.eos]}]))
+    decoded = only(decode(tmp_path, [{"tokens": [*asked, *IMAGE, *TOKENIZER.text.encode(words), *IMAGE, VOCAB.eos]}]))
     assert (decoded.trace.mode, decoded.trace.prompt) == (mode, "red")
-    assert shape(decoded) == [KINDS[MODES[mode].kinds[0]].role, "ab", "final"]
+    assert shape(decoded) == [KINDS[kinds[0]].role, words, "final"]
+    assert [image.kind for image in decoded.trace.images] == kinds
     assert mode_of("red") == (MODES["general"], "red")
 
 
