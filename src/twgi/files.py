@@ -262,14 +262,18 @@ def mend(path: Path) -> Path:
 class FolderLock:
     """Holds a folder for this process alone; it is free again when the process ends, however it ends.
 
+    `name` is that of the lock file; what is held by itself within a folder has another one, which ends in `.lock` too.
+
     Raises:
         RunError: another process holds it, or it cannot be written.
     """
 
-    def __init__(self, folder: Path, *, otherwise: str = "wait for it, or give another --out") -> None:
+    def __init__(
+        self, folder: Path, *, name: str = LOCK, otherwise: str = "wait for it, or give another --out"
+    ) -> None:
         from filelock import FileLock, Timeout
 
-        path = folder / LOCK
+        path = folder / name
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(path, is_singleton=False)
@@ -304,7 +308,7 @@ def entries(folder: Path, *, option: str = "--out") -> set[str]:
         return set()
     except (OSError, ValueError) as error:
         raise RunError(f"cannot use {str(folder)!r} as a folder: {_reason(error)}; give another {option}") from None
-    return {name for name in names if name != LOCK and not name.startswith(TEMPORARY)}
+    return {name for name in names if not name.endswith(LOCK) and not name.startswith(TEMPORARY)}
 
 
 def check_new(folder: Path, *, option: str = "--out") -> None:
