@@ -48,11 +48,11 @@ def train_chains(recipe: Recipe, overrides: Overrides = None) -> None:
     _check(recipe)
     _need("transformers", "accelerate")
     from twgi.config import load_recipe
-    from twgi.training.chains import run_chains
+    from twgi.training.train import train_chains as run_training
     from twgi.training.recipe import Recipe as ChainsRecipe
 
     watching = load_recipe(ChainsRecipe, recipe, overrides or []).watch
-    folder = run_chains(recipe, overrides or [], watch=_watch(watching) if watching.every else None)
+    folder = run_training(recipe, overrides or [], watch=_watch(watching) if watching.every else None)
     if os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first alone speaks
         print(folder)
 
@@ -69,7 +69,7 @@ def train_merge(
     Example: twgi train merge runs/icons_lora/adapter out/merged
     """
     _need("peft")
-    from twgi.training.trainee import merge_folder
+    from twgi.training.model import merge_folder
 
     print(merge_folder(model, adapter, out, dtype=dtype))
 
@@ -81,7 +81,7 @@ def train_vq(recipe: Recipe, overrides: Overrides = None) -> None:
     Example: twgi train vq recipes/icons_vq.yaml seed=1
     """
     _check(recipe)
-    from twgi.training.vq import run_vq
+    from twgi.training.icons.vq import run_vq
 
     print(run_vq(recipe, overrides))
 
@@ -94,7 +94,7 @@ def train_lm(recipe: Recipe, overrides: Overrides = None) -> None:
     """
     _check(recipe)
     _need("transformers", "accelerate")
-    from twgi.training.lm import run_lm
+    from twgi.training.icons.lm import run_lm
 
     print(run_lm(recipe, overrides))
 

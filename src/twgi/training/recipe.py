@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ METHODS = ("full", "lora")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 EXPORT_DTYPES = DTYPES | {"float16": torch.float16}
 SCHEDULES = ("linear", "constant", "cosine")
+TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +76,7 @@ class Recipe:
         dtype: of the weights that are held; bf16: products in bfloat16 all the same (autocast).
         recompute: keep no activations of the blocks; slower, and far less memory.
         export_dtype: of the weights that are written.
-        deepspeed: path of a DeepSpeed configuration, handed to the Trainer.
-        report_to: trackers the Trainer knows (tensorboard, trackio, wandb); metrics.jsonl is written always.
+        report_to: some of tensorboard, trackio and wandb; metrics.jsonl is written always.
     """
 
     out: str
@@ -103,7 +103,6 @@ class Recipe:
     keep: int = 2
     threads: int = 1
     device: str = "cpu"
-    deepspeed: str = ""
     report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -125,10 +124,13 @@ class Recipe:
             raise ConfigError("adapter goes with method lora; merge it first (twgi train merge) to train all weights")
         if min(self.max_length, self.log_every, self.save_every, self.keep, self.threads) < 1 or self.steps < 0:
             raise ConfigError("max_length, log_every, save_every, keep and threads must be 1 or more, steps 0 or more")
+        unknown = [name for name in self.report_to if name not in TRACKERS]
+        if unknown:
+            raise ConfigError(f"report_to must be some of {', '.join(TRACKERS)}, got {unknown[0]!r}")
         if self.steps == 0 and self.epochs <= 0:
             raise ConfigError(f"give steps, or epochs above 0, got {self.epochs}")
 
     def decides(self) -> dict[str, Any]:
-        """What the weights depend on: a resumed run must not change it."""
+        """What the weights depend on, as JSON values: a resumed run must not change it."""
         kept = ("method", "lora", "loss", "batching", "optimizer", "seed", "dtype", "bf16", "max_length")
-        return {name: getattr(self, name) for name in kept}
+        return {name: value for name, value in asdict(self).items() if name in kept}

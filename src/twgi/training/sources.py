@@ -14,7 +14,7 @@ from twgi.data.rows import Row
 from twgi.data.shards import ShardRows, vocabulary_of
 from twgi.errors import ConfigError, DataError
 from twgi.tokenizer.multimodal import MultimodalTokenizer
-from twgi.training.batches import RowList, Rows, TokenRow
+from twgi.training.batches import Rows, TokenRow
 
 
 def open_rows(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_length: int) -> tuple[Rows, str]:
@@ -35,7 +35,7 @@ def open_rows(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_length: 
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     if not rows:
         raise DataError(f"{', '.join(paths)}: no row of at most {max_length} tokens")
-    return RowList(rows), digest.hexdigest()
+    return Rows.of(rows), digest.hexdigest()
 
 
 def _open_shards(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_length: int) -> tuple[Rows, str]:
@@ -44,26 +44,16 @@ def _open_shards(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_lengt
         raise ConfigError(
             "data: give one folder of shards, or files; `twgi data shards` makes one folder of many files"
         )
-    rows = ShardRows(Path(paths[0]))
-    if rows.vocabulary != vocabulary_of(tokenizer):
+    shards = ShardRows(Path(paths[0]))
+    if shards.vocabulary != vocabulary_of(tokenizer):
         raise DataError(f"{paths[0]}: these shards were made for a model with another vocabulary")
-    longest = int(rows.lengths.max())
+    longest = int(shards.lengths.max())
     if longest > max_length:
         raise DataError(
             f"{paths[0]}: a row has {longest} tokens, more than max_length {max_length}; make the shards anew"
         )
-    return ShardedRows(rows), rows.digest
-
-
-class ShardedRows:
-    """Rows of shards, as training holds them."""
-
-    def __init__(self, shards: ShardRows) -> None:
-        self.shards, self.lengths = shards, shards.lengths
-        self.blocks: Sequence[int] = shards.blocks
-
-    def __getitem__(self, index: int) -> TokenRow:
-        return token_row(self.shards.row(index))
+    rows = Rows(row=lambda index: token_row(shards.row(index)), lengths=shards.lengths, blocks=shards.blocks)
+    return rows, shards.digest
 
 
 def read_file(path: Path, tokenizer: MultimodalTokenizer, max_length: int) -> list[TokenRow]:
