@@ -18,7 +18,7 @@ from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
 from twgi.training.lora import attach, load_adapter, merged
 from twgi.training.objective import Objective
-from twgi.training.recipe import DTYPES, EXPORT_DTYPES, Recipe
+from twgi.training.recipe import DTYPES, EXPORT_DTYPES, Recipe, check_one_of
 from twgi.training.sharding import Place, barrier, is_sharded, rank, whole
 
 PROJECTION = "projection.safetensors"
@@ -145,8 +145,7 @@ def merge_folder(model: str, adapter: Path, out: Path, *, dtype: str = "float32"
 
     Raises `CheckpointError` where the adapter does not fit, `ConfigError` for an unknown dtype.
     """
-    if dtype not in EXPORT_DTYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(EXPORT_DTYPES)}, got {dtype!r}")
+    check_one_of("dtype", dtype, EXPORT_DTYPES)
     loaded = load(model, pack=False)
     load_adapter(loaded.model, adapter)
     _save_merged(out, loaded.model, loaded, EXPORT_DTYPES[dtype])

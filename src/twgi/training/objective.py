@@ -40,8 +40,13 @@ Terms = dict[str, Tensor]
 class LossModule(nn.Module):
     """What the loop trains. A forward pass takes a `Batch` and gives the terms of its loss."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
+
     def count(self, batch: Batch) -> Tensor:
-        """What a batch adds to the divisors of its step, int64 on the CPU."""
+        """What a batch adds to the divisors of its step, int64."""
         raise NotImplementedError
 
     def total(self, terms: Terms, counts: Tensor) -> Tensor:
@@ -132,7 +137,7 @@ class Objective(LossModule):
         targets = batch["labels"][:, 1:]
         targets = targets[targets != IGNORED].to(self.codes_V.device)
         image = (self.codes_V[targets] != NO_CODE).sum()
-        return torch.stack((len(targets) - image, image)).cpu()
+        return torch.stack((len(targets) - image, image))
 
     def total(self, terms: Terms, counts: Tensor) -> Tensor:
         """CE + lambda x reconstruction + weight x discrepancy, each a mean over the step's tokens."""

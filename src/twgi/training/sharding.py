@@ -37,13 +37,12 @@ def barrier() -> None:
         dist.barrier()
 
 
-def summed(value: Tensor, device: torch.device) -> Tensor:
-    """The sum over all processes, on the CPU; `device` is this process's own."""
-    if processes() == 1:
-        return value.cpu()
-    there = value.to(device)
-    dist.all_reduce(there)
-    return there.cpu()
+def summed(value: Tensor) -> Tensor:
+    """The sum over all processes of a tensor on each one's own device."""
+    if processes() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+    return value
 
 
 def join_processes(device: str) -> torch.device:

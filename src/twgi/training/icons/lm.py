@@ -7,8 +7,9 @@ made fresh (`rows.py`). `out/model` is a folder that `twgi think --model` loads.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -28,24 +29,25 @@ from twgi.tokenizer.text import TextTokenizer
 from twgi.training.icons.bpe import sentences, train_bpe
 from twgi.training.icons.muon import build_optimizer
 from twgi.training.icons.rows import FreshRows, Mixture, RowMaker, SceneCodes
-from twgi.training.icons.vq import WEIGHTS, VQRecipe, deciding
+from twgi.training.icons.vq import WEIGHTS, VQRecipe
 from twgi.training.loss import LossWeights
 from twgi.training.objective import Objective
-from twgi.training.train import Training, begin, fit, learning_rate
+from twgi.training.recipe import RunRecipe
+from twgi.training.train import begin, fit, learning_rate
 from twgi.vocab import Vocab
 
 
 @dataclass(frozen=True, kw_only=True)
-class LMRecipe:
+class LMRecipe(RunRecipe):
     """What `twgi train lm` reads. The vocabulary size follows from the codes and the BPE."""
 
-    out: str
+    FREE: ClassVar[tuple[str, ...]] = (*RunRecipe.FREE, "vq", "defaults")
+
     vq: str
     merges: int = 680
     model: dict[str, Any] = field(default_factory=dict)
     mixture: Mixture = field(default_factory=Mixture)
     defaults: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
     steps: int = 4000
     warmup: int = 49
     decay_from: float = 0.6
@@ -53,11 +55,6 @@ class LMRecipe:
     other_lr: float = 3e-3
     weight_decay: float = 0.01
     clip: float = 1.0
-    log_every: int = 20
-    save_every: int = 250
-    bf16: bool = True
-    threads: int = 1
-    device: str = "cpu"
 
 
 def read_vq(recipe_path: Path) -> VQModel:
@@ -103,28 +100,18 @@ def run_lm(recipe_path: str | Path, overrides: list[str] | None = None) -> Path:
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     out, vq = Path(recipe.out), read_vq(Path(recipe.vq))
-    with begin(out, recipe, deciding(recipe)):
+    with begin(recipe, {}):
         text = text_tokenizer(out, codes=vq.config.num_embeddings, merges=recipe.merges, seed=recipe.seed)
         tokenizer = make_tokenizer(vq, text)
         model = Transformer(TransformerConfig(vocab_size=tokenizer.vocab.size, **recipe.model))
         model.init_weights()
         start_from_codebook(model, tokenizer.vocab, vq.quantize.embedding.weight)
-        fit(_training(recipe, model, vq, tokenizer))
+        objective = Objective(model, vq.quantize.embedding.weight, tokenizer.vocab, LossWeights(reconstruction=0))
+        optimizer = build_optimizer(
+            model, matrix_lr=recipe.matrix_lr, other_lr=recipe.other_lr, weight_decay=recipe.weight_decay
+        )
+        rows = FreshRows(RowMaker(tokenizer, SceneCodes(tokenizer), recipe.mixture), seed=recipe.seed)
+        rate = partial(learning_rate, steps=recipe.steps, warmup=recipe.warmup, decay_from=recipe.decay_from)
+        fit(recipe, objective.to(recipe.device), optimizer, rows, rate=rate, clip=recipe.clip, autocast=recipe.bf16)
         save(out / "model", model=model, vq=vq, tokenizer=tokenizer, dtype=torch.float16, defaults=recipe.defaults)
     return out / "model"
-
-
-def _training(recipe: LMRecipe, model: Transformer, vq: VQModel, tokenizer: MultimodalTokenizer) -> Training:
-    """A step is a few batches of unequal shape; its loss is the mean over all their real targets."""
-    objective = Objective(model, vq.quantize.embedding.weight, tokenizer.vocab, LossWeights(reconstruction=0))
-    objective.to(recipe.device)
-    optimizer = build_optimizer(
-        model, matrix_lr=recipe.matrix_lr, other_lr=recipe.other_lr, weight_decay=recipe.weight_decay
-    )
-    maker = RowMaker(tokenizer, SceneCodes(tokenizer), recipe.mixture)
-    return Training(
-        out=Path(recipe.out), objective=objective, optimizer=optimizer, batches=FreshRows(maker, seed=recipe.seed),
-        rate=lambda step: learning_rate(step, recipe.steps, warmup=recipe.warmup, decay_from=recipe.decay_from),
-        steps=recipe.steps, seed=recipe.seed, device=torch.device(recipe.device), clip=recipe.clip, bf16=recipe.bf16,
-        log_every=recipe.log_every, save_every=recipe.save_every,
-    )  # fmt: skip

@@ -10,9 +10,9 @@ Data is a pure function of (seed, step): a killed run resumes exactly.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ from twgi.model.config import VQConfig
 from twgi.model.vqvae import VQModel
 from twgi.training.icons.muon import MuonAdamW
 from twgi.training.objective import Batch, LossModule, Terms
-from twgi.training.train import Training, begin, fit
+from twgi.training.recipe import RunRecipe
+from twgi.training.train import begin, fit
 
 WEIGHTS = "vq.safetensors"
 PIECES = world.SPAN**2
@@ -34,16 +35,16 @@ KEYS = len(world.NAMES) * len(world.COLORS) * PIECES + 1  # every piece of every
 
 
 @dataclass(frozen=True, kw_only=True)
-class VQRecipe:
+class VQRecipe(RunRecipe):
     """What `twgi train vq` reads. Steps count over all phases: plain first, the decoder alone last.
 
     From step `tight_from` the two terms that make codes independent of what stands around have their tight weights.
     `ground_pictures` are looked at to find the codes that stand for nothing but ground.
     """
 
-    out: str
+    FREE: ClassVar[tuple[str, ...]] = (*RunRecipe.FREE, "compile")
+
     model: VQConfig = field(default_factory=VQConfig)
-    seed: int = 0
     batch: int = 32
     plain_steps: int = 400
     decoder_steps: int = 200
@@ -62,9 +63,6 @@ class VQRecipe:
     log_every: int = 50
     save_every: int = 200
     compile: bool = False
-    bf16: bool = True
-    threads: int = 1
-    device: str = "cpu"
 
     @property
     def settled(self) -> int:
@@ -286,22 +284,14 @@ def merge_ground_codes(model: VQModel, seed: int, pictures: int) -> None:
     table[alike] = table[on_ground.argmax()].clone()
 
 
-def deciding(recipe: Any) -> dict[str, Any]:
-    """What the weights of such a recipe depend on."""
-    others = ("out", "vq", "defaults", "log_every", "save_every", "compile", "threads", "device")
-    return {name: value for name, value in asdict(recipe).items() if name not in others}
-
-
 def run_vq(recipe_path: str | Path, overrides: list[str] | None = None) -> Path:
     """Trains to the recipe's last step, resuming what its folder holds; returns that folder, with `vq.safetensors`."""
     recipe = load_recipe(VQRecipe, recipe_path, overrides or [])
     torch.set_num_threads(recipe.threads)
-    out, objective = Path(recipe.out), VQObjective(recipe)
-    with begin(out, recipe, deciding(recipe)):
-        fit(Training(
-            out=out, objective=objective, optimizer=objective.optimizer(), rate=recipe.rate, batches=objective.batches,
-            steps=recipe.steps, seed=recipe.seed, device=torch.device(recipe.device), clip=1.0, bf16=False,
-            log_every=recipe.log_every, save_every=recipe.save_every,
-        ))  # fmt: skip
-        write_tensors(out / WEIGHTS, {name: value.contiguous() for name, value in objective.model.state_dict().items()})
-    return out
+    objective = VQObjective(recipe)
+    with begin(recipe, {}):
+        optimizer = objective.optimizer()
+        fit(recipe, objective, optimizer, objective.batches, rate=recipe.rate, clip=1.0, autocast=False)
+        weights = {name: value.contiguous() for name, value in objective.model.state_dict().items()}
+        write_tensors(Path(recipe.out) / WEIGHTS, weights)
+    return Path(recipe.out)
