@@ -149,7 +149,8 @@ class Recipe(RunRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_one_of("compat", self.compat or "reference", ("reference",))
+        if self.compat not in ("", "reference"):
+            raise ConfigError(f"compat must be reference, or left out, got {self.compat!r}")
         if self.compat:
             object.__setattr__(self, "loss", as_published(self.loss))
         check_one_of("method", self.method, METHODS)

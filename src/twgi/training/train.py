@@ -14,8 +14,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from twgi.training.checkpoints import load_checkpoint, newest_checkpoint, save_c
 from twgi.training.metrics import Log
 from twgi.training.model import Trainable, check_export, export, load_trainable, whole_copy
 from twgi.training.objective import Batch, LossModule
-from twgi.training.recipe import Optimization, Recipe, RunRecipe
+from twgi.training.recipe import Optimization, Recipe, RunRecipe, Watching
 from twgi.training.sharding import (
     barrier,
     is_sharded,
@@ -53,12 +53,14 @@ from twgi.training.sources import open_rows
 
 RUN = "run.json"
 OTHERWISE = "give another `out`, or the recipe it began with"
-Watch = Callable[[Thinker, Path], Mapping[str, float]]
-"""Draws with the model of the moment into a folder, and returns what is to be logged of it."""
+Watch = Callable[[Watching, Thinker, Path], Mapping[str, float]]
+"""Draws what a recipe asks for, with the model of the moment, into a folder; returns what is to be logged of it."""
 Told = Callable[[int], Mapping[str, float]]
+"""What is to be logged, given how many steps are done."""
 
 
 def nothing(done: int) -> Mapping[str, float]:
+    """Neither told nor watched."""
     return {}
 
 
@@ -85,8 +87,8 @@ def fit(
         rate: the share of the full rate that a step (from 0) uses.
         clip: largest norm of the gradient; 0 for any.
         autocast: forward passes in bfloat16.
-        told: what else to log, given how many steps are done.
-        watch: called after each step; what it returns is logged by itself.
+        told: what else a log line has.
+        watch: called after each step; what it returns is a line by itself.
 
     Raises:
         RunError: the loss is not a number, or the checkpoint is of another model.
@@ -162,7 +164,8 @@ def learning_rate(step: int, steps: int, *, warmup: int, schedule: str = "linear
     return {"linear": left, "constant": 1.0, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}[schedule]
 
 
-def begin(recipe: RunRecipe, more: dict[str, Any]) -> AbstractContextManager[object]:
+@contextmanager
+def begin(recipe: RunRecipe, more: dict[str, Any]) -> Iterator[None]:
     """Write down what was asked for, and hold the folder; a run goes on only as it began.
 
     `more` is what else the weights depend on.
@@ -171,19 +174,25 @@ def begin(recipe: RunRecipe, more: dict[str, Any]) -> AbstractContextManager[obj
         RunError: the folder holds another run, or another process is at it.
     """
     if rank() > 0:
-        return nullcontext()
+        yield
+        return
     out, asked = Path(recipe.out), json.loads(json.dumps(recipe.decides() | more))
-    lock, file = FolderLock(out, otherwise="wait for it, or give another `out`"), out / RUN
-    if file.is_file():
-        refuse_changes(out, read_json(file)["decides"], asked, asked, otherwise=OTHERWISE)
-    else:
-        versions = {"twgi": __version__, "torch": str(torch.__version__)}
-        write_json(file, {"version": 1, "decides": asked, "recipe": asdict(recipe), "versions": versions})
-    return lock
+    with FolderLock(out, otherwise="wait for it, or give another `out`"):
+        if (out / RUN).is_file():
+            refuse_changes(out, read_json(out / RUN)["decides"], asked, asked, otherwise=OTHERWISE)
+        else:
+            versions = {"twgi": __version__, "torch": str(torch.__version__)}
+            content = {"version": 1, "decides": asked, "recipe": asdict(recipe), "versions": versions}
+            write_json(out / RUN, content)
+        try:
+            yield
+        except KeyboardInterrupt:
+            print(f"{out}: the same command goes on from the newest checkpoint", flush=True)
+            raise
 
 
 def train_chains(recipe_path: str | Path, overrides: Sequence[str] = (), watch: Watch | None = None) -> Path:
-    """Train by a recipe file; returns the folder of the model. `watch` draws every `watch.every` steps."""
+    """Train by a recipe file; returns the folder of the model. `watch` is called every `watch.every` steps."""
     recipe = load_recipe(Recipe, recipe_path, overrides)
     device = join_processes(recipe.device)
     trained = load_trainable(recipe, device, sharder(device, bf16=recipe.bf16) if processes() > 1 else None)
@@ -246,7 +255,7 @@ def watch_once(recipe: Recipe, trained: Trainable, watch: Watch, done: int) -> M
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         decoder = ready.objective.decoder.eval()
-        found = watch(Thinker(decoder, trained.loaded.tokenizer, trained.loaded), folder)
+        found = watch(recipe.watch, Thinker(decoder, trained.loaded.tokenizer, trained.loaded), folder)
         trained.objective.train()
     torch.set_rng_state(states)
     barrier()
