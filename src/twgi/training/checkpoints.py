@@ -46,7 +46,10 @@ def save_checkpoint(out: Path, step: int, model: LossModule, optimizer: Optimize
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         state_dict_saver.save(tensors, storage_writer=writer, no_dist=processes() == 1)
-    save_file(_random_state(), unfinished / f"random-{rank()}.safetensors")
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    save_file(states, unfinished / f"random-{rank()}.safetensors")
     barrier()
     if rank() == 0:
         _finish(unfinished, folder)
@@ -84,7 +87,10 @@ def load_checkpoint(folder: Path, model: LossModule, optimizer: Optimizer) -> No
         state_dict_loader.load(_tensors(model, optimizer), storage_reader=reader, no_dist=processes() == 1)
     own = folder / f"random-{rank()}.safetensors"
     if own.is_file():  # not where more processes go on than there were
-        _set_random_state(load_file(own))
+        states = load_file(own)
+        torch.set_rng_state(states["cpu"])
+        if "cuda" in states and torch.cuda.is_available():
+            torch.cuda.set_rng_state(states["cuda"])
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -111,19 +117,6 @@ def _make_room(model: nn.Module, optimizer: Optimizer, stored: Mapping[str, Any]
             alike = about.size == weight.shape
             made = torch.zeros_like(weight, dtype=dtype) if alike else torch.zeros(about.size, dtype=dtype)
             optimizer.state[weight][kind] = made.detach()
-
-
-def _random_state() -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _set_random_state(states: Mapping[str, Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
 
 
 def step_of(folder: Path) -> int:

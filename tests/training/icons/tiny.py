@@ -8,7 +8,6 @@ import pytest
 from twgi.icons.world import Scene
 from twgi.model.config import VQConfig
 from twgi.training.icons import lm
-from twgi.training.icons.bpe import sentences
 from twgi.training.icons.rows import SceneCodes
 
 VQ = VQConfig(
@@ -41,4 +40,5 @@ class PlainCodes(SceneCodes):
 
 def few_sentences(patch: pytest.MonkeyPatch) -> None:
     """Learn the text tokenizer from fewer of them."""
-    patch.setattr(lm, "sentences", lambda count, seed: sentences(200, seed))
+    all_of_them = lm.sentences
+    patch.setattr(lm, "sentences", lambda count, seed: all_of_them(200, seed))

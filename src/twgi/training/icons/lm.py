@@ -6,27 +6,32 @@ made fresh (`rows.py`). `out/model` is a folder that `twgi think --model` loads.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from twgi.checkpoint.save import save
 from twgi.config import load_recipe
 from twgi.errors import ConfigError
 from twgi.files import write_whole
+from twgi.icons import chains, tasks
 from twgi.model.config import TransformerConfig
 from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
+from twgi.thinking.modes import MODES, NEGATIVE_PROMPT
 from twgi.tokenizer.image import ImageTokenizer
 from twgi.tokenizer.multimodal import MultimodalTokenizer
 from twgi.tokenizer.text import TextTokenizer
-from twgi.training.icons.bpe import sentences, train_bpe
 from twgi.training.icons.muon import build_optimizer
 from twgi.training.icons.rows import FreshRows, Mixture, RowMaker, SceneCodes
 from twgi.training.icons.vq import WEIGHTS, VQRecipe
@@ -34,7 +39,10 @@ from twgi.training.loss import LossWeights
 from twgi.training.objective import Objective
 from twgi.training.recipe import RunRecipe
 from twgi.training.train import begin, fit, learning_rate
-from twgi.vocab import Vocab
+from twgi.vocab import Vocab, image_name
+
+MARKS_BEFORE = ("<s>", "<pad>", "</s>", "<unk>")
+MARKS_AFTER = ("<eoss>", "<racm3:break>", *(f"<reserved0870{i}>" for i in range(2, 7)), "<image>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +74,39 @@ def read_vq(recipe_path: Path) -> VQModel:
     vq = VQModel(recipe.model)
     vq.load_state_dict({name: value.half().float() for name, value in load_file(file).items()})
     return vq.to(memory_format=torch.channels_last).requires_grad_(False).eval()  # type: ignore[call-overload]
+
+
+def sentences(count: int, seed: int) -> Iterator[str]:
+    """Prompts and words of random chains of all modes, as the model will read them."""
+    rng = np.random.default_rng(seed)
+    builders = list(tasks.TASKS.values())
+    for i in range(count):
+        request = builders[i % len(builders)](rng)
+        scene = tasks.make_scene(request, rng)
+        for chain in (chains.subgoal(request, scene), chains.critique(request, scene, rng), chains.general(scene, rng)):
+            yield MODES[chain.mode].prompt_text(chain.prompt).replace("<image>", "")
+            yield from (part for part in chain.response if isinstance(part, str))
+    yield NEGATIVE_PROMPT
+
+
+def train_bpe(texts: Iterable[str], *, codes: int, merges: int) -> Tokenizer:
+    """Ids: four marks, `codes` image tokens in codebook order, eoi, boi, reserved, separator, `<image>`, then text."""
+    learned = Tokenizer(models.BPE())
+    learned.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(alphabet) + merges, initial_alphabet=alphabet, show_progress=False, min_frequency=2
+    )
+    learned.train_from_iterator(texts, trainer)
+    model = json.loads(learned.to_str())["model"]
+    names = [*MARKS_BEFORE, *(image_name(code) for code in range(codes)), *MARKS_AFTER]
+    words = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    vocab = {name: i for i, name in enumerate([*names, *words])}
+    bpe = Tokenizer(models.BPE(vocab=vocab, merges=[tuple(pair) for pair in model["merges"]]))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in (*MARKS_BEFORE, *MARKS_AFTER)])
+    return bpe
 
 
 def text_tokenizer(folder: Path, *, codes: int, merges: int, seed: int) -> TextTokenizer:

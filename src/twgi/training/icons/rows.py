@@ -16,6 +16,8 @@ from twgi.thinking.modes import MODES
 from twgi.tokenizer.multimodal import MultimodalTokenizer
 from twgi.training.batches import TokenRow, collate
 
+Piece = tuple[Sequence[int], bool]
+"""Ids, and whether they carry loss."""
 GROUP = 8  # steps whose rows are made together, so that rows of like length meet in a batch
 
 
@@ -81,8 +83,10 @@ class RowMaker:
         self.tokenizer, self.codes, self.mixture = tokenizer, codes, mixture
         self.words = functools.lru_cache(maxsize=50_000)(lambda text: tuple(tokenizer.text.encode(text)))
 
-    def image(self, scene: Scene) -> list[int]:
-        return self.tokenizer.image_block(self.codes(scene).tolist())
+    def image(self, scene: Scene, *, learn: bool, boi: bool = False) -> list[Piece]:
+        """A picture, and whether its tokens and the mark before them carry loss."""
+        ids = self.tokenizer.image_block(self.codes(scene).tolist())
+        return [(ids[:1], boi), (ids[1:], learn)]
 
     def prompt_ids(self, chain: Chain) -> list[int]:
         pictures = [self.codes(scene).tolist() for scene in chain.pictures]
@@ -90,19 +94,23 @@ class RowMaker:
 
     def row(self, chain: Chain) -> TokenRow:
         """The whole row: loss on the response alone, and there not on pictures that are only context."""
-        ids = self.prompt_ids(chain)
-        learn = [False] * len(ids)
+        pieces: list[Piece] = [(self.prompt_ids(chain), False)]
         for part in chain.response:
-            piece = self.image(part.scene) if isinstance(part, Drawn) else list(self.words(part))
-            ids += piece
-            carries = not isinstance(part, Drawn) or part.learn
-            learn += [carries or place == 0 for place in range(len(piece))]  # boi is a word all the same
-        return token_row([*ids, self.tokenizer.vocab.eos], [*learn, True], chain.mode)
+            if isinstance(part, Drawn):
+                pieces += self.image(part.scene, learn=part.learn, boi=True)
+            else:
+                pieces.append((self.words(part), True))
+        return joined([*pieces, ([self.tokenizer.vocab.eos], True)], chain.mode)
 
     def bare(self, before: Sequence[int], scene: Scene) -> TokenRow:
         """A condition row of guidance: whatever comes before, then the picture."""
-        image = self.image(scene)
-        return token_row([*before, *image], [False] * (len(before) + 1) + [True] * (len(image) - 1), "picture")
+        return joined([(before, False), *self.image(scene, learn=True)], "picture")
+
+    def pictures(self, chain: Chain) -> TokenRow:
+        """What the image branch of guidance reads: bos and the pictures of the response."""
+        drawn = [part for part in chain.response if isinstance(part, Drawn)]
+        pieces = [piece for part in drawn for piece in self.image(part.scene, learn=part.learn)]
+        return joined([([self.tokenizer.vocab.bos], False), *pieces], "pictures")
 
     def request(self, rng: np.random.Generator, step: int) -> tasks.Request:
         weights = dict(self.mixture.tasks)
@@ -133,22 +141,15 @@ class RowMaker:
             case _:
                 chain = chains.general(scene, rng)
         if rng.random() < self.mixture.pictures_only:
-            return self._without_words(chain)
+            return self.pictures(chain)
         return self.row(chain)
 
-    def _without_words(self, chain: Chain) -> TokenRow:
-        """What the image branch of guidance reads: bos and pictures."""
-        ids, learn = [self.tokenizer.vocab.bos], [False]
-        for part in chain.response:
-            if isinstance(part, Drawn):
-                image = self.image(part.scene)
-                ids += image
-                learn += [False, *[part.learn] * (len(image) - 1)]
-        return token_row(ids, learn, "pictures")
 
-
-def token_row(ids: list[int], learn: list[bool], source: str) -> TokenRow:
-    return TokenRow(ids=np.array(ids), learn=np.array(learn), source=source)
+def joined(pieces: Sequence[Piece], source: str) -> TokenRow:
+    """One row of these pieces."""
+    lengths = [len(ids) for ids, _ in pieces]
+    ids = np.concatenate([np.array(ids, np.int64) for ids, _ in pieces])
+    return TokenRow(ids=ids, learn=np.repeat([learn for _, learn in pieces], lengths), source=source)
 
 
 class FreshRows:
