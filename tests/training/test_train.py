@@ -1,5 +1,6 @@
 """Laws of the loop and of runs on chains: what is exported, what resumes, what is refused."""
 
+import contextlib
 import json
 import random
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.training.runs import VOCAB, save_model, train_and_kill, weights, write_recipe
+from tests.training.test_loss import ROWS, batch_of, objective
 
 from twgi.checkpoint.load import load
 from twgi.cli import execute
@@ -19,8 +21,11 @@ from twgi.files import FolderLock
 from twgi.model.transformer import Block
 from twgi.thinking.thinker import Thinker
 from twgi.training.checkpoints import checkpoints, newest_checkpoint, torn
+from twgi.training.loss import LossWeights
 from twgi.training.model import PROJECTION, merge_folder
-from twgi.training.train import learning_rate, train_chains
+from twgi.training.objective import Objective
+from twgi.training.recipe import RunRecipe
+from twgi.training.train import begin, fit, learning_rate, train_chains
 
 pytest.importorskip("peft")
 
@@ -234,6 +239,35 @@ def test_the_learning_rate_warms_up_and_goes_where_it_should() -> None:
     late = [learning_rate(step, 10, warmup=1, decay_from=0.6) for step in range(11)]
     assert late[1:7] == [1.0] * 6
     assert late[7:] == pytest.approx([0.75, 0.5, 0.25, 0.0])
+
+
+def test_batches_may_be_made_with_the_model_of_the_moment(tmp_path: Path) -> None:
+    found = []
+    for name, stops in (("whole", (4,)), ("stopped", (3, 4))):
+        for stop in stops:
+            trained = sampling_run(tmp_path / name, stop)
+        found.append(trained.state_dict())
+        assert [row["step"] for row in metrics(tmp_path / name)] == [1, 2, 3, 4]
+    assert all(value.equal(found[1][key]) for key, value in found[0].items())
+
+
+def sampling_run(out: Path, stop: int) -> Objective:
+    """Four steps on batches whose weights the model gives, as a reward would; broken off before step `stop`."""
+    trained = objective(LossWeights(reconstruction=0))
+
+    def batches(step: int) -> list[dict[str, Any]]:
+        if step == stop:
+            raise KeyboardInterrupt
+        batch = batch_of(ROWS)
+        with torch.no_grad():
+            own = trained.decoder.logits(trained.decoder(batch["ids"])).argmax(-1)
+        return [batch | {"weights": (own == batch["labels"]).float() - 0.5 + step}]
+
+    recipe = RunRecipe(out=str(out), steps=4, log_every=1, save_every=2, bf16=False)
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-3)
+    with contextlib.suppress(KeyboardInterrupt), begin(recipe, {}):
+        fit(recipe, trained, optimizer, batches, rate=lambda step: 1.0, clip=1.0, autocast=False)
+    return trained
 
 
 def test_trackers_get_what_the_metrics_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
