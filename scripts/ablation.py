@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from twgi.checkpoint.load import load
+from twgi.data.rows import TokenRow
 from twgi.thinking.thinker import Thinker
-from twgi.training.batches import Batching, Rows, TokenRow, collate
+from twgi.training.batches import Batching, RowList, collate
 from twgi.training.loss import LossWeights
 from twgi.training.model import load_trainable
 from twgi.training.recipe import Optimization, Recipe
@@ -59,7 +60,7 @@ def one_run(args: argparse.Namespace, name: str, seed: int, data: Path, rows: li
     """Train, draw, measure."""
     recipe = recipe_of(args, name, seed, data)
     digest = hashlib.sha256(data.read_bytes()).hexdigest()
-    folder = train(recipe, load_trainable(recipe), Rows.of(rows[HELD_OUT:]), digest)
+    folder = train(recipe, load_trainable(recipe), RowList(rows[HELD_OUT:]), digest)
     trained = load(folder)
     scores = corners.score(Thinker(trained.model, trained.tokenizer, trained), args.prompts)
     lost = held_out(recipe, folder, rows)

@@ -40,8 +40,8 @@ def test_the_contracts_hold(house: Path) -> None:
 UPWARD = [
     ("twgi.errors", "twgi.vocab"),
     ("twgi.vocab", "twgi.tokenizer.text"),
-    ("twgi.endpoint", "twgi.trace"),
-    ("twgi.data.factory.run", "twgi.training.loss"),
+    ("twgi.client", "twgi.trace"),
+    ("twgi.data.factory.build", "twgi.training.loss"),
     ("twgi.model.config", "twgi.decoding.engine"),
     ("twgi.decoding.engine", "twgi.tokenizer.multimodal"),
     ("twgi.thinking.modes", "twgi.icons.world"),

@@ -16,17 +16,17 @@ if TYPE_CHECKING:  # the command line starts, and complains, without torch
     from collections.abc import Iterable
     from pathlib import Path
 
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
-    from twgi.thinking.run import Outcome
-    from twgi.thinking.thought import ThoughtEvent
+    from twgi.runs.run import Outcome
+    from twgi.thinking.events import ThoughtEvent
     from twgi.trace import Trace
 
 Item = TypeVar("Item")
 
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 LINE_EVERY = 10.0  # seconds
-_PURPOSE = {"direct": "", "free": "", "part": "subgoal", "whole": "the whole", "draft": "draft", "redraw": "redrawn"}
+SHOWN = 10**9  # bytes from which on a bar is shown
 
 
 def complain(text: str) -> None:
@@ -52,7 +52,7 @@ class Quiet:
 
     def conclude(self, outcome: Outcome) -> None:
         """What came of it, and where to look at it."""
-        if outcome.failed_prompts > 1 or (outcome.failures and outcome.traces):
+        if outcome.failed_prompts > 1 or (outcome.failures and outcome.thoughts):
             failed = f"{outcome.failed_prompts} of {counted(outcome.prompts, 'prompt')} failed"
             complain(f"{failed}: see {outcome.folder}/errors.jsonl" if outcome.page else failed)
         if outcome.page:
@@ -86,13 +86,14 @@ class Story(Quiet):
 
     def hear(self, event: ThoughtEvent, path: Path | None) -> None:
         """Words are printed as they come, so that lines end where the model ends them."""
-        from twgi.thinking.thought import ImageFinished, ImageProgress, ImageStarted, TextPiece
+        from twgi.thinking.events import ImageFinished, ImageProgress, ImageStarted, TextPiece
+        from twgi.thinking.modes import KINDS
 
         match event:
             case TextPiece(text=text):
                 self._words(text.lstrip() if self.at_line_start else text)
             case ImageStarted(kind=kind):
-                self.kind = _PURPOSE.get(kind, kind)
+                self.kind = KINDS[kind].title
             case ImageProgress(number=number, done=done, total=total) if self.is_terminal:
                 self._status(f"drawing picture {number + 1}: {100 * done // total} %")
             case ImageFinished(number=number):
@@ -139,7 +140,7 @@ class Lines(_Many):
     """A plain line on stderr for each thought: for logs and pipes."""
 
     def begin(self, todo: int) -> None:
-        """Time runs from here."""
+        """Start counting, and the clock."""
         self.todo, self.done, self.start = todo, 0, time.monotonic()
 
     def finished(self, trace: Trace) -> None:
@@ -155,13 +156,15 @@ class Bar(_Many):
 
     def begin(self, todo: int) -> None:
         """Show it."""
-        self.pictures, self._bar = 0, _bar()
+        from rich.progress import MofNCompleteColumn, TextColumn
+
+        self.pictures, self._bar = 0, _bar(MofNCompleteColumn(), TextColumn("{task.fields[pictures]}"))
         self._task = self._bar.add_task("thinking", total=todo, pictures="no picture yet")
         self._bar.start()
 
     def hear(self, event: ThoughtEvent, path: Path | None) -> None:
         """Pictures count as soon as they are drawn."""
-        from twgi.thinking.thought import ImageFinished
+        from twgi.thinking.events import ImageFinished
 
         if isinstance(event, ImageFinished):
             self.pictures += 1
@@ -197,29 +200,22 @@ def tracked(items: Iterable[Item], total: int, doing: str, *, quiet: bool = Fals
             advance()
 
 
-def _bar() -> Progress:
+def _bar(*columns: str | ProgressColumn) -> Progress:
+    """A bar on stderr with these columns after it."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pictures]}"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=Console(stderr=True),
-    )
+    left = (TimeRemainingColumn(), TextColumn("left"))
+    return Progress(TextColumn("{task.description}"), BarColumn(), *columns, *left, console=Console(stderr=True))
 
 
 @contextmanager
 def counting(todo: int, doing: str) -> Iterator[Callable[[], None]]:
     """Call what it gives after each of so many things; a bar for people, now and then a line for a log."""
     if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import Progress
+        from rich.progress import MofNCompleteColumn
 
-        with Progress(console=Console(stderr=True)) as bar:
+        with _bar(MofNCompleteColumn()) as bar:
             task = bar.add_task(doing, total=todo)
             yield lambda: bar.advance(task)
         return
@@ -233,6 +229,26 @@ def counting(todo: int, doing: str) -> Iterator[Callable[[], None]]:
             print(f"{doing}: {done}/{todo}", file=sys.stderr, flush=True)
 
     yield advance
+
+
+def bytes_bar(title: str) -> Callable[[int, int], None]:
+    """To be told (bytes done, bytes in all): a bar for work on many bytes, where people look; else nothing."""
+    bars: list[Progress] = []
+
+    def told(done: int, total: int) -> None:
+        if total < SHOWN or not sys.stderr.isatty():
+            return
+        if not bars:
+            from rich.progress import DownloadColumn
+
+            bars.append(_bar(DownloadColumn()))
+            bars[0].add_task(title, total=total)
+            bars[0].start()
+        bars[0].update(bars[0].task_ids[0], completed=done)
+        if done >= total:
+            bars[0].stop()
+
+    return told
 
 
 def shown(text: str) -> str:

@@ -114,7 +114,7 @@ def read_lines(path: Path) -> Iterator[Line | Fault]:
         for number, line in enumerate(lines, 1):
             content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if content.strip():
-                yield _entry(content, f"{path}:{number}", path.parent)
+                yield _entry(content.rstrip(b"\r\n"), f"{path}:{number}", path.parent)
 
 
 def read_objects(path: Path) -> Iterator[Line]:
@@ -142,12 +142,12 @@ def _entry(content: bytes, where: str, folder: Path) -> Line | Fault:
 
 
 @contextmanager
-def writing(path: Path, note: str = "") -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """An `OSError`, or a name that no file can have, becomes `RunError`."""
     try:
         yield
     except (OSError, ValueError) as error:
-        raise RunError(f"cannot write to {path}: {_reason(error)}{note and f'; {note}'}") from error
+        raise RunError(f"cannot write to {path}: {_reason(error)}") from error
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -223,11 +223,12 @@ def sync(folder: Path) -> None:
     """Make renames in a folder outlive a power cut, where the system can (Windows opens no folders)."""
     if os.name == "nt":
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with writing(folder):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
@@ -261,14 +262,18 @@ def mend(path: Path) -> Path:
 class FolderLock:
     """Holds a folder for this process alone; it is free again when the process ends, however it ends.
 
+    `name` is that of the lock file; what is held by itself within a folder has another one, which ends in `.lock` too.
+
     Raises:
         RunError: another process holds it, or it cannot be written.
     """
 
-    def __init__(self, folder: Path, *, otherwise: str = "wait for it, or give another --out") -> None:
+    def __init__(
+        self, folder: Path, *, name: str = LOCK, otherwise: str = "wait for it, or give another --out"
+    ) -> None:
         from filelock import FileLock, Timeout
 
-        path = folder / LOCK
+        path = folder / name
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(path, is_singleton=False)
@@ -303,7 +308,7 @@ def entries(folder: Path, *, option: str = "--out") -> set[str]:
         return set()
     except (OSError, ValueError) as error:
         raise RunError(f"cannot use {str(folder)!r} as a folder: {_reason(error)}; give another {option}") from None
-    return {name for name in names if name != LOCK and not name.startswith(TEMPORARY)}
+    return {name for name in names if not name.endswith(LOCK) and not name.startswith(TEMPORARY)}
 
 
 def check_new(folder: Path, *, option: str = "--out") -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from twgi.checkpoint import hf
 from twgi.checkpoint.load import Loaded, load
-from twgi.training.batches import TokenRow, collate
+from twgi.data.rows import TokenRow
+from twgi.training.batches import collate
 from twgi.training.loss import LossWeights, as_published
 from twgi.training.objective import Objective
 

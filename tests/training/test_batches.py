@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.training.test_loss import ROWS, VOCAB, batch_of, objective
 
+from twgi.data.rows import TokenRow
 from twgi.errors import ConfigError
-from twgi.training.batches import Batching, Order, Rows, TokenRow, collate, micro_batches
+from twgi.training.batches import Batching, Order, RowList, collate, micro_batches
 
 
-def rows_of(lengths: list[int]) -> Rows:
-    return Rows.of(
+def rows_of(lengths: list[int]) -> RowList:
+    return RowList(
         [
             TokenRow(ids=np.full(n, number, np.uint16), learn=np.ones(n, bool), source=f"f:{number}")
             for number, n in enumerate(lengths)

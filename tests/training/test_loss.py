@@ -9,10 +9,11 @@ import torch
 from tests.tokenizer.tiny import CODES, multimodal_tokenizer
 from torch import Tensor
 
+from twgi.data.rows import TokenRow
 from twgi.errors import ConfigError
 from twgi.model.config import TransformerConfig
 from twgi.model.transformer import Transformer
-from twgi.training.batches import TokenRow, collate
+from twgi.training.batches import collate
 from twgi.training.loss import (
     IGNORED,
     NO_CODE,

@@ -7,15 +7,16 @@ small the micro-batches are changes neither what a step sees nor what it comes t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from twgi.data.rows import TokenRow
 from twgi.errors import ConfigError
 from twgi.training.loss import IGNORED
 
@@ -23,28 +24,25 @@ Ints = npt.NDArray[np.int64]
 WINDOW = 16  # batches whose rows may change places so that rows of like length meet
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenRow:
-    """Ids, which of them are to be learnt, and where the row comes from."""
+class Rows(Protocol):
+    """Rows by number. `blocks` are the ends of stretches that are quick to read together."""
 
-    ids: npt.NDArray[np.integer[Any]]
-    learn: npt.NDArray[np.bool_]
-    source: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """Rows by number, and their lengths. `blocks` are the ends of stretches that are quick to read together."""
-
-    row: Callable[[int], TokenRow]
     lengths: Ints
     blocks: Sequence[int]
 
-    @classmethod
-    def of(cls, rows: Sequence[TokenRow]) -> Rows:
-        """Rows that are held in memory."""
-        lengths = np.array([len(row.ids) for row in rows], dtype=np.int64)
-        return cls(row=rows.__getitem__, lengths=lengths, blocks=[len(rows)])
+    def __getitem__(self, index: int) -> TokenRow: ...
+
+
+class RowList:
+    """Rows that are held in memory."""
+
+    def __init__(self, rows: Sequence[TokenRow]) -> None:
+        self.rows = rows
+        self.lengths: Ints = np.array([len(row.ids) for row in rows], dtype=np.int64)
+        self.blocks: Sequence[int] = [len(rows)]
+
+    def __getitem__(self, index: int) -> TokenRow:
+        return self.rows[index]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +143,7 @@ def micro_batches(
     items, size = order.step(step), order.batching.micro_batch
     starts = ((part * processes + rank) * size for part in range(order.batching.accumulation(processes)))
     parts = (items[start : start + size] for start in starts)
-    return [collate([[order.rows.row(row) for row in item] for item in part], pad, loss_on_padding) for part in parts]
+    return [collate([[order.rows[row] for row in item] for item in part], pad, loss_on_padding) for part in parts]
 
 
 def collate(items: Sequence[Sequence[TokenRow]], pad: int, loss_on_padding: bool = False) -> dict[str, Any]:

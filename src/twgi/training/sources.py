@@ -6,15 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from twgi.data.encode import Encoded, TooLong, encode_file
-from twgi.data.lines import Fault
-from twgi.data.rows import Row
+from twgi.data.encode import RowEncoder
+from twgi.data.report import Encoded, TooLong
+from twgi.data.rows import TokenRow
 from twgi.data.shards import ShardRows, vocabulary_of
 from twgi.errors import ConfigError, DataError
+from twgi.files import Fault
 from twgi.tokenizer.multimodal import MultimodalTokenizer
-from twgi.training.batches import Rows, TokenRow
+from twgi.training.batches import RowList, Rows
 
 
 def open_rows(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_length: int) -> tuple[Rows, str]:
@@ -35,14 +34,14 @@ def open_rows(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_length: 
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     if not rows:
         raise DataError(f"{', '.join(paths)}: no row of at most {max_length} tokens")
-    return Rows.of(rows), digest.hexdigest()
+    return RowList(rows), digest.hexdigest()
 
 
 def _open_shards(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_length: int) -> tuple[Rows, str]:
     """One folder of shards, which must be of this model's ids and no longer than asked."""
     if len(paths) > 1:
         raise ConfigError(
-            "data: give one folder of shards, or files; `twgi data shards` makes one folder of many files"
+            "data: give one folder of shards, or files; `twgi encode --format parquet` makes one folder of many files"
         )
     shards = ShardRows(Path(paths[0]))
     if shards.vocabulary != vocabulary_of(tokenizer):
@@ -52,27 +51,20 @@ def _open_shards(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_lengt
         raise DataError(
             f"{paths[0]}: a row has {longest} tokens, more than max_length {max_length}; make the shards anew"
         )
-    rows = Rows(row=lambda index: token_row(shards.row(index)), lengths=shards.lengths, blocks=shards.blocks)
-    return rows, shards.digest
+    return shards, shards.digest
 
 
 def read_file(path: Path, tokenizer: MultimodalTokenizer, max_length: int) -> list[TokenRow]:
     """The rows of one file of records or rows, in memory."""
     rows, left_out = [], 0
-    for outcome in encode_file(path, tokenizer, limit=max_length):
+    for outcome in RowEncoder(tokenizer, limit=max_length).file(path):
         match outcome:
             case Fault():
                 raise DataError(f"{outcome.where}: {outcome.reason}; `twgi data check {path}` lists every such line")
             case TooLong():
                 left_out += 1
             case Encoded():
-                rows.append(token_row(outcome.row))
+                rows.append(outcome.row.compact())
     if left_out:
         print(f"{path}: {left_out} of {left_out + len(rows)} rows have more than {max_length} tokens and are left out")
     return rows
-
-
-def token_row(row: Row) -> TokenRow:
-    """A row as training holds it."""
-    kind = np.uint16 if max(row.tokens) < 2**16 else np.int64
-    return TokenRow(ids=np.array(row.tokens, kind), learn=row.mask, source=row.source)

@@ -9,4 +9,4 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key, no proxy on the way to this machine, and no time lost between attempts."""
     monkeypatch.setenv("STUDIO_KEY", SECRET)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr("twgi.endpoint.MAX_WAIT", 0.0)
+    monkeypatch.setattr("twgi.client.MAX_WAIT", 0.0)

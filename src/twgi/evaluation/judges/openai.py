@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
-from twgi.endpoint import CHAT, Call, Endpoint, EndpointOptions, NoAnswer
+from twgi.client import CHAT, Call, Endpoint, EndpointOptions, NoAnswer
 from twgi.errors import RunError
 from twgi.evaluation.judges.answer import Answer, Query, failed, instruction, spellings, understood
 from twgi.trace import png

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from twgi.data.rows import TokenRow
 from twgi.icons import chains, tasks, world
 from twgi.icons.chains import Chain, Drawn
 from twgi.icons.world import Placed, Scene, render
 from twgi.thinking.modes import MODES
 from twgi.tokenizer.multimodal import MultimodalTokenizer
-from twgi.training.batches import TokenRow, collate
+from twgi.training.batches import collate
 
 Piece = tuple[Sequence[int], bool]
 """Ids, and whether they carry loss."""

@@ -1,14 +1,20 @@
 """The client of endpoints: patient with what passes, honest about what does not, and silent about the key."""
 
 import json
-from collections.abc import Callable
+import socketserver
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any
 
 import pytest
 from tests.data.factory.studio import Reply, Studio, studio
 
-from twgi.endpoint import CHAT, EDIT, GENERATE, Answer, Call, Endpoint, EndpointOptions, NoAnswer, Unusable
+from twgi.client import CHAT, EDIT, GENERATE, Call, Endpoint, EndpointOptions, NoAnswer, Unusable, _trusted
+from twgi.client import Reply as Got
 from twgi.errors import ConfigError
 
 SECRET = "sk-very-secret"
@@ -91,6 +97,34 @@ def test_what_does_not_pass_is_said(trouble: Reply, problem: str) -> None:
     assert len(served.asked) == 3
 
 
+@contextmanager
+def dripping(head: bytes) -> Iterator[str]:
+    """A server that sends this, and then a byte now and then for as long as anybody listens."""
+
+    class Drip(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):
+                self.request.sendall(head)
+                for _ in range(200):
+                    self.request.sendall(b"x")
+                    time.sleep(0.02)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Drip) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\n\r\n", b""])
+def test_the_time_is_that_of_the_whole_answer_however_it_drips(head: bytes) -> None:
+    with dripping(head) as url:
+        asking, start = Endpoint(EndpointOptions(url=url, model="m", attempts=1, timeout=0.3)), time.monotonic()
+        with pytest.raises(NoAnswer, match=r"^too slow$"):
+            asking.post(QUESTION, words)
+        assert time.monotonic() - start < 1.0
+
+
 def test_an_address_where_nobody_is_gives_no_answer() -> None:
     with studio() as served:
         gone = endpoint(served, attempts=1)
@@ -113,6 +147,13 @@ def test_a_bad_request_is_not_tried_again_and_its_message_is_told_without_the_ke
     with studio(trouble=first(Reply(status=400, body=body))) as served, pytest.raises(NoAnswer) as error:
         endpoint(served).post(QUESTION, words)
     assert str(error.value) == "HTTP 400 (no such size for [key])"
+    assert len(served.asked) == 1
+
+
+def test_a_bad_request_with_a_message_without_end_is_not_tried_again() -> None:
+    endless = first(Reply(status=400, body=b"x" * 2**21))
+    with studio(trouble=endless) as served, pytest.raises(NoAnswer, match=r"^HTTP 400$"):
+        endpoint(served).post(QUESTION, words)
     assert len(served.asked) == 1
 
 
@@ -149,6 +190,21 @@ def test_a_placeholder_for_a_key_is_left_in_what_comes_back(monkeypatch: pytest.
     assert served.asked[0].key == "l"
 
 
+@pytest.mark.parametrize("key", ["sk-hidden\nX-Other: 1", "sk-hidden-ä", "sk-hidden\x07"])
+def test_a_key_that_cannot_be_sent_is_the_users_error(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("STUDIO_KEY", key)
+    with pytest.raises(ConfigError, match="STUDIO_KEY holds no key") as error:
+        Endpoint(EndpointOptions(url="http://host/v1", model="m", key_variable="STUDIO_KEY"))
+    assert "hidden" not in str(error.value)
+
+
+def test_without_httpx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    _trusted.cache_clear()
+    with pytest.raises(ConfigError, match=r"pip install 'twgi\[eval\]'"):
+        Endpoint(EndpointOptions(url="http://host/v1", model="m"))
+
+
 def test_without_a_key_none_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STUDIO_KEY")
     with studio() as served:
@@ -160,7 +216,7 @@ def test_without_a_key_none_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_an_answer_took_is_told_with_the_replies_that_could_not_be_used() -> None:
     refused = Reply(body=b'{"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 99}}')
     with studio(trouble=first(refused, Reply(status=500), Reply(body=b'{"choices": [], "usage": 1}'))) as served:
-        answer: Answer[str] = endpoint(served).post(QUESTION, words)
+        answer: Got[str] = endpoint(served).post(QUESTION, words)
         served.trouble = lambda asked, number: refused
         with pytest.raises(NoAnswer) as error:
             endpoint(served, attempts=2).post(QUESTION, words)
@@ -217,6 +273,8 @@ def test_no_more_requests_are_on_their_way_than_wanted() -> None:
         ({"url": "http://me:hidden@host/v1"}, "no password"),
         ({"url": "http://host/v1?key=hidden"}, "must be like"),
         ({"url": "host"}, "must be like"),
+        ({"url": "http://hidden:99999/v1"}, "must be like"),
+        ({"url": "http://[hidden/v1"}, "must be like"),
         ({"key_variable": "sk-hidden"}, "the name of an environment variable"),
         ({"concurrency": 0}, "1 or more"),
         ({"attempts": 0}, "1 or more"),
