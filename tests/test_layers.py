@@ -45,7 +45,7 @@ UPWARD = [
     ("twgi.model.config", "twgi.decoding.engine"),
     ("twgi.decoding.engine", "twgi.tokenizer.multimodal"),
     ("twgi.thinking.modes", "twgi.icons.world"),
-    ("twgi.training.lm", "twgi.cli"),
+    ("twgi.training.icons.lm", "twgi.cli"),
 ]
 HEAVY = [
     ("twgi.trace", "torch"),

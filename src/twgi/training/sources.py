@@ -43,15 +43,15 @@ def _open_shards(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_lengt
         raise ConfigError(
             "data: give one folder of shards, or files; `twgi encode --format parquet` makes one folder of many files"
         )
-    rows = ShardRows(Path(paths[0]))
-    if rows.vocabulary != vocabulary_of(tokenizer):
+    shards = ShardRows(Path(paths[0]))
+    if shards.vocabulary != vocabulary_of(tokenizer):
         raise DataError(f"{paths[0]}: these shards were made for a model with another vocabulary")
-    longest = int(rows.lengths.max())
+    longest = int(shards.lengths.max())
     if longest > max_length:
         raise DataError(
             f"{paths[0]}: a row has {longest} tokens, more than max_length {max_length}; make the shards anew"
         )
-    return rows, rows.digest
+    return shards, shards.digest
 
 
 def read_file(path: Path, tokenizer: MultimodalTokenizer, max_length: int) -> list[TokenRow]:
