@@ -22,6 +22,7 @@ from twgi.model.transformer import Block
 from twgi.thinking.thinker import Thinker
 from twgi.training.checkpoints import checkpoints, newest_checkpoint, torn
 from twgi.training.loss import LossWeights
+from twgi.training.metrics import open_tracker
 from twgi.training.model import PROJECTION, merge_folder
 from twgi.training.objective import Objective
 from twgi.training.recipe import RunRecipe
@@ -279,6 +280,25 @@ def test_trackers_get_what_the_metrics_get(tmp_path: Path, monkeypatch: pytest.M
     assert begun == "run"
     assert config["optimizer"]["lr"] == 1e-2
     assert [{"step": step, **values} for step, values in lines] == metrics(out)
+
+
+def test_tensorboard_gets_every_value_with_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[Any, ...]] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str) -> None:
+            written.append((folder,))
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+        def flush(self) -> None: ...
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    open_tracker("tensorboard", tmp_path, {})({"loss": 2.0, "ce": 1.0}, 7)
+    assert written == [(str(tmp_path / "tensorboard"),), ("loss", 2.0, 7), ("ce", 1.0, 7)]
 
 
 def stand_in(told: list[tuple[str, Any]]) -> ModuleType:

@@ -14,6 +14,7 @@ from twgi.errors import ConfigError, DataError
 from twgi.files import Fault
 from twgi.tokenizer.multimodal import MultimodalTokenizer
 from twgi.training.batches import RowList, Rows
+from twgi.training.sharding import rank
 
 
 def open_rows(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_length: int) -> tuple[Rows, str]:
@@ -65,6 +66,6 @@ def read_file(path: Path, tokenizer: MultimodalTokenizer, max_length: int) -> li
                 left_out += 1
             case Encoded():
                 rows.append(outcome.row.compact())
-    if left_out:
+    if left_out and rank() == 0:
         print(f"{path}: {left_out} of {left_out + len(rows)} rows have more than {max_length} tokens and are left out")
     return rows

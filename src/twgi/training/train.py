@@ -108,7 +108,8 @@ def fit(
             log.add({"loss": loss, **objective.means(terms, counts)})
         weights = [weight for weight in objective.parameters() if weight.grad is not None]
         norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
-        check_finite("the norm of the gradient", whole(norm), step, batches)
+        length = whole(norm)
+        check_finite("the norm of the gradient", length, step, batches)
         if clip > 0:
             clip_grads_with_norm_(weights, clip, norm)
         for group, full in zip(optimizer.param_groups, full_rates, strict=True):
@@ -118,7 +119,7 @@ def fit(
 
         done = step + 1
         if done % recipe.log_every == 0:
-            used = {"grad_norm": whole(norm).item(), "learning_rate": optimizer.param_groups[0]["lr"]}
+            used = {"grad_norm": length.item(), "learning_rate": optimizer.param_groups[0]["lr"]}
             log.write_means(done, {**used, **told(done)})
         if seen := watch(done):
             log.write(done, {f"watch_{name}": value for name, value in seen.items()})
