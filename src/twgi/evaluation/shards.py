@@ -5,13 +5,14 @@ run would.
 """
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 from twgi.errors import ConfigError, RunError
-from twgi.evaluation.collection import read_description, thoughts
-from twgi.evaluation.official import link
+from twgi.files import writing
 from twgi.thinking.run_folder import ERRORS
 from twgi.trace import RUN, TRACES, to_line, write_file
 
@@ -45,6 +46,8 @@ def merge(folder: Path) -> None:
     Raises:
         RunError: there are no shards, or they are not parts of one run.
     """
+    from twgi.evaluation.pictures import read_description, thoughts
+
     shards = shards_in(folder)
     if not shards:
         raise RunError(f"{folder} holds no shards")
@@ -57,7 +60,7 @@ def merge(folder: Path) -> None:
         for picture in sorted((shard / "images").glob("*.png")):
             link(picture, folder / "images" / picture.name)
     found = {job: trace for shard in shards for job, trace in thoughts(shard, described[0]).items()}
-    jobs = sorted(found, key=lambda job: (job.number, job.sample))
+    jobs = sorted(found)
     errors = b"".join((shard / ERRORS).read_bytes() for shard in shards if (shard / ERRORS).exists())
     write_file(folder / ERRORS, errors)
     write_file(folder / TRACES, b"".join(to_line(found[job]) for job in jobs))
@@ -73,3 +76,16 @@ def _refuse_other(one: dict[str, Any], other: dict[str, Any], a: Path, b: Path) 
     for key in ("settings", "model", "prompts", "benchmark"):
         if one.get(key) != other.get(key):
             raise RunError(f"{a} and {b} are not parts of one run: their {key} differ")
+
+
+def link(source: Path, target: Path) -> None:
+    """The same file under another name: a hard link, or a copy where there are none. Raises `RunError`."""
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and target.samefile(source):
+            return
+        target.unlink(missing_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)

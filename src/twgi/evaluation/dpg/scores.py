@@ -12,28 +12,12 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from twgi.evaluation.dpg_bench.gating import Rule, Truth, gate
-from twgi.evaluation.dpg_bench.questions import BROAD, Item
+from twgi.evaluation.dpg.gating import Rule, Truth, gate
+from twgi.evaluation.dpg.questions import BROAD, DpgItem
+from twgi.evaluation.judges.answer import Answer
 
+TRUTHS: Mapping[str, Truth] = {"yes": True, "no": False, "invalid": None}
 SMALLEST = 1e-300  # a probability of zero would make every geometric mean zero
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """One picture and what was answered about it: by question number, and where the judge says so the probability of
-    the wanted answer. A picture that cannot be read has a `problem` and is wrong in everything."""
-
-    item: Item
-    sample: int
-    answers: Mapping[int, Truth] = field(default_factory=dict)
-    p_yes: Mapping[int, float] = field(default_factory=dict)
-    problem: str | None = None
-
-    def truths(self) -> dict[int, Truth]:
-        """The answer to each question, False to all where the picture cannot be read."""
-        if self.problem is not None:
-            return dict.fromkeys((question.id for question in self.item.questions), False)
-        return {question.id: self.answers.get(question.id) for question in self.item.questions}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +50,78 @@ class Share:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnsweredPicture:
+    """One picture and what was answered about it, by question number.
+
+    Args:
+        answers: whether the wanted answer was given. p_yes: its probability, where the judge says so.
+        said: the judge's words. problem: why the picture cannot be looked at; then it is wrong in everything.
+        gating: the rule of its own score.
+    """
+
+    item: DpgItem
+    answers: Mapping[int, Truth] = field(default_factory=dict)
+    p_yes: Mapping[int, float] = field(default_factory=dict)
+    said: Mapping[int, Answer] = field(default_factory=dict)
+    problem: str | None = None
+    gating: Rule = "cascade"
+
+    @classmethod
+    def of(cls, item: DpgItem, said: Mapping[int, Answer], gating: Rule) -> "AnsweredPicture":
+        """A picture by the words of a judge."""
+        answers = {number: TRUTHS[answer.parsed] for number, answer in said.items()}
+        p_yes = {number: answer.p_yes for number, answer in said.items() if answer.p_yes is not None}
+        return cls(item=item, answers=answers, p_yes=p_yes, said=said, gating=gating)
+
+    def truths(self) -> dict[int, Truth]:
+        """The answer to each question, False to all where the picture cannot be looked at."""
+        return {q.id: self.answers.get(q.id) if self.problem is None else False for q in self.item.questions}
+
+    def gated(self, rule: Rule) -> dict[int, Truth]:
+        """The answers after the parents had their say."""
+        return gate(self.item.questions, self.truths(), rule)
+
+    @property
+    def score(self) -> float | None:
+        return Share.of(self.gated(self.gating).values()).value
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The questions that were not answered as wanted."""
+        truths = self.truths()
+        return (self.problem,) if self.problem else tuple(q.text for q in self.item.questions if truths[q.id] is False)
+
+    @property
+    def pending(self) -> int:
+        """Questions to which nobody said anything yet, so that the next run asks them again."""
+        known = {number for number, answer in self.said.items() if answer.problem is None}
+        return 0 if self.problem else sum(question.id not in known for question in self.item.questions)
+
+    @property
+    def parts(self) -> dict[str, tuple[float, float]]:
+        """Broad categories: (answers that are yes, answers that are known)."""
+        shares = categories([self], broad=True)
+        return {name: (share.yes, share.yes + share.no) for name, share in shares.items() if share.yes + share.no}
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """Every question and answer."""
+        own, gated = self.truths(), self.gated(self.gating)
+        answers = [
+            {
+                "proposition_id": question.id,
+                "question": question.text,
+                "category": question.category,
+                "answer": self.said[question.id].to_json() if question.id in self.said else None,
+                "own": own[question.id],
+                "gated": gated[question.id],
+            }
+            for question in sorted(self.item.questions, key=lambda question: question.id)
+        ]
+        return {"answers": answers, "invalid": Share.of(own.values()).invalid}
+
+
+@dataclass(frozen=True, kw_only=True)
 class DpgScores:
     """Scores in percent by one gating rule; None where nothing is known."""
 
@@ -87,11 +143,11 @@ class DpgScores:
         }
 
 
-def score(pictures: Sequence[Judged], rule: Rule = "cascade") -> DpgScores:
+def score(pictures: Sequence[AnsweredPicture], rule: Rule = "cascade") -> DpgScores:
     """The scores of judged pictures; what is missing is not in them (completeness is another question)."""
     by_prompt: dict[str, list[Share]] = defaultdict(list)
     for picture in pictures:
-        by_prompt[picture.item.id].append(Share.of(gate(picture.item.questions, picture.truths(), rule).values()))
+        by_prompt[picture.item.id].append(Share.of(picture.gated(rule).values()))
     known = [mean for shares in by_prompt.values() if (mean := _mean(share.value for share in shares)) is not None]
     low, high = (_mean(fmean(s.bounds[side] for s in shares) for shares in by_prompt.values()) for side in (0, 1))
     return DpgScores(
@@ -104,7 +160,7 @@ def score(pictures: Sequence[Judged], rule: Rule = "cascade") -> DpgScores:
     )
 
 
-def categories(pictures: Iterable[Judged], *, broad: bool) -> dict[str, Share]:
+def categories(pictures: Iterable[AnsweredPicture], *, broad: bool) -> dict[str, Share]:
     """The share of yes of each category, before gating, over every picture; L1 in the published order, L2 by name."""
     truths: dict[str, list[Truth]] = defaultdict(list)
     for picture in pictures:
@@ -129,7 +185,7 @@ class SoftScores:
         return {"am": self.am, "gm": self.gm, "skills": dict(self.skills), "unknown": self.unknown}
 
 
-def soft_scores(pictures: Sequence[Judged]) -> SoftScores:
+def soft_scores(pictures: Sequence[AnsweredPicture]) -> SoftScores:
     """Of pictures judged with probabilities; a picture that cannot be read has probability 0 throughout."""
     means: dict[str, list[tuple[float, float]]] = defaultdict(list)
     skills: dict[str, list[float]] = defaultdict(list)

@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from twgi.errors import PromptError
-from twgi.evaluation.dpg_bench.questions import Record
+from twgi.evaluation.dpg.questions import QuestionRecord
 
 Said = Mapping[int, str]  # question number -> what the judge said
 UNREADABLE = "cannot be opened"
@@ -65,7 +65,7 @@ class _Fails(Exception):
     """Where the published program catches an exception of its own and goes on with the next file."""
 
 
-def official_scores(records: Sequence[Record], files: Iterable[PictureFile]) -> OfficialScores:
+def official_scores(records: Sequence[QuestionRecord], files: Iterable[PictureFile]) -> OfficialScores:
     """The published scores for these rows and what was said.
 
     Raises:
@@ -100,7 +100,7 @@ def _means(categories: Mapping[str, Sequence[float]], *, broad: bool) -> dict[st
     return {name: 100 * fmean(gathered[name]) for name in sorted(gathered)}
 
 
-def _prompts(records: Sequence[Record]) -> dict[str, _Prompt]:
+def _prompts(records: Sequence[QuestionRecord]) -> dict[str, _Prompt]:
     prompts: dict[str, _Prompt] = {}
     before = ""
     for record in records[1:]:  # ELLA#61
@@ -113,7 +113,7 @@ def _prompts(records: Sequence[Record]) -> dict[str, _Prompt]:
     return prompts
 
 
-def _numbers(record: Record) -> list[int]:
+def _numbers(record: QuestionRecord) -> list[int]:
     try:
         return [int(part.strip()) for part in record.dependency.split(",")]
     except ValueError:

@@ -17,7 +17,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from twgi.errors import PromptError
+from twgi.errors import DataError, PromptError
+from twgi.files import read_text, reading
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {  # ours -> the names it has in the published files
     "item_id": ("item_id", "id"),
@@ -34,7 +35,7 @@ _NUMBER = re.compile(r"(\d+)(?:\.0+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class QuestionRecord:
     """One question as its file has it; `where` is ``file:line``, `dependency` is untouched but for its type."""
 
     where: str
@@ -60,7 +61,6 @@ class Question:
     parents: tuple[int, ...] = ()
     category: str = "other"
     expected: str = "yes"
-    dependency: str = "0"
 
     @property
     def broad(self) -> str:
@@ -69,12 +69,21 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
+class DpgItem:
     """One prompt and its questions, each after its parents."""
 
     id: str
     prompt: str
-    questions: tuple[Question, ...]
+    questions: tuple[Question, ...] = ()
+    task: str = "dpg"
+
+    @property
+    def label(self) -> str:
+        return self.id
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        return {"id": self.id, "prompt": self.prompt}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +93,8 @@ class QuestionSet:
 
     path: Path
     sha256: str
-    items: Mapping[str, Item]
-    records: tuple[Record, ...] = ()
+    items: Mapping[str, DpgItem]
+    records: tuple[QuestionRecord, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -101,9 +110,10 @@ def read_questions(path: Path) -> QuestionSet:
         PromptError: it cannot be read, lacks a column, or a row has no usable id or question; names file and line.
     """
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise PromptError(f"cannot read the question file {path}: {error.strerror}") from None
+        with reading(path):
+            content = path.read_bytes()
+    except DataError as error:
+        raise PromptError(str(error)) from None
     rows = list(_rows(path, content))
     if not rows:
         raise PromptError(f"{path}: no questions in this file")
@@ -118,19 +128,17 @@ def read_questions(path: Path) -> QuestionSet:
 def _rows(path: Path, content: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(``file:line``, row) of each row."""
     ending = path.suffix.lower()
-    if ending == ".parquet":
-        yield from ((f"{path}, row {n}", row) for n, row in enumerate(_parquet(path, content), start=1))
-        return
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{path}: not a UTF-8 text file (byte {error.start})") from None
-    if ending in (".csv", ".tsv"):
-        yield from _table(path, text, "," if ending == ".csv" else "\t")
-    elif ending in (".jsonl", ".json"):
-        yield from _json_lines(path, text)
-    else:
-        raise PromptError(f"{path}: unknown kind of question file; known are .csv, .tsv, .jsonl and .parquet")
+        if ending == ".parquet":
+            yield from ((f"{path}, row {n}", row) for n, row in enumerate(_parquet(path, content), start=1))
+        elif ending in (".csv", ".tsv"):
+            yield from _table(path, read_text(path), "," if ending == ".csv" else "\t")
+        elif ending in (".jsonl", ".json"):
+            yield from _json_lines(path)
+        else:
+            raise PromptError(f"{path}: unknown kind of question file; known are .csv, .tsv, .jsonl and .parquet")
+    except DataError as error:
+        raise PromptError(str(error)) from None
 
 
 def _table(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -142,17 +150,17 @@ def _table(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, Mapping
         raise PromptError(f"{path}:{reader.line_num}: {error}") from None
 
 
-def _json_lines(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise PromptError(f"{path}:{number}: broken JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise PromptError(f"{path}:{number}: expected an object, got {type(row).__name__}")
-        yield f"{path}:{number}", row
+def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Not as strict as `twgi.files`: these files are not ours, and some hold NaN for a dependency."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise PromptError(f"{path}:{number}: broken JSON ({error})") from None
+            if not isinstance(row, dict):
+                raise PromptError(f"{path}:{number}: expected an object, got {type(row).__name__}")
+            yield f"{path}:{number}", row
 
 
 def _parquet(path: Path, content: bytes) -> list[dict[str, Any]]:
@@ -168,7 +176,7 @@ def _parquet(path: Path, content: bytes) -> list[dict[str, Any]]:
     return rows
 
 
-def _record(where: str, row: Mapping[str, Any]) -> Record:
+def _record(where: str, row: Mapping[str, Any]) -> QuestionRecord:
     found = {ours: next((name for name in names if name in row), None) for ours, names in COLUMNS.items()}
     lacking = [COLUMNS[name][0] for name in REQUIRED if found[name] is None]
     if lacking:
@@ -179,7 +187,7 @@ def _record(where: str, row: Mapping[str, Any]) -> Record:
         raise PromptError(f"{where}: the question's number must be 1 or more, got {texts['proposition']!r}")
     if not texts["item_id"] or not texts["question"]:
         raise PromptError(f"{where}: a row needs an item_id and a question")
-    return Record(
+    return QuestionRecord(
         where=where, item_id=texts["item_id"], prompt=texts["prompt"], proposition=int(number[1]),
         dependency=texts["dependency"], tuple=texts["tuple"], question=texts["question"],
     )  # fmt: skip
@@ -194,8 +202,8 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
-def _items(records: Sequence[Record]) -> tuple[dict[str, Item], list[str]]:
-    grouped: dict[str, dict[int, Record]] = {}
+def _items(records: Sequence[QuestionRecord]) -> tuple[dict[str, DpgItem], list[str]]:
+    grouped: dict[str, dict[int, QuestionRecord]] = {}
     notes: list[str] = []
     for record in records:
         there = grouped.setdefault(record.item_id, {})
@@ -206,18 +214,16 @@ def _items(records: Sequence[Record]) -> tuple[dict[str, Item], list[str]]:
     return {item_id: _item(item_id, rows, notes) for item_id, rows in grouped.items()}, notes
 
 
-def _item(item_id: str, rows: Mapping[int, Record], notes: list[str]) -> Item:
+def _item(item_id: str, rows: Mapping[int, QuestionRecord], notes: list[str]) -> DpgItem:
     questions = {}
     for number, record in rows.items():
         parents = _parents(record, rows.keys(), notes)
-        questions[number] = Question(
-            id=number, text=record.question, parents=parents, category=record.category, dependency=record.dependency
-        )
+        questions[number] = Question(id=number, text=record.question, parents=parents, category=record.category)
     prompt = next((record.prompt for record in rows.values() if record.prompt), "")
-    return Item(id=item_id, prompt=prompt, questions=_ordered(item_id, questions, notes))
+    return DpgItem(id=item_id, prompt=prompt, questions=_ordered(item_id, questions, notes))
 
 
-def _parents(record: Record, known: Container[int], notes: list[str]) -> tuple[int, ...]:
+def _parents(record: QuestionRecord, known: Container[int], notes: list[str]) -> tuple[int, ...]:
     """The parents that are questions of this item; what else stands there is noted and has no effect."""
     parents = []
     for part in filter(None, re.split(r"[,;\s]+", record.dependency.strip("[]() "))):
@@ -244,7 +250,7 @@ def _ordered(item_id: str, questions: Mapping[int, Question], notes: list[str]) 
             notes.append(f"{item_id}, question {child}: its parent {parent} waits for it in turn; left out")
 
 
-def _name(record: Record) -> str:
+def _name(record: QuestionRecord) -> str:
     return f"{record.where}, {record.item_id}, question {record.proposition}"
 
 
@@ -254,7 +260,7 @@ def _geneval2(path: Path, digest: str, rows: Sequence[tuple[str, Mapping[str, An
     return QuestionSet(path=path, sha256=digest, items=items)
 
 
-def _geneval2_item(where: str, item_id: str, row: Mapping[str, Any]) -> Item:
+def _geneval2_item(where: str, item_id: str, row: Mapping[str, Any]) -> DpgItem:
     try:
         pairs = [(str(question), str(answer).strip().lower()) for question, answer in row["vqa_list"]]
         skills = [str(skill) for skill in row.get("skills") or ()] or ["other"] * len(pairs)
@@ -265,4 +271,4 @@ def _geneval2_item(where: str, item_id: str, row: Mapping[str, Any]) -> Item:
         raise PromptError(f"{where}: not a line of GenEval 2: {type(error).__name__} {error}") from None
     asked = enumerate(zip(pairs, skills, strict=True), start=1)
     questions = (Question(id=n, text=text, category=skill, expected=wanted) for n, ((text, wanted), skill) in asked)
-    return Item(id=item_id, prompt=prompt, questions=tuple(questions))
+    return DpgItem(id=item_id, prompt=prompt, questions=tuple(questions))

@@ -8,10 +8,10 @@ one unknown makes it unknown. An unknown answer is therefore never taken for a n
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from twgi.evaluation.dpg_bench.questions import Question
+from twgi.evaluation.dpg.questions import Question
 
 Truth = bool | None
-Rule = Literal["cascade", "one-level", "none", "single-key"]
+Rule = Literal["cascade", "one-level", "none"]
 
 
 def gate(questions: Sequence[Question], answers: Mapping[int, Truth], rule: Rule) -> dict[int, Truth]:
@@ -20,15 +20,11 @@ def gate(questions: Sequence[Question], answers: Mapping[int, Truth], rule: Rule
     Args:
         questions: of one item, parents first. answers: by question number; one that is not there is unknown. rule:
         `cascade` asks what became of the parents (DPG-Bench), `one-level` what they were answered (DSG), `none` asks
-        nobody;
-            `single-key` is the mistake of a public port, which takes "1,4" for one name and so fails every such
-            question.
+        nobody.
     """
     own = {question.id: answers.get(question.id) for question in questions}
     if rule == "none":
         return own
-    if rule == "single-key":
-        return _single_key(questions, own)
     gated: dict[int, Truth] = {}
     source = gated if rule == "cascade" else own
     for question in questions:
@@ -42,12 +38,3 @@ def both(values: Iterable[Truth]) -> Truth:
     if False in seen:
         return False
     return None if None in seen else True
-
-
-def _single_key(questions: Sequence[Question], own: Mapping[int, Truth]) -> dict[int, Truth]:
-    result: dict[str, Truth] = {str(number): answer for number, answer in own.items()}
-    for question in sorted(questions, key=lambda question: question.id):
-        key = question.dependency
-        if key and key != "0" and result.get(key, False) is False:
-            result[str(question.id)] = False
-    return {question.id: result[str(question.id)] for question in questions}

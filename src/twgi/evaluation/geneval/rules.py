@@ -5,11 +5,9 @@ holds. What is in the picture comes from a `Detector`: boxes with scores; their 
 The rules, their thresholds and their order are the published ones.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from twgi.errors import PromptError
+from twgi.evaluation.frame import Verdict
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 RELATIONS = ("left of", "right of", "above", "below")
@@ -66,7 +65,7 @@ class ColorClassifier(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clause:
+class Requirement:
     """`count` things of a class, perhaps of a colour, perhaps `relation` to the things of clause number `target`."""
 
     name: str
@@ -82,7 +81,7 @@ class Clause:
             raise PromptError(f"unknown relation {self.relation!r}; known are {', '.join(RELATIONS)}")
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "Clause":
+    def from_json(cls, record: Mapping[str, Any]) -> "Requirement":
         relation, target = record.get("position") or (None, None)
         return cls(
             name=record["class"], count=record["count"], color=record.get("color"), relation=relation, target=target
@@ -90,14 +89,14 @@ class Clause:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
-    """One prompt of GenEval; `index` is its place in the file and names its folder, `record` its line as it was."""
+class GenEvalItem:
+    """One prompt of GenEval; `id` is its place in the file, in five digits; `record` its line as it was."""
 
-    index: int
-    tag: str
+    id: str
+    task: str
     prompt: str
-    include: tuple[Clause, ...]
-    exclude: tuple[Clause, ...] = ()
+    include: tuple[Requirement, ...]
+    exclude: tuple[Requirement, ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -108,56 +107,36 @@ class Item:
                 )
 
     @property
+    def label(self) -> str:
+        return f"prompt {self.id} ({self.prompt})"
+
+    @property
     def names(self) -> frozenset[str]:
+        """The classes of things that it is about."""
         return frozenset(clause.name for clause in (*self.include, *self.exclude))
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any], index: int) -> "Item":
-        """One line of GenEval's metadata file.
+    def from_json(cls, record: Mapping[str, Any], index: int) -> "GenEvalItem":
+        """One line of GenEval's metadata file; or of any prompts: then nothing says what is right.
 
         Raises:
             PromptError: a field is missing or means nothing.
         """
         try:
-            include = tuple(Clause.from_json(clause) for clause in record["include"])
-            exclude = tuple(Clause.from_json(clause) for clause in record.get("exclude", ()))
-            tag, prompt = record["tag"], record["prompt"]
-            return cls(index=index, tag=tag, prompt=prompt, include=include, exclude=exclude, record=record)
+            include, exclude = (
+                tuple(Requirement.from_json(clause) for clause in record.get(key, ())) for key in ("include", "exclude")
+            )
+            task = record["tag"] if include else ""
+            return cls(
+                id=f"{index:05d}", task=task, prompt=record["prompt"], include=include, exclude=exclude, record=record
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise PromptError(f"not a metadata line of GenEval: {type(error).__name__} {error}") from None
 
 
-def read_items(path: Path) -> list[Item]:
-    """GenEval's metadata file, one JSON object a line.
-
-    Raises:
-        PromptError: the file cannot be read, or a line of it is not GenEval's; the message says which.
-    """
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(f"cannot read the prompts file {path}: {error}") from None
-    return [_item(path, index, line) for index, line in enumerate(lines)]
-
-
-def _item(path: Path, index: int, line: str) -> Item:
-    try:
-        return Item.from_json(json.loads(line), index)
-    except (json.JSONDecodeError, PromptError) as error:
-        raise PromptError(f"{path}, prompt {index}: {error}") from None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Whether a picture is right, and each thing that is wrong with it."""
-
-    correct: bool
-    reasons: tuple[str, ...]
-
-
-def judge(item: Item, picture: Image.Image, detections: Iterable[Detection], colors: ColorClassifier) -> Verdict:
+def judge(item: GenEvalItem, picture: Image.Image, detections: Iterable[Detection], colors: ColorClassifier) -> Verdict:
     """Hold a picture's detections against what its prompt asks for."""
-    objects = select(detections, counting=item.tag == "counting")
+    objects = select(detections, counting=item.task == "counting")
     reasons: list[str] = []
     matched: list[Sequence[Detection] | None] = []
     for clause in item.include:
@@ -169,7 +148,7 @@ def judge(item: Item, picture: Image.Image, detections: Iterable[Detection], col
         number = len(objects.get(clause.name, []))
         if number >= clause.count:
             reasons.append(f"expected {clause.name}<{clause.count}, found {number}")
-    return Verdict(correct=not reasons, reasons=tuple(reasons))
+    return Verdict(score=float(not reasons), reasons=tuple(reasons))
 
 
 def select(detections: Iterable[Detection], *, counting: bool) -> dict[str, list[Detection]]:
@@ -183,7 +162,7 @@ def select(detections: Iterable[Detection], *, counting: bool) -> dict[str, list
 
 
 def _wrong(
-    clause: Clause,
+    clause: Requirement,
     found: Sequence[Detection],
     matched: Sequence[Sequence[Detection] | None],
     picture: Image.Image,
@@ -202,7 +181,7 @@ def _wrong(
 
 
 def _misplaced(
-    clause: Clause, relation: str, found: Sequence[Detection], targets: Sequence[Detection] | None
+    clause: Requirement, relation: str, found: Sequence[Detection], targets: Sequence[Detection] | None
 ) -> str | None:
     if targets is None:
         return f"no target for {clause.name} to be {relation}"
