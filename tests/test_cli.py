@@ -138,6 +138,7 @@ def test_a_picture_makes_the_mode_general_and_stands_at_the_end(twgi: Twgi, tmp_
         "type": "image",
         "image": "images/00000-0-0.png",
         "role": "input",
+        "kind": None,
         "tokens": [],
     }
     twice = twgi("think", "Is <image> like <image>?", *2 * ("--image", "red.png"), "--out", "out2", *SHORT)
@@ -151,7 +152,7 @@ def test_special_token_text_is_drawn_as_text(twgi: Twgi) -> None:
 def test_every_option_reaches_the_trace(twgi: Twgi, tmp_path: Path) -> None:
     options = "--guidance full --scale-full 3 --scale-image 1 --scale-negative 2 --scale-prompt 4 --seed 7 --rounds 2"
     sampling = "--temperature 0.5 --top-p 0.8 --top-k 9 --image-temperature 0.6 --image-top-p 0.7 --image-top-k 8"
-    limits = "--max-tokens 39 --max-images 2"
+    limits = "--max-tokens 39 --max-images 2 --negative-prompt rain"
     mode = ("--mode", "critique", "--out", "out")
     ended = twgi("think", "a", *mode, *options.split(), *sampling.split(), *limits.split())
     assert ended.status == 0, ended.err
@@ -161,8 +162,8 @@ def test_every_option_reaches_the_trace(twgi: Twgi, tmp_path: Path) -> None:
         "text_temperature": 0.5, "text_top_p": 0.8, "text_top_k": 9, "image_temperature": 0.6, "image_top_p": 0.7,
         "image_top_k": 8, "max_tokens": 39, "max_images": 2,
     }  # fmt: skip
-    assert trace.settings["rounds"] == 2
-    first = trace.settings["guidance"]["pictures"][0]
+    assert (trace.settings["rounds"], trace.settings["negative_prompt"]) == (2, "rain")
+    first = trace.settings["pictures"][0]
     assert [first[name] for name in ("scheme", "full", "image", "negative", "prompt")] == ["full", 3, 1, 2, 4]
 
 
@@ -187,7 +188,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("think a --mode dreaming", "unknown mode 'dreaming'; known are direct, subgoal, critique, general"),
         ("think --prompts broken.jsonl", "broken.jsonl:1: broken JSON at column 15"),
         ("think --prompts empty.jsonl", "no prompts in this file"),
-        ("think --prompts none.jsonl", "cannot read the prompts file none.jsonl: No such file"),
+        ("think --prompts none.jsonl", "the prompts file cannot be used: cannot read none.jsonl: No such file"),
         ("think what --image none.png", "none.png: no such image file"),
         ("think what --image text.png", "text.png: not a picture"),
         ("think what --image bomb.png", "bomb.png: 9000 x 9000 pixels"),
@@ -195,7 +196,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("think \\ ", "the prompt is empty"),
         ("think <image>", "1 <image> and 0 pictures"),
         (f"think {'x' * 500}", "the prompt is too long"),
-        ("think a --out text.png/out", "cannot use 'text.png/out' as a run folder: Not a directory"),
+        ("think a --out text.png/out", "cannot use 'text.png/out' as a folder: Not a directory"),
         ("think a --out /proc/out", "cannot write to /proc/out"),
         ("think a --out full", "full is not empty and holds no run"),
         ("think a --scale-full -1", "scale-full must be 0 or more"),
@@ -256,7 +257,7 @@ def test_a_folder_with_a_run_asks_for_resume(twgi: Twgi) -> None:
     assert (resumed.status, resumed.out) == (0, "\npage: out/index.html\n")
     changed = twgi("think", "a", "--mode", "direct", "--seed", "1", "--out", "out", "--resume")
     assert changed.status == 2
-    assert changed.err == ("twgi: cannot resume out: settings.seed was 0, is now 1; give another --out for a new run\n")
+    assert changed.err == ("twgi: cannot resume out: seed was 0, is now 1; give another --out for a new run\n")
 
 
 def test_another_model_does_not_resume_a_run(twgi: Twgi, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from twgi.console import Bar, JsonLines, Lines, Story, duration, reporter, shortened, shown, tracked
-from twgi.thinking.thought import ImageFinished, ImageProgress, ImageStarted, TextPiece
+from twgi.thinking.events import ImageFinished, ImageProgress, ImageStarted, TextPiece
 from twgi.trace import ImageSegment, ModelId, Trace
 
 PICTURE = Image.new("RGB", (4, 4))
@@ -42,7 +42,7 @@ def tell(story: Story) -> None:
     story.hear(TextPiece(" First"), None)
     story.hear(TextPiece(" a couch."), None)
     story.hear(ImageStarted(0, "part"), None)
-    story.hear(ImageProgress(0, 3, 4), None)
+    story.hear(ImageProgress(0, 3, 4, 7), None)
     story.hear(ImageFinished(0, PICTURE), Path("out/images/00000-0-0.png"))
     story.hear(TextPiece(" Then"), None)
     story.hear(TextPiece(" the whole."), None)

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
         TraceError,
         TwgiError,
     )
+    from twgi.thinking.events import Done, ImageFinished, ImageProgress, ImageStarted, Task, TextPiece, ThoughtFailed
+    from twgi.thinking.settings import Settings
     from twgi.thinking.thinker import Thinker
-    from twgi.thinking.thought import Done, ImageFinished, ImageProgress, ImageStarted, Task, TextPiece
     from twgi.trace import Anomaly, ImageSegment, TextSegment, Trace
 
 __version__ = "0.1.0"
@@ -39,22 +40,24 @@ _HOME_OF = {
     "CheckpointError": "twgi.errors",
     "ConfigError": "twgi.errors",
     "DataError": "twgi.errors",
-    "Done": "twgi.thinking.thought",
+    "Done": "twgi.thinking.events",
     "Guidance": "twgi.decoding.guidance",
     "GuidancePlan": "twgi.decoding.guidance",
     "ImageError": "twgi.errors",
-    "ImageFinished": "twgi.thinking.thought",
-    "ImageProgress": "twgi.thinking.thought",
+    "ImageFinished": "twgi.thinking.events",
+    "ImageProgress": "twgi.thinking.events",
     "ImageSegment": "twgi.trace",
-    "ImageStarted": "twgi.thinking.thought",
+    "ImageStarted": "twgi.thinking.events",
     "PromptError": "twgi.errors",
     "RunError": "twgi.errors",
     "SamplingParams": "twgi.decoding.params",
     "Scales": "twgi.decoding.guidance",
-    "Task": "twgi.thinking.thought",
-    "TextPiece": "twgi.thinking.thought",
+    "Settings": "twgi.thinking.settings",
+    "Task": "twgi.thinking.events",
+    "TextPiece": "twgi.thinking.events",
     "TextSegment": "twgi.trace",
     "Thinker": "twgi.thinking.thinker",
+    "ThoughtFailed": "twgi.thinking.events",
     "Trace": "twgi.trace",
     "TraceError": "twgi.errors",
     "TwgiError": "twgi.errors",
@@ -77,10 +80,12 @@ __all__ = [
     "RunError",
     "SamplingParams",
     "Scales",
+    "Settings",
     "Task",
     "TextPiece",
     "TextSegment",
     "Thinker",
+    "ThoughtFailed",
     "Trace",
     "TraceError",
     "TwgiError",

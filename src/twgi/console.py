@@ -18,15 +18,14 @@ if TYPE_CHECKING:  # the command line starts, and complains, without torch
 
     from rich.progress import Progress
 
-    from twgi.thinking.run import Outcome
-    from twgi.thinking.thought import ThoughtEvent
+    from twgi.runs.run import Outcome
+    from twgi.thinking.events import ThoughtEvent
     from twgi.trace import Trace
 
 Item = TypeVar("Item")
 
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 LINE_EVERY = 10.0  # seconds
-_PURPOSE = {"direct": "", "free": "", "part": "subgoal", "whole": "the whole", "draft": "draft", "redraw": "redrawn"}
 
 
 def complain(text: str) -> None:
@@ -52,7 +51,7 @@ class Quiet:
 
     def conclude(self, outcome: Outcome) -> None:
         """What came of it, and where to look at it."""
-        if outcome.failed_prompts > 1 or (outcome.failures and outcome.traces):
+        if outcome.failed_prompts > 1 or (outcome.failures and outcome.thoughts):
             failed = f"{outcome.failed_prompts} of {counted(outcome.prompts, 'prompt')} failed"
             complain(f"{failed}: see {outcome.folder}/errors.jsonl" if outcome.page else failed)
         if outcome.page:
@@ -86,13 +85,14 @@ class Story(Quiet):
 
     def hear(self, event: ThoughtEvent, path: Path | None) -> None:
         """Words are printed as they come, so that lines end where the model ends them."""
-        from twgi.thinking.thought import ImageFinished, ImageProgress, ImageStarted, TextPiece
+        from twgi.thinking.events import ImageFinished, ImageProgress, ImageStarted, TextPiece
+        from twgi.thinking.modes import KINDS
 
         match event:
             case TextPiece(text=text):
                 self._words(text.lstrip() if self.at_line_start else text)
             case ImageStarted(kind=kind):
-                self.kind = _PURPOSE.get(kind, kind)
+                self.kind = KINDS[kind].title
             case ImageProgress(number=number, done=done, total=total) if self.is_terminal:
                 self._status(f"drawing picture {number + 1}: {100 * done // total} %")
             case ImageFinished(number=number):
@@ -161,7 +161,7 @@ class Bar(_Many):
 
     def hear(self, event: ThoughtEvent, path: Path | None) -> None:
         """Pictures count as soon as they are drawn."""
-        from twgi.thinking.thought import ImageFinished
+        from twgi.thinking.events import ImageFinished
 
         if isinstance(event, ImageFinished):
             self.pictures += 1

@@ -114,7 +114,7 @@ def read_lines(path: Path) -> Iterator[Line | Fault]:
         for number, line in enumerate(lines, 1):
             content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if content.strip():
-                yield _entry(content, f"{path}:{number}", path.parent)
+                yield _entry(content.rstrip(b"\r\n"), f"{path}:{number}", path.parent)
 
 
 def read_objects(path: Path) -> Iterator[Line]:
@@ -142,12 +142,12 @@ def _entry(content: bytes, where: str, folder: Path) -> Line | Fault:
 
 
 @contextmanager
-def writing(path: Path, note: str = "") -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """An `OSError`, or a name that no file can have, becomes `RunError`."""
     try:
         yield
     except (OSError, ValueError) as error:
-        raise RunError(f"cannot write to {path}: {_reason(error)}{note and f'; {note}'}") from error
+        raise RunError(f"cannot write to {path}: {_reason(error)}") from error
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -223,11 +223,12 @@ def sync(folder: Path) -> None:
     """Make renames in a folder outlive a power cut, where the system can (Windows opens no folders)."""
     if os.name == "nt":
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with writing(folder):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ the rest, so that no picture is in the page twice.
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
@@ -29,17 +29,31 @@ _ENDS = {
 
 
 def render_page(records: Sequence[Record], *, folder: str | Path | None = None, title: str | None = None) -> str:
-    """The page of these thoughts. One is told as a story; of many there is a gallery that opens into stories.
+    """The page of these thoughts, see `page`."""
+    return "".join(page(lambda: iter(records), len(records), folder=folder, title=title))
 
-    Pictures are those of the segments, or else are read from `folder`, the run folder; one that is in neither is shown
-    as a missing picture. Everything that a user or a model wrote is escaped.
+
+def page(
+    records: Callable[[], Iterator[Record]], count: int, *, folder: str | Path | None = None, title: str | None = None
+) -> Iterator[str]:
+    """The page of `count` thoughts in pieces. One is told as a story, of many there is a gallery that opens into them.
+
+    `records` is called twice, so that not all of them need be in memory. Pictures are those of the segments, or else
+    are read from `folder`, the run folder; one that is in neither is shown as a missing picture. Everything that a user
+    or a model wrote is escaped.
     """
-    pictures = _Pictures(Path(folder) if folder is not None else None)
-    many = len(records) != 1
-    thoughts = [_thought(record, number, len(records), pictures) for number, record in enumerate(records)]
-    heading = title or (_summary(records) if many else records[0].prompt)
-    body = _gallery(thoughts, heading, records) if many else f'<main class="single">{thoughts[0]}</main>'
-    return _PAGE.format(policy=_policy(), title=html_text(heading[:120]), style=_STYLE, body=body)
+    pictures, many = _Pictures(Path(folder) if folder is not None else None), count != 1
+    heading = title or (_count(count, "thought") if many else next(records()).prompt)
+    yield _HEAD.format(policy=_policy(), title=html_text(heading[:120]), style=_STYLE)
+    if many:
+        top = f'<header class="top"><h1>{html_text(heading)}</h1><p>{html_text(_facts(records()))}</p></header>'
+        yield f'<main class="gallery">{top}<ol>'
+    else:
+        yield '<main class="single">'
+    for number, record in enumerate(records()):
+        thought = _thought(record, number, count, pictures)
+        yield f'<li id="g{number}">{thought}</li>' if many else thought
+    yield f"{'</ol>' * many}</main>{_FOOT}"
 
 
 def _policy() -> str:
@@ -176,21 +190,15 @@ def _flat(value: object, name: str = "") -> Iterator[tuple[str, object]]:
         yield name, f"{value:.6g}" if isinstance(value, float) else value
 
 
-def _gallery(thoughts: Sequence[str], heading: str, records: Sequence[Record]) -> str:
-    slots = "".join(f'<li id="g{number}">{thought}</li>' for number, thought in enumerate(thoughts))
-    top = f'<header class="top"><h1>{html_text(heading)}</h1><p>{html_text(_facts(records))}</p></header>'
-    return f'<main class="gallery">{top}<ol>{slots}</ol></main>'
-
-
-def _summary(records: Sequence[Record]) -> str:
-    return _count(len(records), "thought")
-
-
-def _facts(records: Sequence[Record]) -> str:
+def _facts(records: Iterator[Record]) -> str:
     """Models, modes and failures of a gallery, in a line."""
-    traces = [record for record in records if isinstance(record, Trace)]
-    models, modes = dict.fromkeys(t.model.name for t in traces), dict.fromkeys(r.mode for r in records)
-    failed = len(records) - len(traces)
+    models, modes, failed = dict[str, None](), dict[str, None](), 0
+    for record in records:
+        modes[record.mode] = None
+        if isinstance(record, Trace):
+            models[record.model.name] = None
+        else:
+            failed += 1
     return " · ".join([*models, *modes, *([f"{failed} failed"] if failed else [])])
 
 
@@ -203,7 +211,7 @@ def html_text(text: object) -> str:
     return escape(str(text).replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode())
 
 
-_PAGE = """<!DOCTYPE html>
+_HEAD = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -214,7 +222,8 @@ _PAGE = """<!DOCTYPE html>
 <style>{style}</style>
 </head>
 <body>
-{body}
+"""
+_FOOT = """
 </body>
 </html>
 """

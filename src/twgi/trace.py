@@ -1,14 +1,12 @@
 """Segments of text and images, and the trace: the whole thought of one prompt, as a value that leaves the program.
 
-A trace is one line of `traces.jsonl`, version 1; its pictures are PNG files beside it. The reader is strict: an unknown
-version, key or tag is a `TraceError`, so that no later program silently drops what it does not know.
+A trace is one line of `traces.jsonl`, version 2 (version 1 is read, too); its pictures are PNG files beside it. The
+reader is strict: an unknown version, key or tag is a `TraceError`, so that no later program silently drops what it does
+not know.
 """
 
-import json
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -16,9 +14,12 @@ from typing import Any, Literal, get_args
 
 from PIL import Image
 
-from twgi.errors import RunError, TraceError
+from twgi.errors import DataError, TraceError
+from twgi.files import Fault, parse_object, read_lines, short
+from twgi.files import to_line as json_line
+from twgi.files import write_whole as write_file  # noqa: F401 - for callers not moved yet
 
-VERSION = 1
+VERSION = 2
 TRACES, RUN, PAGE, IMAGES = "traces.jsonl", "run.json", "index.html", "images"
 
 Role = Literal["input", "subgoal", "draft", "final"]
@@ -43,12 +44,14 @@ class ImageSegment:
     """One image: boi, image tokens, eoi in `tokens`; its file, relative to the run folder, in `image`.
 
     `image` is None where it was not written, or where the image is not whole and so cannot be drawn. `picture` is
-    there in memory only. An input picture belongs to the prompt and has no tokens of its own here.
+    there in memory only. An input picture belongs to the prompt and has no tokens of its own here. `kind` says what a
+    drawn picture was drawn as (see `twgi.thinking.modes.KINDS`); None where nobody said.
     """
 
     tokens: tuple[int, ...] = ()
     image: str | None = None
     role: Role = "draft"
+    kind: str | None = None
     picture: Image.Image | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -59,7 +62,13 @@ class ImageSegment:
             raise TraceError(f"the path of an image must be relative and plain, got {self.image!r}")
 
     def to_json(self) -> dict[str, Any]:
-        return {"type": "image", "image": self.image, "role": self.role, "tokens": list(self.tokens)}
+        return {
+            "type": "image",
+            "image": self.image,
+            "role": self.role,
+            "kind": self.kind,
+            "tokens": list(self.tokens),
+        }
 
 
 Segment = TextSegment | ImageSegment
@@ -92,10 +101,12 @@ class ModelId:
 class Trace:
     """The whole thought of one prompt.
 
-    `settings` and `timing` are free JSON objects. `tokens` of all segments joined are exactly what the model read
-    after the prompt's separator.
+    `id` is its name in a run: prompt number and sample, as in `00012-0`; empty outside of one. `settings` and `timing`
+    are free JSON objects. `tokens` of all segments joined are exactly what the model read after the prompt's separator;
+    `end_token` is the id it wrote last and did not read (eos), None where the thought ended in another way.
     """
 
+    id: str = ""
     prompt: str
     mode: str
     seed: int
@@ -104,11 +115,14 @@ class Trace:
     settings: Mapping[str, Any] = field(default_factory=dict)
     finish_reason: FinishReason
     segments: tuple[Segment, ...]
+    end_token: int | None = None
     anomalies: tuple[Anomaly, ...] = ()
     timing: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_choice("finish_reason", self.finish_reason, FinishReason)
+        if self.id and not re.fullmatch(_NAME, self.id):
+            raise TraceError(f"the id of a trace must be a plain name, got {short(self.id)}")
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -131,10 +145,14 @@ class Trace:
         """The picture of the last image; None where there is none, or it was not drawn."""
         return self.images[-1].picture if self.images else None
 
-    def filed(self, stem: str) -> "Trace":
-        """The same trace, each picture in it with the file name `images/{stem}-{k}.png`, k counting from 0."""
+    def filed(self, id: str) -> "Trace":
+        """The same trace under this id, each picture in it with the file name `images/{id}-{k}.png`, k from 0."""
         count = iter(range(len(self.segments)))
-        return replace(self, segments=tuple(_filed(segment, stem, count) for segment in self.segments))
+        return replace(self, id=id, segments=tuple(_filed(segment, id, count) for segment in self.segments))
+
+    def light(self) -> "Trace":
+        """The same trace without its pictures in memory."""
+        return replace(self, segments=tuple(_light(segment) for segment in self.segments))
 
     def files(self) -> dict[str, bytes]:
         """Path in the run folder -> PNG, for each picture that has a file name (see `filed`)."""
@@ -146,9 +164,10 @@ class Trace:
         return replace(self, segments=tuple(_with_picture(segment, Path(folder)) for segment in self.segments))
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object of version 1 (`docs/design.md`)."""
+        """The JSON object of version 2 (`docs/design.md`)."""
         return {
             "version": VERSION,
+            "id": self.id,
             "prompt": self.prompt,
             "mode": self.mode,
             "seed": self.seed,
@@ -157,6 +176,7 @@ class Trace:
             "settings": dict(self.settings),
             "finish_reason": self.finish_reason,
             "segments": [segment.to_json() for segment in self.segments],
+            "end_token": self.end_token,
             "anomalies": [anomaly.to_json() for anomaly in self.anomalies],
             "timing": dict(self.timing),
         }
@@ -164,10 +184,10 @@ class Trace:
     @classmethod
     def from_json(cls, value: object) -> "Trace":
         """Read `to_json` back. Raises `TraceError` for anything unknown, missing, or of another type."""
-        if isinstance(value, dict) and value.get("version") != VERSION:
-            raise TraceError(f"trace of version {value.get('version')!r}; this program reads version {VERSION}")
-        keys = _fields(value, "a trace", _TRACE_FIELDS)
+        keys = _fields(_of_today(value), "a trace", _TRACE_FIELDS)
+        _check_ids(ids=[keys["end_token"]] if keys["end_token"] is not None else [])
         return cls(
+            id=keys["id"],
             prompt=keys["prompt"],
             mode=keys["mode"],
             seed=keys["seed"],
@@ -176,6 +196,7 @@ class Trace:
             settings=keys["settings"],
             finish_reason=keys["finish_reason"],
             segments=tuple(_segment(item) for item in keys["segments"]),
+            end_token=keys["end_token"],
             anomalies=tuple(Anomaly(**_fields(item, "an anomaly", _ANOMALY_FIELDS)) for item in keys["anomalies"]),
             timing=keys["timing"],
         )
@@ -185,19 +206,9 @@ class Trace:
 
         Raises `RunError` where it cannot be written, or holds a run already and `overwrite` is not set.
         """
-        from twgi.render import render_page
+        from twgi.runs.folder import save_trace
 
-        root = Path(folder)
-        if (root / TRACES).exists() and not overwrite:
-            raise RunError(f"{root} holds a run already; give another folder, or overwrite=True")
-        trace = self.filed(f"00000-{self.sample}")
-        for name, content in trace.files().items():
-            write_file(root / name, content)
-        run = {"version": VERSION, "model": self.model.to_json(), "settings": dict(self.settings), "traces": 1}
-        write_file(root / RUN, (json.dumps(run, ensure_ascii=False, indent=2) + "\n").encode())
-        write_file(root / PAGE, render_page([trace]).encode())
-        write_file(root / TRACES, to_line(trace))  # last: where it is, all else is
-        return root / PAGE
+        return save_trace(self, Path(folder), overwrite=overwrite)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,17 +223,15 @@ class Failure:
 
 def to_line(trace: Trace) -> bytes:
     """One line of `traces.jsonl`, with its line end."""
-    text = json.dumps(trace.to_json(), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", "backslashreplace") + b"\n"  # a lone surrogate becomes its JSON escape
+    return json_line(trace.to_json())
 
 
 def from_line(line: str | bytes) -> Trace:
     """Read `to_line` back; raises `TraceError`."""
     try:
-        value = json.loads(line, parse_constant=_no_constant, object_pairs_hook=_no_double)
-    except (ValueError, RecursionError) as error:
-        raise TraceError(f"not a line of JSON ({error})") from error
-    return Trace.from_json(value)
+        return Trace.from_json(parse_object(line))
+    except DataError as error:
+        raise TraceError(str(error)) from None
 
 
 def read_traces(path: str | Path) -> Iterator[Trace]:
@@ -232,14 +241,15 @@ def read_traces(path: str | Path) -> Iterator[Trace]:
     """
     file = Path(path) / TRACES if Path(path).is_dir() else Path(path)
     try:
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    yield from_line(line)
-                except TraceError as error:
-                    raise TraceError(f"{file}, line {number}: {error}") from error
-    except OSError as error:
-        raise TraceError(f"{file}: cannot be read ({error.strerror})") from error
+        for line in read_lines(file):
+            try:
+                if isinstance(line, Fault):
+                    raise TraceError(line.reason)
+                yield Trace.from_json(line.value)
+            except TraceError as error:
+                raise TraceError(f"{line.where}: {error}") from error
+    except DataError as error:
+        raise TraceError(str(error)) from None
 
 
 def png(picture: Image.Image) -> bytes:
@@ -249,25 +259,9 @@ def png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, its folders too. Raises `RunError`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, ValueError) as error:
-        with suppress(OSError, ValueError):
-            temporary.unlink()
-        reason = getattr(error, "strerror", None) or error
-        raise RunError(f"{path}: cannot be written ({reason}); give a folder that can") from error
-
-
 _TRACE_FIELDS: Mapping[str, type] = {
     "version": int,
+    "id": str,
     "prompt": str,
     "mode": str,
     "seed": int,
@@ -276,48 +270,91 @@ _TRACE_FIELDS: Mapping[str, type] = {
     "settings": dict,
     "finish_reason": str,
     "segments": list,
+    "end_token": object,
     "anomalies": list,
     "timing": dict,
 }
 _ANOMALY_FIELDS: Mapping[str, type] = {"position": int, "kind": str, "detail": str}
 _SEGMENT_FIELDS: Mapping[str, Mapping[str, type]] = {
     "text": {"type": str, "text": str, "tokens": list},
-    "image": {"type": str, "image": object, "role": str, "tokens": list},
+    "image": {"type": str, "image": object, "role": str, "kind": object, "tokens": list},
 }
+
+
+def _of_today(value: object) -> object:
+    """A trace of version 1 as version 2 has it: its id is in the names of its pictures, their kinds in its settings."""
+    version = value.get("version") if isinstance(value, dict) else VERSION
+    if not isinstance(value, dict) or version is True or version == VERSION:
+        return value
+    if version != 1:
+        raise TraceError(f"trace of version {short(version)}; this program reads versions 1 and {VERSION}")
+    if added := sorted({"id", "end_token"} & value.keys()):
+        raise TraceError(f"a trace of version 1 has the unknown key {added[0]!r}")
+    kinds = iter(_kinds_of_version_1(value.get("settings")))
+    segments = value.get("segments")
+    images = [part for part in segments if isinstance(part, dict)] if isinstance(segments, list) else []
+    names = [str(part["image"]) for part in images if part.get("image")]
+    stem = re.fullmatch(rf"{IMAGES}/(.+)-\d+\.png", names[0]) if names else None
+    today = {**value, "version": VERSION, "id": stem[1] if stem else "", "end_token": None}
+    if isinstance(segments, list):
+        today["segments"] = [_segment_of_today(part, kinds) for part in segments]
+    return today
+
+
+def _segment_of_today(part: object, kinds: Iterator[str]) -> object:
+    if not isinstance(part, dict) or part.get("type") != "image" or "kind" in part:
+        return part
+    return {**part, "kind": None if part.get("role") == "input" else next(kinds, None)}
+
+
+def _kinds_of_version_1(settings: object) -> list[str]:
+    try:
+        return [str(picture["kind"]) for picture in settings["guidance"]["pictures"]]  # type: ignore[index]
+    except (KeyError, TypeError):
+        return []
 
 
 def _fields(value: object, what: str, wanted: Mapping[str, type]) -> dict[str, Any]:
     """A JSON object that has exactly the wanted keys, each of its type."""
     if not isinstance(value, dict):
-        raise TraceError(f"{what} must be a JSON object, got {_short(value)}")
+        raise TraceError(f"{what} must be a JSON object, got {short(value)}")
     wrong = sorted(wanted.keys() ^ value.keys())
     if wrong:
         raise TraceError(f"{what} {'lacks' if wrong[0] in wanted else 'has the unknown key'} {wrong[0]!r}")
     for key, kind in wanted.items():
         if not isinstance(value[key], kind) or (kind is int and isinstance(value[key], bool)):
-            raise TraceError(f"{what}: {key!r} must be of type {kind.__name__}, got {_short(value[key])}")
+            raise TraceError(f"{what}: {key!r} must be of type {kind.__name__}, got {short(value[key])}")
     return value
 
 
 def _segment(value: object) -> Segment:
     tag = value.get("type") if isinstance(value, dict) else None
     if not isinstance(tag, str) or tag not in _SEGMENT_FIELDS:
-        raise TraceError(f"a segment must have the type {' or '.join(_SEGMENT_FIELDS)}, got {_short(tag)}")
+        raise TraceError(f"a segment must have the type {' or '.join(_SEGMENT_FIELDS)}, got {short(tag)}")
     keys = _fields(value, f"a segment of type {tag}", _SEGMENT_FIELDS[tag])
     tokens = tuple(keys["tokens"])
-    if not all(type(token) is int for token in tokens):
-        raise TraceError("the tokens of a segment must be whole numbers")
+    _check_ids(tokens)
     if tag == "text":
         return TextSegment(text=keys["text"], tokens=tokens)
-    if not isinstance(keys["image"], str | None):
-        raise TraceError(f"the image of a segment must be a path or null, got {_short(keys['image'])}")
-    return ImageSegment(tokens=tokens, image=keys["image"], role=keys["role"])
+    for key, what in (("image", "a path"), ("kind", "a name")):
+        if not isinstance(keys[key], str | None):
+            raise TraceError(f"the {key} of a segment must be {what} or null, got {short(keys[key])}")
+    return ImageSegment(tokens=tokens, image=keys["image"], role=keys["role"], kind=keys["kind"])
+
+
+def _check_ids(ids: Any) -> None:
+    if not all(type(token) is int for token in ids):
+        raise TraceError("the tokens of a segment must be whole numbers")
 
 
 def _filed(segment: Segment, stem: str, count: Iterator[int]) -> Segment:
     if isinstance(segment, TextSegment) or segment.picture is None:
         return segment
     return replace(segment, image=f"{IMAGES}/{stem}-{next(count)}.png")
+
+
+def _light(segment: Segment) -> Segment:
+    return segment if isinstance(segment, TextSegment) else replace(segment, picture=None)
 
 
 def _with_picture(segment: Segment, folder: Path) -> Segment:
@@ -333,21 +370,3 @@ def _with_picture(segment: Segment, folder: Path) -> Segment:
 def _check_choice(what: str, value: object, choices: Any) -> None:
     if value not in get_args(choices):
         raise TraceError(f"{what} must be one of {', '.join(get_args(choices))}, got {value!r}")
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _no_double(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in kept:
-            raise ValueError(f"the key {key!r} stands twice")
-        kept[key] = value
-    return kept
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import json
+from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any
 
 import pytest
@@ -13,7 +14,7 @@ from twgi.commands.groups import BenchmarkOptions, DrawingOptions, grouped
 from twgi.commands.loading import ModelOptions
 from twgi.commands.options import RUN, option
 from twgi.errors import ConfigError
-from twgi.thinking.plan import RunPlan
+from twgi.thinking.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +43,16 @@ def test_a_group_is_shown_as_its_options_and_given_as_one_value() -> None:
     assert "--left" in runner.invoke(app, ["--help"]).output
 
 
-def test_only_what_was_given_is_a_setting_and_every_setting_is_known() -> None:
-    assert DrawingOptions().scales == DrawingOptions().sampling == {}
-    values: dict[str, Any] = {field.name: 1 for field in fields(DrawingOptions) if field.name != "guidance"}
-    every = DrawingOptions(**values)
-    assert RunPlan(prompts=(), sampling=every.sampling, scales=every.scales)
-    assert len(every.sampling) + len(every.scales) == len(fields(DrawingOptions)) - 1
+def test_only_what_was_given_is_a_setting_and_every_option_is_one() -> None:
+    plain = DrawingOptions().settings(mode="subgoal", rounds=1, compat="")
+    assert plain == Settings(mode="subgoal")
+    words: dict[str, Any] = {"guidance": "full", "negative_prompt": "rain"}
+    numbers: dict[str, Any] = {field.name: 1 for field in fields(DrawingOptions) if field.name not in words}
+    every = DrawingOptions(**words, **numbers).settings(mode="critique", rounds=2, compat="reference")
+    assert (every.guidance, every.negative_prompt, every.rounds) == ("full", "rain", 2)
+    assert every.scales == {"full": 1, "image": 1, "negative": 1, "prompt": 1}
+    assert set(asdict(every.sampling).values()) == {1}
+    assert Settings.from_json(json.loads(json.dumps(every.to_json()))) == every
 
 
 def test_options_that_cannot_be_are_refused() -> None:

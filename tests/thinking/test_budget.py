@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.tiny import save_tiny
+from torch import Tensor
 
+import twgi
 from twgi.checkpoint.layout import Checkpoint, open_checkpoint
-from twgi.checkpoint.load import load
 from twgi.checkpoint.memory import kv_bytes_per_token, sizes, weight_bytes
+from twgi.decoding.scheduler import Batch
 from twgi.errors import ConfigError
-from twgi.thinking.budget import CHAINS, GPUS, Chain, cost, gpu_named, plan_of
-from twgi.thinking.thinker import Thinker
-from twgi.thinking.thought import Task, Thought
+from twgi.thinking.budget import CHAINS, Chain, _request, _steps, cost, gpu_named, plan_of
 
 
 @pytest.fixture(scope="module")
@@ -20,19 +20,21 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return open_checkpoint(save_tiny(tmp_path_factory.mktemp("checkpoint") / "tiny"))
 
 
-def test_the_rows_of_a_chain_are_those_that_run(checkpoint: Checkpoint) -> None:
-    """The rows of the last picture of each mode, as the thought itself makes them."""
-    loaded = load(checkpoint.folder)
-    thinking = Thinker(loaded.model, loaded.tokenizer, loaded).thinking
-    vocab, block = loaded.tokenizer.vocab, loaded.tokenizer.image_block(range(9))
-    for mode, chain in CHAINS.items():
-        thought = Thought(0, Task(prompt="ab", mode=mode, guidance="paper"), thinking)
-        words = loaded.tokenizer.text.encode("the whole picture")
-        history = (*thought.prompt_ids, *(block * (chain.pictures - 1)), *words, vocab.boi)
-        rows = thought._guide(chain.pictures - 1, history)
-        assert cost(
-            checkpoint, mode, gpu=GPUS["h100"], dtype=torch.float32, int8=False, guidance="paper", context=8000
-        ).rows == len(rows), mode
+def test_the_steps_of_a_thought_are_those_that_run(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows and their lengths, step by step, as the model itself reads them."""
+    monkeypatch.setitem(CHAINS, "direct", Chain(prompt=3, words=0, pictures=1))
+    thinker = twgi.load(checkpoint.folder)
+    ran: list[list[int]] = []
+    runner = thinker.session(1).engine.runner
+    run = runner.run
+
+    def counted(batch: Batch) -> Tensor:
+        ran.append([len(row.ids) for row, _ in batch.pieces])
+        return run(batch)
+
+    monkeypatch.setattr(runner, "run", counted)
+    thinker.think("ab", mode="direct", guidance="paper")
+    assert list(_steps(_request(checkpoint, "direct", "paper", 400), "direct")) == ran
 
 
 def test_one_picture_costs_its_tokens(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,9 +44,9 @@ def test_one_picture_costs_its_tokens(checkpoint: Checkpoint, monkeypatch: pytes
     )  # fmt: skip
     per_token, counts = kv_bytes_per_token(checkpoint.config, torch.float32), sizes(checkpoint)
     tokens = checkpoint.vocab.tokens_per_image
-    cached = [(10 + n) + (1 + n) for n in range(1, tokens + 1)]  # the full and the unconditional row
+    cached = [(10 + n) + n for n in range(1, tokens + 1)]  # the full and the unconditional row
     assert (told.steps, told.rows, told.peak) == (tokens, 2, cached[-1] * per_token)
-    assert told.reserved == 5 * 400 * per_token
+    assert told.reserved == (400 + 16) * per_token  # the full row, and a page for the unconditional one
     read = tokens * 4 * (counts.body + counts.head) + sum(cached) * per_token
     assert told.chain_s[0] == pytest.approx(read / 1e12)
     assert told.step_ms == pytest.approx(1000 * read / 1e12 / tokens)
@@ -58,8 +60,8 @@ def test_chains_that_do_not_fit_are_none(checkpoint: Checkpoint) -> None:
         assert plan["weights"] == weight_bytes(sizes(checkpoint), torch.float32, int8=False)
         return [mode["chains"] for mode in plan["modes"]]
 
-    assert min(chains("80@3", 4000)) > 0
-    assert chains("1.5@3", 4000) == [0, 0, 0, 0]
+    assert min(chains("80@3", 9000)) > 0
+    assert chains("1.5@3", 9000) == [0, 0, 0, 0]
     assert chains("80@3", 400)[1:] == [0, 0, 0]  # their example rows are longer than that
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from twgi.decoding.guidance import PRESETS
 from twgi.errors import ConfigError
-from twgi.thinking.modes import MODES, images_allowed, mode_named, subgoal_kind
+from twgi.thinking.modes import KINDS, MODES, images_allowed, mode_named, roles, subgoal_kind
 
 Find = Callable[[str], Path]
 
@@ -28,7 +28,7 @@ def test_a_prompt_may_hold_anything() -> None:
 
 def test_every_kind_of_picture_has_its_guidance() -> None:
     kinds = {kind for mode in MODES.values() for kind in mode.kinds}
-    assert kinds == set(PRESETS["paper"].scales)
+    assert kinds == set(PRESETS["paper"].scales) == set(KINDS)
 
 
 @pytest.mark.parametrize(
@@ -49,10 +49,10 @@ def test_the_whole_is_what_the_words_announce(k: int, text: str, kind: str) -> N
 
 
 def test_the_last_picture_is_the_final_one() -> None:
-    assert MODES["subgoal"].roles(3) == ["subgoal", "subgoal", "final"]
-    assert MODES["critique"].roles(2) == ["draft", "final"]
-    assert MODES["direct"].roles(1) == ["final"]
-    assert MODES["general"].roles(0) == []
+    assert roles(["part", "part", "whole"]) == ["subgoal", "subgoal", "final"]
+    assert roles(["draft", "redraw"]) == ["draft", "final"]
+    assert roles(["direct"]) == ["final"]
+    assert roles([]) == []
 
 
 def test_rounds_belong_to_critique() -> None:

@@ -15,18 +15,11 @@ from twgi.decoding.compat import Quirk
 from twgi.decoding.guidance import PRESETS
 from twgi.decoding.params import SamplingParams
 from twgi.errors import CheckpointError, ConfigError, ImageError, PromptError, TwgiError
-from twgi.thinking.thinker import Desk, Thinker
-from twgi.thinking.thought import (
-    Done,
-    Failed,
-    ImageFinished,
-    ImageProgress,
-    ImageStarted,
-    Task,
-    TextPiece,
-    Thought,
-    ThoughtEvent,
-)
+from twgi.thinking.events import Done, ImageFinished, ImageProgress, ImageStarted, Task, TextPiece, ThoughtEvent
+from twgi.thinking.request import Planned, plan
+from twgi.thinking.session import Inbox
+from twgi.thinking.thinker import Thinker, task_of
+from twgi.thinking.thought import Thought
 from twgi.trace import ImageSegment, TextSegment, Trace, from_line, to_line
 
 SHORT = SamplingParams(max_tokens=60)
@@ -45,7 +38,7 @@ def mixed_tasks(count: int) -> list[Task]:
     plans = itertools.cycle(("paper", "icons", "reference", "full"))
     modes = itertools.cycle(MODES)
     return [
-        Task(prompt=f"a red {'b' * i}", mode=next(modes), sample=i % 3, guidance=next(plans), sampling=SHORT)
+        task_of(f"a red {'b' * i}", mode=next(modes), sample=i % 3, guidance=next(plans), sampling=SHORT)
         for i in range(count)
     ]
 
@@ -71,7 +64,7 @@ def test_critique_starts_with_a_picture_and_draws_one_more_a_round() -> None:
         assert isinstance(trace.segments[0], ImageSegment)
         assert 1 <= len(trace.images) <= 1 + rounds
         assert [image.role for image in trace.images] == ["draft"] * (len(trace.images) - 1) + ["final"]
-        kinds = [picture["kind"] for picture in trace.settings["guidance"]["pictures"]]
+        kinds = [picture["kind"] for picture in trace.settings["pictures"]]
         assert kinds == ["draft"] + ["redraw"] * (len(trace.images) - 1)
 
 
@@ -89,7 +82,7 @@ def test_a_trace_is_what_the_model_read_and_every_image_is_whole(mode: str) -> N
 
 def test_the_same_thought_comes_out_alone_and_in_any_company() -> None:
     tasks = mixed_tasks(9)
-    alone = {i: comparable(thinker().think(**task.__dict__)) for i, task in enumerate(tasks)}
+    alone = {i: comparable(traces([task])[0]) for i, task in enumerate(tasks)}
     assert {i: comparable(trace) for i, trace in traces(tasks, batch=9).items()} == alone
     order = list(range(9))
     random.Random(0).shuffle(order)
@@ -98,8 +91,8 @@ def test_the_same_thought_comes_out_alone_and_in_any_company() -> None:
 
 
 def test_seed_and_sample_each_give_another_thought() -> None:
-    made = [thinker().think("ab", **key).tokens for key in ({}, {"seed": 1}, {"sample": 1})]
-    assert len(set(made)) == 3
+    made = {thinker().think("ab", seed=seed, sample=sample).tokens for seed, sample in ((0, 0), (1, 0), (0, 1))}
+    assert len(made) == 3
 
 
 def test_the_events_tell_the_whole_trace() -> None:
@@ -128,7 +121,7 @@ def check_pictures(events: list[ThoughtEvent], segments: Any) -> None:
 
 def test_every_picture_records_the_guidance_it_had() -> None:
     trace = thinker().think("ab", mode="critique", guidance="paper", scales={"negative": 1.0}, sampling=SHORT)
-    first = trace.settings["guidance"]["pictures"][0]
+    first = trace.settings["pictures"][0]
     assert (first["kind"], first["scheme"], first["negative"]) == ("draft", "full", 1.0)
     assert sum(first["weights"].values()) == pytest.approx(1)
     assert first["weights"]["negative"] == -1.0
@@ -147,49 +140,55 @@ def test_another_negative_prompt_gives_another_picture_only_where_it_counts() ->
 
 def test_the_checkpoint_says_what_it_is_best_used_with() -> None:
     trace = thinker(guidance="icons", image_top_k=5).think("ab")
-    assert trace.settings["guidance"]["plan"] == "icons"
+    assert trace.settings["guidance"]["name"] == "icons"
     assert trace.settings["sampling"]["image_top_k"] == 5
-    assert thinker().think("ab").settings["guidance"]["plan"] == "paper"
-    assert thinker(guidance="icons").think("ab", guidance=PRESETS["paper"]).settings["guidance"]["plan"] == "paper"
+    assert thinker().think("ab").settings["guidance"]["name"] == "paper"
+    assert thinker(guidance="icons").think("ab", guidance=PRESETS["paper"]).settings["guidance"]["name"] == "paper"
+
+
+def planned(task: Task) -> Planned:
+    return plan(0, task, thinker().facts)
+
+
+def kind_after(task: Task, *beginning: str | tuple[int, ...]) -> str:
+    """What the next picture is drawn as, after these words and pictures."""
+    words = tokenizer().text.encode
+    given = [token for part in beginning for token in (words(part) if isinstance(part, str) else part)]
+    thought = Thought(task, planned(replace(task, given=given)), thinker().facts)
+    return thought.kind_of_next()
 
 
 def test_the_published_plan_counts_parts_and_loses_the_prompt() -> None:
-    task = Task(prompt="ab", mode="subgoal", guidance="reference")
-    thought = Thought(0, task, thinker().thinking)
-    vocab = tokenizer().vocab
-    history = (*thought.prompt_ids, vocab.boi)
-    assert [len(thought._guide(k, history)) for k in range(3)] == [2, 2, 2]
-    assert [picture["kind"] for picture in thought._guided] == ["part", "part", "whole"]
-    kept = Thought(
-        0,
-        replace(task, guidance=replace(PRESETS["reference"], quirks=(Quirk.CONFIG_BOS, Quirk.PARTS_BY_COUNT))),
-        thinker().thinking,
-    )
-    assert len(kept._guide(2, history)) == 3
+    tiny, task = tokenizer(), task_of("ab", mode="subgoal", guidance="reference")
+    picture = tuple(tiny.image_block([0] * tiny.vocab.tokens_per_image))
+    step: tuple[str | tuple[int, ...], ...] = ("ab", picture)
+    assert [kind_after(task, *step * k, "ab") for k in range(3)] == ["part", "part", "whole"]
+    assert planned(task).request.conditions.prompt == ()
+    quirks = (Quirk.CONFIG_BOS, Quirk.PARTS_BY_COUNT)
+    kept = planned(task_of("ab", mode="subgoal", guidance=replace(PRESETS["reference"], quirks=quirks)))
+    assert kept.request.conditions.prompt == tuple(tiny.text.encode("ab"))
 
 
 def test_words_since_the_last_picture_say_that_it_is_the_whole() -> None:
-    thought = Thought(0, Task(prompt="ab", mode="subgoal", guidance="paper"), thinker().thinking)
-    tiny, words = tokenizer(), tokenizer().text.encode
-    picture = tiny.image_block([0] * tiny.vocab.tokens_per_image)
-    plan, last = words("The final picture has both. First:"), words("Now the whole picture:")
-    boi = tiny.vocab.boi
-    assert thought._kind(0, (*thought.prompt_ids, *plan, boi)) == "part"
-    assert thought._kind(1, (*thought.prompt_ids, *plan, *picture, boi)) == "part"
-    assert thought._kind(1, (*thought.prompt_ids, *plan, *picture, *last, boi)) == "whole"
+    tiny, task = tokenizer(), task_of("ab", mode="subgoal", guidance="paper")
+    picture = tuple(tiny.image_block([0] * tiny.vocab.tokens_per_image))
+    plan_of_it, last = "The final picture has both. First:", "Now the whole picture:"
+    assert kind_after(task, plan_of_it) == "part"
+    assert kind_after(task, plan_of_it, picture) == "part"
+    assert kind_after(task, plan_of_it, picture, last) == "whole"
 
 
 def test_pictures_of_the_prompt_are_read_and_shown(tmp_path: Path) -> None:
     PICTURE.save(tmp_path / "a.png")
-    task = Task(prompt="What is this?", mode="general", pictures=[tmp_path / "a.png"], sampling=SHORT)
+    task = task_of("What is this?", mode="general", pictures=[tmp_path / "a.png"], sampling=SHORT)
     trace = traces([task])[0]
     segment = trace.segments[0]
     assert isinstance(segment, ImageSegment)
     assert (segment.role, segment.tokens) == ("input", ())
-    inside = Task(prompt="What is this?<image>", mode="general", pictures=[PICTURE], sampling=SHORT)
+    inside = task_of("What is this?<image>", mode="general", pictures=[PICTURE], sampling=SHORT)
     assert traces([inside])[0].tokens == trace.tokens
     other = replace(inside, pictures=[Image.new("RGB", (SIDE, SIDE), (0, 90, 255))])
-    assert Thought(0, other, thinker().thinking).prompt_ids != Thought(0, inside, thinker().thinking).prompt_ids
+    assert planned(other).request.prompt != planned(inside).request.prompt
 
 
 def test_the_number_of_pictures_can_be_limited_and_text_goes_on() -> None:
@@ -234,8 +233,10 @@ def test_what_cannot_be_thought_about_is_said_and_harms_no_other(
 ) -> None:
     with pytest.raises(kind, match=problem):
         thinker().think(**settings)
-    good = Task(prompt="a red ab")
-    results = dict(thinker().think_many([good, Task(**settings), good]))
+    if kind is ConfigError and "max_tokens" not in problem and "sampling" not in settings:
+        return  # such settings make no task
+    good = task_of("a red ab")
+    results = dict(thinker().think_many([good, task_of(**settings), good]))
     assert isinstance(results[1], kind)
     assert [getattr(results[i], "tokens", None) for i in (0, 2)] == [thinker().think("a red ab").tokens] * 2
 
@@ -243,7 +244,7 @@ def test_what_cannot_be_thought_about_is_said_and_harms_no_other(
 def test_special_token_text_is_plain_text() -> None:
     trace = thinker().think("<racm3:break><eoss></s> IMGIMGAZ <reserved08706>", sampling=SHORT)
     assert trace.finish_reason == "stop"
-    ids = Thought(0, Task(prompt=trace.prompt), thinker().thinking).prompt_ids
+    ids = planned(Task(prompt=trace.prompt)).request.prompt
     assert set(ids[1:-1]) <= set(tokenizer().vocab.text_ids)
 
 
@@ -262,20 +263,24 @@ def test_tasks_are_taken_in_as_there_is_room() -> None:
 
 
 def test_a_cancelled_thought_keeps_what_is_there_of_it() -> None:
-    by = thinker()
-    desk = Desk(by.model, by.tokenizer, rows=10)
-    for index in range(2):
-        desk.begin(Thought(index, Task(prompt="a red ab", mode="critique", seed=1, sampling=SHORT), by.thinking))
-    events: list[tuple[int, ThoughtEvent | Failed]] = []
-    for step in range(100):
-        if step == 14:
-            desk.cancel(0)
-        events += desk.step()
-    done = {index: event.trace for index, event in events if isinstance(event, Done)}
+    by, inbox = thinker(), Inbox()
+    session = by.session(2)
+    task = task_of("a red ab", mode="critique", seed=1, sampling=SHORT)
+    first, second = session.begin(task, inbox), session.begin(task, inbox)
+    done: dict[int, Trace] = {}
+    heard = 0
+    while len(done) < 2:
+        session.wait(inbox)
+        id, event = inbox.events.popleft()
+        heard += 1
+        if heard == 20:
+            session.cancel(first)
+        if isinstance(event, Done):
+            done[id] = event.trace
     whole = by.think("a red ab", mode="critique", seed=1, sampling=SHORT)
-    assert done[1].tokens == whole.tokens
-    assert done[0].finish_reason == "cancelled"
-    assert done[0].tokens == whole.tokens[: len(done[0].tokens)] != ()
+    assert done[second].tokens == whole.tokens
+    assert done[first].finish_reason == "cancelled"
+    assert done[first].tokens == whole.tokens[: len(done[first].tokens)] != ()
 
 
 def test_a_checkpoint_that_cannot_draw_may_still_talk() -> None:

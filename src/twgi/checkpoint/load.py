@@ -117,6 +117,16 @@ class Reader:
     context: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription:
+    """A checkpoint's name, its hash, and the settings it is best used with, see `Loaded`."""
+
+    name: str
+    sha256: str
+    defaults: Mapping[str, Any]
+    generation: Mapping[str, Any]
+
+
 def load_reader(
     name_or_path: str | Path, device: str | torch.device = "cpu", *, vq: str | Path | None = None
 ) -> Reader:
@@ -125,6 +135,15 @@ def load_reader(
     with naming(checkpoint.folder):
         tokenizer = _read_tokenizer(checkpoint, known_device(device))
     return Reader(tokenizer=tokenizer, name=checkpoint.name, context=checkpoint.config.max_positions)
+
+
+def identify(name_or_path: str | Path, *, vq: str | Path | None = None) -> ModelDescription:
+    """What a checkpoint says of itself; no weights are loaded. Raises as `load` does."""
+    checkpoint = open_checkpoint(name_or_path, vq=vq)
+    with naming(checkpoint.folder):
+        defaults = _defaults(checkpoint)
+    digest = sha256_of(checkpoint.tensors.files)
+    return ModelDescription(name=checkpoint.name, sha256=digest, defaults=defaults, generation=checkpoint.generation)
 
 
 def sha256_of(files: Sequence[Path]) -> str:

@@ -16,7 +16,8 @@ from twgi.commands.options import ASK, DRAW, GUIDE, RUN, Rounds, Seed, option
 from twgi.errors import ConfigError
 
 if TYPE_CHECKING:
-    from twgi.thinking.run import Thinks
+    from twgi.runs.run import Thinks
+    from twgi.thinking.settings import Settings
 
 
 def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,6 +64,7 @@ class DrawingOptions:
     scale_image: Annotated[float | None, option("Towards the pictures so far.", GUIDE)] = None
     scale_negative: Annotated[float | None, option("Away from the negative prompt.", GUIDE)] = None
     scale_prompt: Annotated[float | None, option("Towards the bare prompt.", GUIDE)] = None
+    negative_prompt: Annotated[str | None, option("What a picture should not be. Default: the paper's.", GUIDE)] = None
     temperature: Annotated[float | None, option("Of text; 0 takes the likeliest token.", DRAW)] = None
     top_p: Annotated[float | None, option("Of text: likeliest tokens up to this sum.", DRAW)] = None
     top_k: Annotated[int | None, option("Of text: so many likeliest tokens; 0: all.", DRAW)] = None
@@ -72,25 +74,25 @@ class DrawingOptions:
     max_tokens: Annotated[int | None, option("Most tokens of a thought, pictures too.", DRAW)] = None
     max_images: Annotated[int | None, option("Most pictures of a thought.", DRAW)] = None
 
-    @property
-    def scales(self) -> dict[str, float]:
-        """Guidance scales that the user gave."""
-        return _given(
-            full=self.scale_full, image=self.scale_image, negative=self.scale_negative, prompt=self.scale_prompt
-        )
+    def settings(self, *, mode: str, rounds: int, compat: str) -> Settings:
+        """How to think, of these options and of those that stand elsewhere. Raises `ConfigError`."""
+        from twgi.decoding.params import SamplingParams
+        from twgi.thinking.settings import Settings
 
-    @property
-    def sampling(self) -> dict[str, float]:
-        """Settings of `SamplingParams` that the user gave."""
-        return _given(
+        sampling = SamplingParams(
             text_temperature=self.temperature, text_top_p=self.top_p, text_top_k=self.top_k,
             image_temperature=self.image_temperature, image_top_p=self.image_top_p, image_top_k=self.image_top_k,
             max_tokens=self.max_tokens, max_images=self.max_images,
         )  # fmt: skip
-
-
-def _given(**options: float | None) -> dict[str, float]:
-    return {name: value for name, value in options.items() if value is not None}
+        scales = {
+            "full": self.scale_full, "image": self.scale_image, "negative": self.scale_negative,
+            "prompt": self.scale_prompt,
+        }  # fmt: skip
+        said = {} if self.negative_prompt is None else {"negative_prompt": self.negative_prompt}
+        return Settings(
+            mode=mode, rounds=rounds, sampling=sampling, guidance=self.guidance, compat=compat,
+            scales={name: value for name, value in scales.items() if value is not None}, **said,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +111,10 @@ class BenchmarkOptions:
 
     def plan(self, options: ModelOptions, drawing: DrawingOptions) -> dict[str, Any]:
         """The settings of the `RunPlan` that all of these make together."""
-        from twgi.evaluation.shards import parse_shard
+        from twgi.runs.parts import parse_part
 
-        return {
-            "mode": self.mode, "rounds": self.rounds, "samples": self.samples, "seed": self.seed,
-            "guidance": drawing.guidance, "scales": drawing.scales, "sampling": drawing.sampling,
-            "compat": options.compat, "shard": parse_shard(self.shard),
-        }  # fmt: skip
+        settings = drawing.settings(mode=self.mode, rounds=self.rounds, compat=options.compat)
+        return {"settings": settings, "samples": self.samples, "seed": self.seed, "part": parse_part(self.shard)}
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -131,6 +130,6 @@ def thinks(options: ModelOptions, how: BenchmarkOptions) -> Thinks:
     """Whatever makes the thoughts: this process, or Ray actors."""
     if not how.ray:
         return load_thinker(options)
-    from twgi.evaluation.actors import RayThinker
+    from twgi.runs.ray import RayThinker
 
     return RayThinker(options.model, actors=how.ray, loading=options.loading())

@@ -15,9 +15,9 @@ from twgi.errors import ConfigError, PromptError, TwgiError
 
 if TYPE_CHECKING:
     from twgi.console import Quiet
-    from twgi.thinking.plan import RunPlan
-    from twgi.thinking.prompts import BadLine, PromptLine
-    from twgi.thinking.run import Outcome
+    from twgi.runs.plan import RunPlan
+    from twgi.runs.prompts import BadLine, PromptLine
+    from twgi.runs.run import Outcome
 
 INTERRUPTED = 130
 
@@ -50,24 +50,20 @@ def think(
 
     Many, and again after a crash: twgi think --prompts prompts.jsonl --mode critique --out out/many --resume
     """
-    from twgi.thinking.plan import RunPlan
+    from twgi.runs.plan import RunPlan
 
+    mode = mode or ("general" if image else "direct")
     plan = RunPlan(
         prompts=_prompts(prompt, prompts, image or []),
-        mode=mode or ("general" if image else "direct"),
-        rounds=rounds,
+        settings=drawing.settings(mode=mode, rounds=rounds, compat=options.compat),
         samples=samples,
         seed=seed,
-        guidance=drawing.guidance,
-        compat=options.compat,
-        scales=drawing.scales,
-        sampling=drawing.sampling,
     )
     return run_plan(plan, options, out=out, title=prompt or str(prompts), batch=batch, resume=resume, json=json)
 
 
 def _prompts(prompt: str | None, prompts: Path | None, images: list[Path]) -> "tuple[PromptLine | BadLine, ...]":
-    from twgi.thinking.prompts import PromptLine, read_prompts
+    from twgi.runs.prompts import PromptLine, read_prompts
 
     if (prompt is None) == (prompts is None):
         raise ConfigError("give one prompt, or a file of them with --prompts")
@@ -82,23 +78,23 @@ def _prompts(prompt: str | None, prompts: Path | None, images: list[Path]) -> "t
 def run_plan(
     plan: "RunPlan", options: ModelOptions, *, out: Path | None, title: str, batch: int, resume: bool, json: bool
 ) -> int:
-    from twgi.thinking.run_folder import check_folder, fresh_folder
+    from twgi.files import fresh_folder
+    from twgi.runs.folder import check_folder
 
     if batch < 1:
         raise ConfigError(f"batch must be 1 or more, got {batch}")
     if resume and out is None:
         raise ConfigError("--resume needs --out: the folder of the run to go on with")
-    jobs = sum(1 for _ in plan.jobs())
-    if not jobs:
+    if not plan.count:
         first = next(line for _, line in plan.bad_lines())
         raise PromptError(f"no prompt in the file can be used; {first.where}: {first.problem}")
     folder = out or fresh_folder(Path("out"), title)
     check_folder(folder, resume=resume)
 
     from twgi.console import reporter
-    from twgi.thinking.run import run
+    from twgi.runs.run import run
 
-    report = reporter(many=jobs > 1 or len(plan.prompts) > 1, json=json)
+    report = reporter(many=plan.count > 1 or len(plan.prompts) > 1, json=json)
     try:
         outcome = run(load_thinker(options), plan, folder, report=report, batch=batch, resume=resume)
     finally:

@@ -1,27 +1,31 @@
 """The engine: batched decoding of token ids. It knows no text, no pixels, no files.
 
 A step is one forward pass over all rows of all sequences, whatever they are at: reading prompts, writing, drawing.
-Sequences enter and leave at any step, each whole: one starts only when the most rows it may ever need are free, so
-nothing waits for a part of another. What a sequence says is the same alone and in any company.
+Sequences enter and leave at any step. What a sequence says is the same alone and in any company.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor
 
+from twgi.decoding.events import Event, Failed, Finished, ImageAsked
 from twgi.decoding.grammar import Choice, FinishReason, allowed_ids
-from twgi.decoding.logits import draw, mixed
+from twgi.decoding.pages import PAGE, Pages
 from twgi.decoding.params import Filter
-from twgi.decoding.rows import RowPool
-from twgi.decoding.sequence import Event, Finished, Request, Row, Sequence
+from twgi.decoding.request import Request
+from twgi.decoding.runner import Runner
+from twgi.decoding.sampler import combined, draw
+from twgi.decoding.scheduler import Batch, Scheduler, longest_rows
+from twgi.decoding.sequence import Sequence
 from twgi.errors import ConfigError, PromptError
 from twgi.model.transformer import Transformer
 from twgi.vocab import Vocab
 
-PIECE = 512  # ids that one row reads in a step, so that a long prompt does not hold up the others for long
+Drawn = tuple[Sequence, int | None, float | None]
+"""A sequence, its next token (None where the logits were not numbers), and log p of that where it was asked for."""
 
 
 class Engine:
@@ -30,122 +34,122 @@ class Engine:
     Args:
         model: in eval mode, on the device and in the dtype it should run.
         vocab: the meaning of its ids.
-        rows: cache rows, each with room for the whole context: the bound on memory.
+        tokens: positions of the cache, the bound on memory; see `scheduler.most_positions`.
         serial: rows in turn and their cache in host memory, where the device has too little.
+        page: positions of a page of the cache.
     """
 
-    def __init__(self, model: Transformer, vocab: Vocab, *, rows: int, serial: bool = False) -> None:
-        self.model, self.vocab, self.rows = model, vocab, RowPool(model, rows, serial=serial)
-        self._waiting: deque[Sequence] = deque()
-        self._live: list[Sequence] = []
-        self._cancelled: list[Event] = []
+    def __init__(
+        self, model: Transformer, vocab: Vocab, *, tokens: int, serial: bool = False, page: int = PAGE
+    ) -> None:
+        self.model, self.vocab, self.pages = model, vocab, Pages(tokens, page)
+        self.scheduler, self.runner = Scheduler(self.pages), Runner(model, self.pages, serial=serial)
+        self._outbox: list[Event] = []
         device = next(model.parameters()).device
         self._ids = {choice: torch.tensor(allowed_ids(vocab, choice), device=device) for choice in Choice}
 
     @property
     def busy(self) -> bool:
-        """Whether another step would do anything."""
-        return bool(self._waiting or self._live or self._cancelled)
+        """Whether another step would do anything; sequences that asked for a kind rest until the answer."""
+        return bool(self._outbox) or self.scheduler.busy
 
     def submit(self, request: Request) -> None:
         """Take a request in; its events come out of later steps.
 
         Raises:
-            PromptError: the prompt and its budget are longer than the context.
-            ConfigError: it needs more rows than the engine has.
+            PromptError: the prompt is empty, or it, its budget or its negative prompt is longer than the context; or
+                the grammar does not allow what is given.
+            ConfigError: it needs more room than the cache has, or may draw and has no guidance.
         """
-        context, length = self.model.config.max_positions, len(request.prompt)
-        if length + request.grammar.budget > context:
+        context, length, budget = self.model.config.max_positions, len(request.prompt), request.grammar.budget
+        if not request.prompt:
+            raise PromptError("a sequence needs a prompt of at least one token")
+        if length + budget > context:
+            raise PromptError(f"{length} prompt tokens and {budget} more exceed the context of {context}")
+        if max(longest_rows(request)) > context:
             raise PromptError(
-                f"{length} prompt tokens and {request.grammar.budget} more exceed the context of {context}"
+                f"a row of guidance of {max(longest_rows(request))} tokens exceeds the context of {context}"
             )
-        if request.most_rows > self.rows.size:
-            raise ConfigError(f"one thought needs {request.most_rows} cache rows, and there are {self.rows.size}")
-        self._waiting.append(Sequence(request))
+        if request.grammar.max_images and not request.guidance:
+            raise ConfigError("a sequence that may draw needs guidance for its pictures")
+        if self.scheduler.most_pages(request) > self.pages.count:
+            needs, room = self.scheduler.most_pages(request) * self.pages.size, self.pages.count * self.pages.size
+            raise ConfigError(f"one thought needs {needs} positions of the cache, and there are {room}")
+        request.grammar.after(request.given)
+        self.scheduler.add(request)
 
     def cancel(self, id: int) -> None:
         """End a request; its `Finished` event comes with the next step. Unknown and finished ones are left alone."""
-        for sequence in [s for s in (*self._live, *self._waiting) if s.request.id == id]:
-            self._leave(sequence)
-            self._cancelled.append(Finished(id, FinishReason.CANCELLED))
+        sequence = self.scheduler.find(id)
+        if sequence is not None:
+            self.scheduler.remove(sequence)
+            self._outbox.append(Finished(id, FinishReason.CANCELLED))
 
-    def run(self) -> Iterator[Event]:
-        """Steps until nothing is left to do."""
+    def answer(self, id: int, kind: str) -> None:
+        """The open picture of a request that asked is of this kind. Unknown and finished requests are left alone.
+
+        Raises:
+            ConfigError: the request has no guidance for this kind, or has asked nothing.
+        """
+        sequence = self.scheduler.find(id)
+        if sequence is None:
+            return
+        if kind not in sequence.request.guidance:
+            raise ConfigError(f"unknown kind of picture {kind!r}; known are {', '.join(sequence.request.guidance)}")
+        if not sequence.asking:
+            raise ConfigError(f"request {id} has not asked for a kind of picture")
+        self._outbox += sequence.answer(kind)
+        self.scheduler.remove_finished(sequence)
+
+    def run(self, kind_of: Callable[[int, int], str] | None = None) -> Iterator[Event]:
+        """Steps until nothing is left to do. `kind_of`, of a request and the number of a picture, answers what is asked;
+        without it the caller does, before it takes the next event."""
         while self.busy:
-            yield from self.step()
+            for event in self.step():
+                yield event
+                if isinstance(event, ImageAsked) and kind_of is not None:
+                    self.answer(event.id, kind_of(event.id, event.number))
 
-    @torch.inference_mode()
     def step(self) -> list[Event]:
         """One forward pass over everything, and one token for each sequence that is ready."""
-        events, self._cancelled = self._cancelled, []
-        events += self._admit()
-        plan = [(sequence, self._pieces(sequence)) for sequence in self._live]
-        pieces = [piece for _, own in plan for piece in own]
-        if not pieces:
-            return events
-        hidden_RD = self.rows.read(pieces)
-        place = {row: i for i, (row, _) in enumerate(pieces)}
-        ready = [sequence for sequence, _ in plan if all(len(row.ids) == row.read for row, _ in sequence.mix)]
-        for sequence, token in self._draw(hidden_RD, place, ready):
-            events += self._take(sequence, token)
+        events, self._outbox = self._outbox, []
+        events += self.scheduler.admit()
+        batch = self.scheduler.schedule()
+        if batch.pieces:
+            logits_RV = self.runner.run(batch)
+            for drawn in self._sample(batch, logits_RV):
+                events += self._accept(*drawn)
         return events
 
-    def _admit(self) -> list[Event]:
-        events: list[Event] = []
-        reserved = sum(sequence.request.most_rows for sequence in self._live)
-        while self._waiting and reserved + self._waiting[0].request.most_rows <= self.rows.size:
-            sequence = self._waiting.popleft()
-            reserved += sequence.request.most_rows
-            self._live.append(sequence)
-            events += sequence.begin()
-        return events
-
-    def _pieces(self, sequence: Sequence) -> list[tuple[Row, int]]:
-        """What the rows of a sequence read in this step. None finishes before all can: they are drawn from together."""
-        rows = [row for row, _ in sequence.mix]
-        placed = [row for row in rows if self.rows.place(row)]
-        left = {row: len(row.ids) - row.read for row in placed}
-        final = {row for row in placed if row.read >= row.shared and left[row] <= PIECE}
-        if len(final) == len(rows):
-            return list(left.items())
-        return [(row, _early(row)) for row in placed if row not in final]
-
-    def _draw(
-        self, hidden_RD: torch.Tensor, place: dict[Row, int], ready: list[Sequence]
-    ) -> Iterator[tuple[Sequence, int]]:
-        if not ready:
-            return
-        groups: dict[tuple[Choice, Filter], list[Sequence]] = {}
-        for sequence in ready:
+    @torch.inference_mode()
+    def _sample(self, batch: Batch, logits_RV: Tensor) -> list[Drawn]:
+        drawn: list[Drawn] = []
+        groups: dict[tuple[Choice, Filter], list[tuple[Sequence, int]]] = {}
+        first = 0
+        for sequence, _ in batch.ready:
             choice = sequence.request.grammar.choice(sequence.state)
             by = sequence.request.image if choice is Choice.IMAGE else sequence.request.text
-            groups.setdefault((choice, by), []).append(sequence)
-        logits_RV = self.model.logits(hidden_RD)
+            groups.setdefault((choice, by), []).append((sequence, first))
+            first += len(sequence.mix)
         for (choice, by), members in groups.items():
-            weighted = [[(place[row], weight) for row, weight in sequence.mix] for sequence in members]
-            logits_RA = mixed(logits_RV, weighted, self._ids[choice])
-            starts = [sequence.request.noise.start(len(sequence.full.ids)) for sequence in members]
-            yield from zip(members, draw(logits_RA, self._ids[choice], by, starts), strict=True)
+            rows = [[(first + i, weight) for i, (_, weight) in enumerate(one.mix)] for one, first in members]
+            starts = [one.noise.start(len(one.full.ids)) for one, _ in members]
+            asked = any(one.request.logprobs for one, _ in members)
+            logits_RA = combined(logits_RV, rows, self._ids[choice])
+            draws = draw(
+                logits_RA, self._ids[choice], by, torch.tensor(starts, device=logits_RV.device), logprobs=asked
+            )
+            logprobs = [None] * len(members) if draws.logprobs_R is None else draws.logprobs_R.tolist()
+            tokens = zip(members, draws.tokens_R.tolist(), draws.finite_R.tolist(), logprobs, strict=True)
+            for (sequence, _), token, finite, logprob in tokens:
+                drawn.append((sequence, token if finite else None, logprob if sequence.request.logprobs else None))
+        return drawn
 
-    def _take(self, sequence: Sequence, token: int) -> list[Event]:
-        events = sequence.take(token)
-        for row in sequence.dropped:
-            self.rows.release(row)
-        sequence.dropped.clear()
-        if sequence.state.finish is not None:
-            self._leave(sequence)
+    def _accept(self, sequence: Sequence, token: int | None, logprob: float | None) -> list[Event]:
+        if token is None:
+            self.scheduler.remove(sequence, keep=False)
+            problem = "the model's logits are not finite numbers: load it in float32 or bfloat16, and check its weights"
+            return [Failed(sequence.request.id, problem)]
+        events = sequence.accept(token, logprob)
+        self.scheduler.remove_finished(sequence)
         return events
-
-    def _leave(self, sequence: Sequence) -> None:
-        if sequence in self._waiting:
-            self._waiting.remove(sequence)
-            return
-        self._live.remove(sequence)
-        for row in sequence.rows:
-            self.rows.release(row)
-
-
-def _early(row: Row) -> int:
-    """Ids that a row reads while others of its sequence are not ready: shared ones first, and never the last."""
-    end = row.shared if row.read < row.shared else len(row.ids) - 1
-    return min(PIECE, end - row.read)

@@ -155,8 +155,11 @@ class GuidancePlan:
                 raise ConfigError(f"scale-{name} has no effect: guidance {', '.join(schemes)} has no such scale")
         return replace(self, scales={kind: _replaced(entry, given) for kind, entry in self.scales.items()})
 
-    def only(self, kinds: Iterable[str]) -> GuidancePlan:
-        """This plan for these kinds of picture alone."""
+    def only(self, kinds: Sequence[str]) -> GuidancePlan:
+        """This plan for these kinds of picture alone; ConfigError where it has not all of them."""
+        missing = [kind for kind in kinds if kind not in self.scales]
+        if missing:
+            raise ConfigError(f"guidance {self.name!r} has no scales for pictures of kind {missing[0]!r}")
         return replace(self, scales={kind: self.scales[kind] for kind in kinds})
 
 

@@ -31,16 +31,17 @@ class Filter:
 class SamplingParams:
     """Sampling of text and of images, and the limits of one thought.
 
-    ``max_tokens`` counts every token after the prompt (boi, eoi and eos too); None is all the context has room for.
-    ``max_images`` counts drawn pictures; None leaves it to the mode. The defaults are those of the published inference.
+    What is None is not said: it is the checkpoint's own, and where that says nothing the value of `PUBLISHED`.
+    `max_tokens` counts every token after the prompt (boi, eoi and eos too); not said, it is all the context has room
+    for. `max_images` counts drawn pictures; not said, it is the mode's.
     """
 
-    text_temperature: float = 1.0
-    text_top_p: float = 0.9
-    text_top_k: int = 0
-    image_temperature: float = 1.0
-    image_top_p: float = 1.0
-    image_top_k: int = 0
+    text_temperature: float | None = None
+    text_top_p: float | None = None
+    text_top_k: int | None = None
+    image_temperature: float | None = None
+    image_top_p: float | None = None
+    image_top_k: int | None = None
     max_tokens: int | None = None
     max_images: int | None = None
 
@@ -54,16 +55,36 @@ class SamplingParams:
     @property
     def text(self) -> Filter:
         """What is done to logits while writing."""
-        return Filter(temperature=self.text_temperature, top_p=self.text_top_p, top_k=self.text_top_k)
+        return self._filter("text")
 
     @property
     def image(self) -> Filter:
         """What is done to logits while drawing."""
-        return Filter(temperature=self.image_temperature, top_p=self.image_top_p, top_k=self.image_top_k)
+        return self._filter("image")
 
-    def updated(self, changes: Mapping[str, Any]) -> SamplingParams:
-        """These settings with some replaced; ConfigError names an unknown one."""
-        unknown = sorted(set(changes) - {field.name for field in fields(self)})
+    def _filter(self, what: str) -> Filter:
+        said = {field.name: getattr(self, f"{what}_{field.name}") for field in fields(Filter)}
+        return Filter(
+            **{name: _PUBLISHED[f"{what}_{name}"] if value is None else value for name, value in said.items()}
+        )
+
+    def over(self, base: SamplingParams) -> SamplingParams:
+        """What is not said here, as it is said there."""
+        return replace(base, **{name: value for name, value in asdict(self).items() if value is not None})
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> SamplingParams:
+        """From names and values; ConfigError names an unknown one."""
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(said) - set(known))
         if unknown:
-            raise ConfigError(f"unknown sampling setting {unknown[0]!r}; known are {', '.join(asdict(self))}")
-        return replace(self, **changes)
+            raise ConfigError(f"unknown sampling setting {unknown[0]!r}; known are {', '.join(known)}")
+        return cls(**said)
+
+
+_PUBLISHED: dict[str, Any] = {
+    "text_temperature": 1.0, "text_top_p": 0.9, "text_top_k": 0,
+    "image_temperature": 1.0, "image_top_p": 1.0, "image_top_k": 0,
+}  # fmt: skip
+PUBLISHED = SamplingParams(**_PUBLISHED)
+"""Sampling of the published inference."""

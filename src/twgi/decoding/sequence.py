@@ -1,4 +1,4 @@
-"""One prompt on its way: its ids, where its grammar is, and the cache rows it reads (but not the cache itself).
+"""One request on its way: its tokens, where its grammar is, and the rows it is drawn from. No torch here.
 
 A sequence has one full row for as long as it lives, and while it draws, the rows of its guidance. Those stay after the
 picture, because the rows of the next one often begin like them.
@@ -6,175 +6,135 @@ picture, because the rows of the next one often begin like them.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from hashlib import blake2b
 
-from twgi.decoding.grammar import FinishReason, Grammar, State
-from twgi.decoding.guidance import Ids
-from twgi.decoding.logits import Noise
-from twgi.decoding.params import Filter
-
-Guide = Callable[[int, Ids], tuple[tuple[Ids, float], ...]]
-"""(number of the picture from 0, everything so far, ending in boi) -> different rows and their weights."""
+from twgi.decoding.events import Event, Finished, ImageAsked, ImageOpened, Token
+from twgi.decoding.grammar import State
+from twgi.decoding.guidance import Ids, branch_ids, merge_equal
+from twgi.decoding.pages import Row
+from twgi.decoding.request import Request
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What the engine is asked for: ids in, ids out.
+class Noise:
+    """The noise of one sequence: where its stream starts at each position."""
 
-    Args:
-        id: names the events of this request.
-        prompt: at least one id; what is drawn depends on it through the noise, too.
-        guide: the rows of each picture.
-        most_rows: rows it never exceeds, the full row among them.
-        reread: what text is written after, given everything so far; that itself where it is None.
-        given: tokens it begins with as if they had been drawn; the grammar must allow them (see `Grammar.after`).
-    """
+    def __init__(self, *, seed: int, prompt: Ids, sample: int = 0) -> None:
+        text = f"{seed} {sample} {' '.join(map(str, prompt))}"
+        self._key = blake2b(text.encode(), digest_size=32).digest()
 
-    id: int
-    prompt: Ids
-    grammar: Grammar
-    text: Filter
-    image: Filter
-    noise: Noise
-    guide: Guide
-    most_rows: int
-    reread: Callable[[Ids], Ids] | None = None
-    given: Ids = ()
+    def start(self, position: int) -> int:
+        """A signed 64-bit number, as good as random, for one position."""
+        digest = blake2b(position.to_bytes(8, "little"), digest_size=8, key=self._key).digest()
+        return int.from_bytes(digest, "little", signed=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A token that request `id` now has at `position` (counted from the start of its prompt)."""
-
-    id: int
-    token: int
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """Request `id` has its last token."""
-
-    id: int
-    reason: FinishReason
-
-
-Event = Token | Finished
-
-
-@dataclass(eq=False, slots=True)
-class Row:
-    """One row of the cache: the first `read` of its ids are in slot `slot`.
-
-    The first `shared` ids are read on their own before any other, so that another row which begins with the same ids
-    can start from a copy of them, and is then no different from one that read them itself.
-    """
-
-    ids: list[int]
-    shared: int
-    read: int = 0
-    slot: int | None = None
-
-    @property
-    def beginning(self) -> Ids:
-        """The shared ids; they never change."""
-        return tuple(self.ids[: self.shared])
-
-    def common(self, ids: Ids) -> int:
-        """How many ids of the cache a row of these ids could keep; the last one is always read anew."""
-        most = min(self.read, len(ids) - 1)
-        count = bisect_left(range(most), True, key=lambda n: self.ids[: n + 1] != list(ids[: n + 1]))
-        return count if count >= self.shared else 0
-
-    def become(self, ids: Ids, keep: int) -> None:
-        """Turn into a row of these ids, of which the first `keep` stay read."""
-        self.ids, self.read = list(ids), keep
-
-
-@dataclass(eq=False)
 class Sequence:
-    """The state of one request in the engine."""
+    """The state of one request.
 
-    request: Request
-    state: State = field(default_factory=State)
-    rows: list[Row] = field(default_factory=list)
-    mix: list[tuple[Row, float]] = field(default_factory=list)
-    dropped: list[Row] = field(default_factory=list)
+    Attributes:
+        mix: the rows that the next token is drawn from, with their weights.
+        branches: rows beside the full one; in use or kept for the next picture.
+        dropped: rows that are not needed any more, for the scheduler to close.
+        asking: a picture is open whose kind is not known yet; the sequence rests.
+    """
 
-    def __post_init__(self) -> None:
-        prompt = self.request.prompt
-        self.rows.append(Row(ids=list(prompt), shared=len(prompt) - 1))
-        self.mix = [(self.full, 1.0)]
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.noise = Noise(seed=request.seed, prompt=request.prompt, sample=request.sample)
+        self.full = Row([*request.prompt, *request.given], most=len(request.prompt) + request.grammar.budget)
+        self.state = State()
+        self.mix: list[tuple[Row, float]] = []
+        self.branches: list[Row] = []
+        self.dropped: list[Row] = []
+        self.asking = False
+        self._opened_at = 0  # length of the history that the open picture follows, boi included
 
     @property
-    def full(self) -> Row:
-        return self.rows[0]
+    def rows(self) -> list[Row]:
+        """All that may have pages."""
+        return [self.full, *self.branches, *self.dropped]
 
     def begin(self) -> list[Event]:
-        """Take the tokens that no draw is needed for; call once."""
-        events: list[Event] = []
-        self._open_text()
-        for token in self.request.given:
-            events.append(Token(self.request.id, token, len(self.full.ids)))
-            self._append(token)
-        return events + self.take(self.request.grammar.forced(self.state))
+        """Be where the given tokens lead, and go on with those that no draw is needed for; call once."""
+        self.state = self.request.grammar.after(self.request.given)
+        if self.state.missing is None:
+            self._open_text()
+            return self._forced()
+        drawn = self.request.grammar.vocab.tokens_per_image - self.state.missing
+        self._opened_at = len(self.full.ids) - drawn
+        return self._ask_or_open() + self._forced()
 
-    def take(self, token: int | None) -> list[Event]:
-        """Go on with this token, and with all that are forced after it."""
+    def accept(self, token: int, logprob: float | None = None) -> list[Event]:
+        """Go on with a drawn token, and with all that are forced after it."""
+        return self._append(token, drawn=True, logprob=logprob) + self._forced()
+
+    def answer(self, kind: str) -> list[Event]:
+        """The open picture is of this kind."""
+        self.asking = False
+        return self._open_picture(kind) + self._forced()
+
+    def _forced(self) -> list[Event]:
         events: list[Event] = []
-        while token is not None:
-            events.append(Token(self.request.id, token, len(self.full.ids)))
-            self._append(token)
-            if self.state.finish is not None:
-                events.append(Finished(self.request.id, self.state.finish))
-                return events
+        while self.state.finish is None and not self.asking:
             token = self.request.grammar.forced(self.state)
+            if token is None:
+                return events
+            events += self._append(token, drawn=False)
         return events
 
-    def _append(self, token: int) -> None:
+    def _append(self, token: int, *, drawn: bool, logprob: float | None = None) -> list[Event]:
+        events: list[Event] = [Token(self.request.id, token, len(self.full.ids), drawn, logprob)]
         was_in_image = self.state.in_image
         self.state = self.request.grammar.advance(self.state, token)
         self.full.ids.append(token)
         for row, _ in self.mix:
             if row is not self.full:
                 row.ids.append(token)
+        if self.state.finish is not None:
+            return [*events, Finished(self.request.id, self.state.finish)]
         if self.state.in_image and not was_in_image:
-            self._open_picture()
-        elif was_in_image and not self.state.in_image:
+            self._opened_at = len(self.full.ids)
+            return events + self._ask_or_open()
+        if was_in_image and not self.state.in_image:
             self._open_text()
+        return events
 
     def _open_text(self) -> None:
-        history = tuple(self.full.ids)
-        ids = history if self.request.reread is None else self.request.reread(history)
-        row = self.full if ids == history else self._branch_rows([ids])[ids]
-        self.mix = [(row, 1.0)]
+        self.mix = [(self.full, 1.0)]
+        unread = self.request.unread
+        if unread and not unread.isdisjoint(self.full.ids):
+            self._replace([Row([token for token in self.full.ids if token not in unread], self.full.most)])
+            self.mix = [(self.branches[0], 1.0)]
 
-    def _open_picture(self) -> None:
-        history = tuple(self.full.ids)
-        targets = self.request.guide(self.state.images - 1, history)
-        branches = [ids for ids, _ in targets if ids != history]
-        row_of = {history: self.full, **self._branch_rows(branches)}
-        self.mix = [(row_of[ids], weight) for ids, weight in targets]
+    def _ask_or_open(self) -> list[Event]:
+        if len(self.request.guidance) == 1:
+            return self._open_picture(*self.request.guidance)
+        self.asking, self.mix = True, []
+        return [ImageAsked(self.request.id, self.state.images - 1)]
 
-    def _branch_rows(self, branches: list[Ids]) -> dict[Ids, Row]:
-        """A row for each, made from the row of earlier pictures that has most in common with it."""
-        free, chosen = self.rows[1:], {}
-        pairs = [(row.common(ids), -i, ids, row) for row in free for i, ids in enumerate(branches)]
-        for keep, _, ids, row in sorted(pairs, key=lambda pair: pair[:2], reverse=True):
-            if keep and ids not in chosen and row in free:
-                row.become(ids, keep)
-                free.remove(row)
-                chosen[ids] = row
-        for ids in branches:
-            chosen.setdefault(ids, Row(ids=list(ids), shared=len(ids) - 1))
-        self._keep(free, chosen)
-        return chosen
+    def _open_picture(self, kind: str) -> list[Event]:
+        weights = self.request.guidance[kind].weights
+        vocab, conditions = self.request.grammar.vocab, self.request.conditions
+        history, drawn = tuple(self.full.ids[: self._opened_at]), self.full.ids[self._opened_at :]
+        different = merge_equal(
+            (
+                branch_ids(
+                    branch, history, prompt=conditions.prompt, negative=conditions.negative, vocab=vocab,
+                    bos=conditions.bos,
+                ),
+                weight,
+            )
+            for branch, weight in weights.items()
+        )  # fmt: skip
+        row_of = {
+            ids: self.full if ids == history else Row([*ids, *drawn], len(ids) + vocab.tokens_per_image)
+            for ids, _ in different
+        }
+        self.mix = [(row_of[ids], weight) for ids, weight in different]
+        self._replace([row for row in row_of.values() if row is not self.full])
+        told = {str(branch): weight for branch, weight in weights.items()}
+        return [ImageOpened(self.request.id, self.state.images - 1, kind, told)]
 
-    def _keep(self, free: list[Row], chosen: dict[Ids, Row]) -> None:
-        """Rows not needed now stay while there is room for them; the longest unused go first."""
-        excess = 1 + len(free) + len(chosen) - self.request.most_rows
-        assert excess <= len(free), "a picture needs more rows than its request says"
-        self.dropped += free[: max(0, excess)]
-        self.rows[1:] = [*free[max(0, excess) :], *chosen.values()]
+    def _replace(self, branches: list[Row]) -> None:
+        self.dropped += self.branches
+        self.branches = branches

@@ -18,8 +18,9 @@ from twgi.icons.checker import find
 from twgi.icons.tasks import TASKS, Request, make_scene
 from twgi.icons.world import CELL_PX, ICON_PX, Scene, render
 from twgi.render import render_page
-from twgi.thinking.modes import MODES, mode_named
-from twgi.trace import PAGE, TRACES, ImageSegment, ModelId, Role, Segment, TextSegment, Trace, to_line, write_file
+from twgi.thinking.modes import MODES, mode_named, roles
+from twgi.files import write_whole as write_file
+from twgi.trace import PAGE, TRACES, ImageSegment, ModelId, Role, Segment, TextSegment, Trace, to_line
 
 SCENES = "scenes.jsonl"
 MODEL = ModelId(name="icon world", sha256="")  # nobody's weights
@@ -88,18 +89,31 @@ def chain_of(mode: str, request: Request, scene: Scene, rng: np.random.Generator
 
 def as_trace(chain: Chain, *, seed: int = 0) -> Trace:
     """A chain as if a model had thought it: words and pictures, but no tokens."""
-    drawn = [part for part in chain.response if isinstance(part, Drawn)]
-    roles = iter(mode_named(chain.mode).roles(len(drawn)))
+    kinds = kinds_of(chain)
+    named = iter(zip(kinds, roles(kinds), strict=True))
     given = tuple(ImageSegment(role="input", picture=render(scene)) for scene in chain.pictures)
     said = tuple(
-        TextSegment(text=part) if isinstance(part, str) else _image(part, next(roles)) for part in chain.response
+        TextSegment(text=part) if isinstance(part, str) else _image(part, *next(named)) for part in chain.response
     )
     segments: tuple[Segment, ...] = (*given, *said)
     return Trace(prompt=chain.prompt, mode=chain.mode, seed=seed, model=MODEL, finish_reason="stop", segments=segments)
 
 
-def _image(part: Drawn, role: Role) -> ImageSegment:
-    return ImageSegment(role=role, picture=render(part.scene))
+def kinds_of(chain: Chain) -> list[str]:
+    """What each picture of a chain is drawn as, by the words before it."""
+    kinds: list[str] = []
+    words = ""
+    for part in chain.response:
+        if isinstance(part, str):
+            words += part
+        else:
+            kinds.append(mode_named(chain.mode).kind_of(len(kinds), words))
+            words = ""
+    return kinds
+
+
+def _image(part: Drawn, kind: str, role: Role) -> ImageSegment:
+    return ImageSegment(role=role, kind=kind, picture=render(part.scene))
 
 
 def _line(sampled: Sampled) -> dict[str, Any]:

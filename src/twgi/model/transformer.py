@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from twgi.model.config import TransformerConfig
 from twgi.model.fused import GatedSilu, RootMeanSquare, Rotation
-from twgi.model.kv_cache import MIN_TOKENS, Step
+from twgi.model.step import MIN_TOKENS, Step
 
 Rope = tuple[Tensor, Tensor]
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]

@@ -1,7 +1,8 @@
-"""What a thought costs on a device: memory for the cache, and the least time a step can take. Arithmetic alone.
+"""What a thought costs on a device: memory for the cache, and the least time a step can take.
 
-While one thought runs, every step reads all weights once and each row's keys and values once; a device that does
-nothing else than read memory is as fast as the floors here. Chains have the shape of the published example rows.
+The engine's own bookkeeping is asked: the scheduler for what it sets aside, and a sequence, which is told made-up
+tokens in the shape of the published example rows, for the rows of each step. Every step reads all weights once and each row's
+keys and values once; a device that does nothing else than read memory is as fast as the floors here.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ import torch
 
 from twgi.checkpoint.layout import Checkpoint
 from twgi.checkpoint.memory import kv_bytes_per_token, sizes, weight_bytes
-from twgi.decoding.guidance import Branch, plan_named
+from twgi.decoding.grammar import Grammar
+from twgi.decoding.guidance import plan_named
+from twgi.decoding.params import Filter
+from twgi.decoding.request import Conditions, Request
+from twgi.decoding.scheduler import most_positions
+from twgi.decoding.sequence import Sequence
 from twgi.errors import ConfigError
 from twgi.thinking.modes import NEGATIVE_PROMPT, mode_named
-from twgi.thinking.thinker import MOST_BRANCHES
 
 GIB = 2**30
 WORKSPACE = 1.5 * GIB  # of a GPU's memory, for what is neither weights nor cache
@@ -109,13 +114,13 @@ def cost(
 ) -> ModeCost:
     """What a chain of this mode costs with these weights."""
     counts, per_token = sizes(checkpoint), kv_bytes_per_token(checkpoint.config, dtype)
-    rows_T = list(_steps(checkpoint, mode, guidance))
-    cache_T = [sum(rows) * per_token for rows in rows_T]
     context = context or checkpoint.config.max_positions
-    reserved = MOST_BRANCHES * context * per_token
+    rows_T = list(_steps(_request(checkpoint, mode, guidance, 10**6), mode))
+    cache_T = [sum(rows) * per_token for rows in rows_T]
+    reserved = most_positions(_request(checkpoint, mode, guidance, context)) * per_token
     weights = weight_bytes(counts, dtype, int8=int8)
     fits = max(0, int((gpu.gib * GIB - WORKSPACE - weights) // reserved))
-    chains = fits if rows_T[-1][0] <= context else 0
+    chains = fits if max(rows[0] for rows in rows_T) <= context else 0
     read = len(cache_T) * (weights - counts.embedding * dtype.itemsize - counts.image * torch.float32.itemsize)
     alone, together = ((read / n + sum(cache_T)) / (gpu.tb_per_s * 1e12) for n in (1, max(1, chains)))
     return ModeCost(
@@ -141,31 +146,34 @@ def plan_of(
     }
 
 
-def _steps(checkpoint: Checkpoint, mode: str, guidance: str) -> Iterator[list[int]]:
+def _request(checkpoint: Checkpoint, name: str, guidance: str, context: int) -> Request:
+    """A thought of this mode as long as the context lets it be, about a prompt of made-up ids."""
+    mode, plan, vocab, prompt = mode_named(name), plan_named(guidance), checkpoint.vocab, CHAINS[name].prompt
+    text = min(vocab.text_ids)
+    grammar = Grammar(
+        vocab=vocab, budget=max(context - prompt, vocab.image_length), max_images=mode.max_images,
+        starts_with_image=mode.starts_with_image, stop_after_images=mode.stop_after_images,
+    )  # fmt: skip
+    return Request(
+        id=0, prompt=(text,) * prompt, grammar=grammar, text=Filter(), image=Filter(),
+        guidance={kind: plan.for_picture(kind) for kind in mode.kinds},
+        conditions=Conditions(prompt=(text,) * (prompt - 2), negative=tuple(checkpoint.text.encode(NEGATIVE_PROMPT))),
+    )  # fmt: skip
+
+
+def _steps(request: Request, name: str) -> Iterator[list[int]]:
     """The length of each row that runs, at each step of a chain."""
-    chain, image = CHAINS[mode], checkpoint.vocab.tokens_per_image
-    words, length = chain.words // (chain.pictures + 1), chain.prompt
+    chain, vocab, kinds = CHAINS[name], request.grammar.vocab, list(request.guidance)
+    words, image = chain.words // (chain.pictures + 1), min(vocab.image_ids)
+    sequence = Sequence(request)
+    sequence.begin()
+    tokens: list[int] = []
     for picture in range(chain.pictures):
-        for _ in range(0 if mode_named(mode).starts_with_image and not picture else words):
-            length += 1
-            yield [length]
-        others = _branches(checkpoint, mode, guidance, picture)
-        for drawn in range(1, image + 1):
-            yield [length + drawn, *(row + drawn for row in others)]
-        length += image + 2
-    for _ in range(words if mode != "direct" else 0):
-        length += 1
-        yield [length]
-
-
-def _branches(checkpoint: Checkpoint, mode: str, guidance: str, picture: int) -> list[int]:
-    """Lengths of the rows beside the full one when a picture begins; equal rows run once."""
-    kinds, plan = mode_named(mode).kinds, plan_named(guidance)
-    last = picture == CHAINS[mode].pictures - 1
-    weights = plan.for_picture(kinds[-1] if last else kinds[0]).weights
-    negative = len(checkpoint.text.encode(NEGATIVE_PROMPT)) + 1 if Branch.NEGATIVE in weights else 0
-    lengths = {
-        Branch.UNCONDITIONAL: 1, Branch.NEGATIVE: negative, Branch.PROMPT: CHAINS[mode].prompt - 1,
-        Branch.IMAGE: 2 + picture * checkpoint.vocab.image_length,
-    }  # fmt: skip
-    return [lengths[branch] for branch in weights if branch is not Branch.FULL]
+        forced = request.grammar.starts_with_image and not picture
+        tokens += [] if forced else [*[min(vocab.text_ids)] * words, vocab.boi]
+        tokens += [image] * vocab.tokens_per_image
+    for token in [*tokens, *[min(vocab.text_ids)] * (0 if request.grammar.stop_after_images else words)]:
+        if sequence.asking:
+            sequence.answer(kinds[-1] if sequence.state.images == chain.pictures else kinds[0])
+        yield [len(row.ids) for row, _ in sequence.mix]
+        sequence.accept(token)

@@ -1,5 +1,8 @@
 """The ways to think: what the prompt says, how the thought begins and ends, and what each picture is for.
 
+A mode is one entry of `MODES`. Whoever needs to know more about a picture asks its kind, an entry of `KINDS`, which is
+recorded with it in the trace; nobody asks for the name of a mode.
+
 Templates, and the words of the negative prompt, are those the published weights were trained with. The same functions
 build the rows of training data.
 """
@@ -35,17 +38,44 @@ def subgoal_kind(k: int, text_before: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a picture is drawn as.
+
+    Args:
+        title: in words, for people; empty where there is nothing to say.
+        role: in the trace, of all but the last picture of a thought, which is `final`.
+        draft: the model looks at it and says what is wrong; a picture after it is drawn to be better.
+        part: it shows a part of what was asked for, and a later picture is composed of the parts.
+    """
+
+    title: str = ""
+    role: Role = "draft"
+    draft: bool = False
+    part: bool = False
+
+
+KINDS: dict[str, Kind] = {
+    "direct": Kind(),
+    "part": Kind(title="subgoal", role="subgoal", part=True),
+    "whole": Kind(title="the whole", role="subgoal"),
+    "draft": Kind(title="draft", draft=True),
+    "redraw": Kind(title="redrawn"),
+    "free": Kind(),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Mode:
     """One way to think.
 
     Args:
         template: the prompt as the model reads it; `{prompt}` is what the user said.
-        kinds: every kind of picture it draws.
+        kinds: every kind of picture it draws, entries of `KINDS`.
         kind_of: which of them the k-th picture is.
         starts_with_image: boi is forced.
         stop_after_images: the thought is complete with this many pictures; None leaves the end to the model.
         max_images: pictures it may draw, when the user does not say.
-        role: of every picture but the last, which is `final`.
+        has_rounds: each round after the first allows one more picture.
         takes_pictures: the prompt may have pictures.
     """
 
@@ -56,7 +86,7 @@ class Mode:
     starts_with_image: bool = False
     stop_after_images: int | None = None
     max_images: int
-    role: Role = "draft"
+    has_rounds: bool = False
     takes_pictures: bool = False
 
     @property
@@ -64,13 +94,19 @@ class Mode:
         """Whether the prompt stands inside an instruction."""
         return self.template != "{prompt}"
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether it composes a picture of parts that it draws first."""
+        return any(KINDS[kind].part for kind in self.kinds)
+
     def prompt_text(self, prompt: str) -> str:
         """What the model reads between bos and separator."""
         return self.template.replace("{prompt}", prompt)
 
-    def roles(self, count: int) -> Sequence[Role]:
-        """The roles of this many pictures."""
-        return [*[self.role] * (count - 1), "final"] if count else []
+
+def roles(kinds: Sequence[str]) -> list[Role]:
+    """The roles of the pictures of one thought, in order, from their kinds."""
+    return [*(KINDS[kind].role for kind in kinds[:-1]), "final"] if kinds else []
 
 
 MODES: dict[str, Mode] = {
@@ -91,7 +127,6 @@ MODES: dict[str, Mode] = {
             kinds=("part", "whole"),
             kind_of=subgoal_kind,
             max_images=8,
-            role="subgoal",
         ),
         Mode(
             name="critique",
@@ -101,6 +136,7 @@ MODES: dict[str, Mode] = {
             kind_of=lambda k, text: "redraw" if k else "draft",
             starts_with_image=True,
             max_images=2,
+            has_rounds=True,
         ),
         Mode(name="general", kinds=("free",), kind_of=lambda k, text: "free", max_images=4, takes_pictures=True),
     )
@@ -122,6 +158,7 @@ def images_allowed(mode: Mode, rounds: int) -> int:
     """
     if rounds < 1:
         raise ConfigError(f"rounds must be 1 or more, got {rounds}")
-    if rounds > 1 and mode.name != "critique":
-        raise ConfigError(f"mode {mode.name!r} has no rounds; only critique has")
+    if rounds > 1 and not mode.has_rounds:
+        having = ", ".join(name for name, other in MODES.items() if other.has_rounds)
+        raise ConfigError(f"mode {mode.name!r} has no rounds; only {having} has")
     return mode.max_images + rounds - 1

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypedDict, Unpack
 
-from twgi.decoding.engine import Engine
-from twgi.decoding.sequence import Finished
+from twgi.checkpoint.memory import free_memory, kv_bytes_per_token
+from twgi.decoding.guidance import Branch, GuidancePlan
+from twgi.decoding.params import SamplingParams
 from twgi.errors import TwgiError
 from twgi.model.transformer import Transformer
-from twgi.thinking.thought import Done, Failed, Task, Thinking, Thought, ThoughtEvent
+from twgi.thinking.events import Done, Picture, Task, ThoughtEvent, ThoughtFailed
+from twgi.thinking.request import ModelFacts
+from twgi.thinking.session import Inbox, Session
+from twgi.thinking.settings import Settings
 from twgi.tokenizer.multimodal import MultimodalTokenizer
 from twgi.trace import ModelId, Trace
 
-MOST_BRANCHES = 5
+MOST_ROWS = len(Branch)  # rows of one thought at most, each up to the whole context
+SHARE = 0.8  # of the free memory, for the cache
 
 
-class Info(Protocol):
+class Checkpoint(Protocol):
     """What a checkpoint says of itself."""
 
     @property
@@ -34,43 +38,83 @@ class Info(Protocol):
     def remarks(self) -> tuple[str, ...]: ...
 
 
+class ThinkOptions(TypedDict, total=False):
+    """What may be said of a thought beside its prompt; see `Settings` and `Task`, whose defaults hold."""
+
+    mode: str
+    rounds: int
+    pictures: Sequence[Picture]
+    seed: int
+    sample: int
+    sampling: SamplingParams
+    guidance: str | GuidancePlan | None
+    scales: Mapping[str, float]
+    negative_prompt: str
+    compat: str
+    given: Sequence[int]
+
+
+_OF_TASK = ("pictures", "seed", "sample", "given")
+
+
+def task_of(prompt: str, **options: Unpack[ThinkOptions]) -> Task:
+    """A prompt and its options as a task. Raises `ConfigError`."""
+    own: dict[str, Any] = {name: value for name, value in options.items() if name in _OF_TASK}
+    settings: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_TASK}
+    return Task(prompt=prompt, settings=Settings(**settings), **own)
+
+
 class Thinker:
     """A model that thinks. One prompt with `think` or `stream`, many with `think_many` or `stream_many`.
 
     Args:
         model: in eval mode, on its device.
         tokenizer: of the same checkpoint.
-        info: its name, its hash, and the settings it is best used with.
+        checkpoint: its name, its hash, and the settings it is best used with.
         serial: rows of guidance in turn, see `Engine`.
     """
 
-    def __init__(self, model: Transformer, tokenizer: MultimodalTokenizer, info: Info, *, serial: bool = False) -> None:
+    def __init__(
+        self, model: Transformer, tokenizer: MultimodalTokenizer, checkpoint: Checkpoint, *, serial: bool = False
+    ) -> None:
         self.model, self.tokenizer, self.serial = model, tokenizer, serial
-        self.remarks = info.remarks
-        self.thinking = Thinking(
+        self.remarks = checkpoint.remarks
+        self.facts = ModelFacts(
             tokenizer=tokenizer,
             context=model.config.max_positions,
-            model=ModelId(name=info.name, sha256=info.sha256),
-            defaults=info.defaults,
-            generation=info.generation,
-            config_bos=info.config_bos,
+            model=ModelId(name=checkpoint.name, sha256=checkpoint.sha256),
+            defaults=checkpoint.defaults,
+            generation=checkpoint.generation,
+            config_bos=checkpoint.config_bos,
         )
+        self._session: Session | None = None
+        self._room = 0  # thoughts at once that the session was made for
 
-    def think(self, prompt: str, **settings: Any) -> Trace:
-        """The whole thought about one prompt; `settings` are those of `Task`.
+    @property
+    def identity(self) -> ModelId:
+        """Which weights think."""
+        return self.facts.model
+
+    def resolved(self, settings: Settings) -> Settings:
+        """The settings with what they leave to the checkpoint."""
+        return self.facts.resolved(settings)
+
+    def think(self, prompt: str, **options: Unpack[ThinkOptions]) -> Trace:
+        """The whole thought about one prompt.
 
         Raises:
-            TwgiError: the prompt or a setting cannot be used (see `Thought`).
+            TwgiError: the prompt or an option cannot be used (see `twgi.thinking.request.plan`).
         """
-        for event in self.stream(prompt, **settings):
+        for event in self.stream(prompt, **options):
             if isinstance(event, Done):
                 return event.trace
         raise AssertionError("a thought ends with Done")
 
-    def stream(self, prompt: str, **settings: Any) -> Iterator[ThoughtEvent]:
+    def stream(self, prompt: str, **options: Unpack[ThinkOptions]) -> Iterator[ThoughtEvent]:
         """The events of one thought as they appear; close the iterator to stop thinking. Raises as `think` does."""
-        for _, event in self.stream_many([Task(prompt=prompt, **settings)], batch=1):
-            if isinstance(event, Failed):
+        session, inbox = self.session(1), Inbox()
+        for event in session.events(session.begin(task_of(prompt, **options), inbox), inbox):
+            if isinstance(event, ThoughtFailed):
                 raise event.error
             yield event
 
@@ -82,60 +126,41 @@ class Thinker:
         for index, event in self.stream_many(tasks, batch=batch):
             if isinstance(event, Done):
                 yield index, event.trace
-            elif isinstance(event, Failed):
+            elif isinstance(event, ThoughtFailed):
                 yield index, event.error
 
-    def stream_many(self, tasks: Iterable[Task], *, batch: int = 8) -> Iterator[tuple[int, ThoughtEvent | Failed]]:
-        """(index, event) of all tasks, interleaved; each task ends with one Done or one Failed."""
-        numbered = enumerate(tasks)
-        desk: Desk | None = None
-        while True:
-            while desk is None or len(desk.thoughts) < batch:
-                index, task = next(numbered, (-1, None))
-                if task is None:
-                    break
-                try:
-                    thought = Thought(index, task, self.thinking)
-                    desk = desk or self._desk(max(MOST_BRANCHES, batch * thought.most_rows))
-                    desk.begin(thought)
-                except TwgiError as error:
-                    yield index, Failed(error)
-            if desk is None or not desk.thoughts:
-                return
-            yield from desk.step()
+    def stream_many(self, tasks: Iterable[Task], *, batch: int = 8) -> Iterator[tuple[int, ThoughtEvent]]:
+        """(index, event) of all tasks, interleaved; each task ends with one Done or one ThoughtFailed."""
+        session, inbox, numbered = self.session(batch), Inbox(), enumerate(tasks)
+        index_of: dict[int, int] = {}
+        try:
+            while True:
+                while len(index_of) < batch and (entry := next(numbered, None)) is not None:
+                    try:
+                        index_of[session.begin(entry[1], inbox)] = entry[0]
+                    except TwgiError as error:
+                        yield entry[0], ThoughtFailed(error)
+                if not index_of:
+                    return
+                session.wait(inbox)
+                while inbox.events:
+                    id, event = inbox.events.popleft()
+                    yield (index_of.pop(id) if isinstance(event, Done | ThoughtFailed) else index_of[id]), event
+        finally:
+            for id in index_of:
+                session.cancel(id)
 
-    def _desk(self, rows: int) -> Desk:
-        return Desk(self.model, self.tokenizer, rows=rows, serial=self.serial)
+    def session(self, batch: int) -> Session:
+        """The session of this model, with room for so many thoughts at once where the memory allows it."""
+        if self._session is None or (self._room < batch and not self._session.busy):
+            tokens = min(batch * MOST_ROWS * self.facts.context, self._most())
+            self._session, self._room = Session(self.model, self.facts, tokens=tokens, serial=self.serial), batch
+        return self._session
 
-
-class Desk:
-    """Thoughts on their way together, in one engine. `step` may be mixed with `begin` and `cancel` as one likes."""
-
-    def __init__(self, model: Transformer, tokenizer: MultimodalTokenizer, *, rows: int, serial: bool = False) -> None:
-        self.engine = Engine(model, tokenizer.vocab, rows=rows, serial=serial)
-        self.thoughts: dict[int, Thought] = {}
-
-    def begin(self, thought: Thought) -> None:
-        """Take a thought in; TwgiError when the engine has not the rows for it."""
-        self.engine.submit(thought.request)
-        self.thoughts[thought.id] = thought
-
-    def cancel(self, index: int) -> None:
-        """End a thought: its trace, with what is there of it, comes with the next step."""
-        self.engine.cancel(index)
-
-    def step(self) -> Iterator[tuple[int, ThoughtEvent]]:
-        """The events of one step of the engine, whose time the thoughts bear in equal parts."""
-        began = time.monotonic()
-        stepped = self.engine.step()
-        part = (time.monotonic() - began) / max(len(self.thoughts), 1)
-        for thought in self.thoughts.values():
-            thought.busy += part
-        for event in stepped:
-            index = event.id
-            if isinstance(event, Finished):
-                events = self.thoughts.pop(index).finish(event.reason)
-            else:
-                events = self.thoughts[index].hear(event.token)
-            for one in events:
-                yield index, one
+    def _most(self) -> int:
+        """Positions that fit the free memory; never fewer than the full row of one thought."""
+        weight = self.model.embed.weight
+        free = free_memory(weight.device)
+        if free is None:
+            return MOST_ROWS * self.facts.context
+        return max(self.facts.context, int(free * SHARE) // kv_bytes_per_token(self.model.config, weight.dtype))

@@ -1,374 +1,216 @@
-"""One thought in the making: a task becomes a request to the engine, and its tokens become segments and a trace."""
+"""One thought in the making: the engine's events come in, the events of the thought and its trace go out."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from PIL import Image
 
-from twgi.decoding.compat import (
-    OF_GUIDANCE,
-    PUBLISHED_IMAGES,
-    PUBLISHED_LENGTH,
-    PUBLISHED_PARTS,
-    PUBLISHED_TOP_K,
-    Quirk,
-    parse_compat,
+from twgi.decoding.events import ImageOpened, Token
+from twgi.decoding.grammar import FinishReason
+from twgi.errors import RunError, TwgiError
+from twgi.thinking.events import (
+    Done,
+    ImageFinished,
+    ImageProgress,
+    ImageStarted,
+    Task,
+    TextPiece,
+    ThoughtEvent,
+    ThoughtFailed,
 )
-from twgi.decoding.grammar import FinishReason, Grammar
-from twgi.decoding.guidance import Branch, GuidancePlan, Ids, branch_ids, merge_equal, plan_named
-from twgi.decoding.logits import Noise
-from twgi.decoding.params import SamplingParams
-from twgi.decoding.sequence import Request
-from twgi.errors import CheckpointError, ConfigError, PromptError, TwgiError
-from twgi.thinking.modes import NEGATIVE_PROMPT, Mode, images_allowed, mode_named
-from twgi.thinking.prompts import check_text, place_pictures
-from twgi.tokenizer.image import open_picture
-from twgi.tokenizer.multimodal import MultimodalTokenizer
-from twgi.trace import ImageSegment, ModelId, Segment, TextSegment, Trace
+from twgi.thinking.modes import KINDS, roles
+from twgi.thinking.request import ModelFacts, Planned
+from twgi.trace import ImageSegment, Role, Segment, TextSegment, Trace
+
+Drawn = tuple[Image.Image, float]
+"""A picture, and the seconds it took to decode it."""
+NEVER_OPENED: tuple[str | None, Role, Image.Image | None] = (None, "draft", None)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """Something to think about.
-
-    Args:
-        prompt: what the user says; `<image>` stands where a picture is, else pictures come after the text.
-        mode: direct, subgoal, critique or general.
-        pictures: of the prompt; PIL images or paths.
-        seed, sample: with the prompt they decide every draw.
-        sampling: None takes what the checkpoint says is best for it.
-        guidance: a preset, a scheme, or a plan; None takes what the checkpoint says is best for it.
-        scales: guidance scales that differ from the plan's: full, image, negative, prompt.
-        rounds: of critique.
-        negative_prompt: for guidance with a negative branch.
-        compat: quirks of the published code to keep, see `parse_compat`.
-        given: tokens after the prompt that the thought begins with, as if it had thought them itself.
-    """
-
-    prompt: str
-    mode: str = "direct"
-    pictures: Sequence[Image.Image | str | Path] = ()
-    seed: int = 0
-    sample: int = 0
-    sampling: SamplingParams | None = None
-    guidance: str | GuidancePlan | None = None
-    scales: Mapping[str, float] = field(default_factory=dict)
-    rounds: int = 1
-    negative_prompt: str = NEGATIVE_PROMPT
-    compat: str = ""
-    given: Sequence[int] = ()
-
-    @property
-    def quirks(self) -> frozenset[Quirk]:
-        return parse_compat(self.compat)
-
-
-@dataclass(frozen=True, slots=True)
-class TextPiece:
-    """The next words."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ImageStarted:
-    """Picture `number` (from 0) begins; `kind` says what for (see `GuidancePlan`)."""
+@dataclass(frozen=True)
+class Awaited:
+    """Stands in the outbox for the event of a picture that is being decoded."""
 
     number: int
-    kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class ImageProgress:
-    """`done` of `total` image tokens of picture `number` are drawn."""
-
-    number: int
-    done: int
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFinished:
-    """Picture `number` is whole."""
-
-    number: int
-    picture: Image.Image
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The thought is over; always the last event of a thought that began."""
-
-    trace: Trace
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The task cannot be thought about; its only event."""
-
-    error: TwgiError
-
-
-ThoughtEvent = TextPiece | ImageStarted | ImageProgress | ImageFinished | Done
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thinking:
-    """What every thought of one model has in common.
-
-    Args:
-        defaults: the checkpoint's own (guidance, sampling settings).
-        generation: its `generation_config.json`, which the published code samples by.
-        config_bos: the id its config takes for bos.
-    """
-
-    tokenizer: MultimodalTokenizer
-    context: int
-    model: ModelId
-    defaults: Mapping[str, Any]
-    generation: Mapping[str, Any]
-    config_bos: int
-
-    def sampling(self, task: Task) -> SamplingParams:
-        if task.sampling is not None:
-            return task.sampling
-        if Quirk.PUBLISHED_SAMPLING in task.quirks:
-            top_k, top_p = self.generation.get("top_k", PUBLISHED_TOP_K), self.generation.get("top_p", 1.0)
-            return SamplingParams(text_top_k=top_k, image_top_k=top_k, image_top_p=top_p)
-        return SamplingParams().updated({key: value for key, value in self.defaults.items() if key != "guidance"})
-
-    def plan(self, task: Task, mode: Mode) -> GuidancePlan:
-        quirks = task.quirks
-        usual = "reference" if quirks & OF_GUIDANCE else self.defaults.get("guidance", "paper")
-        guidance = task.guidance if task.guidance is not None else usual
-        plan = guidance if isinstance(guidance, GuidancePlan) else plan_named(guidance)
-        if quirks:
-            plan = replace(plan, quirks=tuple(sorted(quirks & OF_GUIDANCE)))
-        return plan.only(mode.kinds).with_scales(**task.scales)
+    picture: Future[Drawn]
 
 
 class Thought:
     """One thought in the making.
 
-    Raises:
-        ConfigError: settings that cannot be, or a limit too small for a picture.
-        PromptError: the prompt is empty, too long, or does not fit its pictures.
-        ImageError: a picture cannot be opened.
-        CheckpointError: the mode draws, and the checkpoint cannot.
+    Its events are kept in order until they are taken out; a picture that is still being decoded holds back those after
+    it, and nothing else.
     """
 
-    def __init__(self, id: int, task: Task, thinking: Thinking) -> None:
-        self.id, self.task, self.thinking, self.tokenizer = id, task, thinking, thinking.tokenizer
-        self.mode = mode_named(task.mode)
-        self.plan, self.sampling = thinking.plan(task, self.mode), thinking.sampling(task)
-        self.quirks = task.quirks | set(self.plan.quirks)
-        self.pictures = [open_picture(p) if isinstance(p, str | Path) else p for p in task.pictures]
-        self._encode_prompt()
-        self.request = self._request()
-        self._began = time.monotonic()
+    def __init__(self, task: Task, planned: Planned, facts: ModelFacts) -> None:
+        self.task, self.planned, self.facts, self.tokenizer = task, planned, facts, facts.tokenizer
+        self.request, self.vocab = planned.request, facts.tokenizer.vocab
         self.busy = 0.0  # seconds of work, of steps shared with other thoughts its part
+        self._began = time.monotonic()
         self._busy_at: list[float] = []
         self._tokens: list[int] = []
-        self._drawn: list[Image.Image] = []
-        self._guided: list[dict[str, Any]] = []
         self._words = self.tokenizer.stream()
+        self._since_picture: list[int] = []  # tokens after the last eoi, or after the prompt
+        self._guided: list[dict[str, Any]] = []
+        self._pictures: list[Image.Image] = []
+        self._outbox: deque[ThoughtEvent | Awaited | FinishReason] = deque()
+        self._asked = 0
         self._image_tokens = 0
+        self.given_pictures = list(self._take_given())
 
-    def _encode_prompt(self) -> None:
-        check_text(self.task.prompt)
-        if self.pictures and not self.mode.takes_pictures:
-            raise PromptError(f"mode {self.mode.name!r} takes no pictures in its prompt; use general")
-        said = place_pictures(self.task.prompt, len(self.pictures))
-        codes = self.tokenizer.codes(self.pictures)
-        with_bos = tuple(self.tokenizer.encode_prompt(self.mode.prompt_text(said), codes))
-        bare = Quirk.PROMPT_WITHOUT_BOS in self.quirks and self.mode.has_template
-        self.prompt_ids = with_bos[1:] if bare else with_bos
-        self.bare_ids = tuple(self.tokenizer.encode_prompt(said, codes)[1:-1])
-        if Quirk.PROMPT_WITH_MARKS in self.quirks and not self.mode.has_template:
-            self.bare_ids = with_bos
-        self.most_rows = max(self.plan.most_rows, 2 if Quirk.PADS_UNREAD in self.quirks else 1)
-        self.negative_ids = self._negative() if Branch.NEGATIVE in self.plan.branches else ()
+    def _take_given(self) -> Iterator[tuple[int, ...]]:
+        """Take over the tokens that the thought begins with; the tokens of each whole picture among them."""
+        vocab = self.vocab
+        for token in self.request.given:
+            self._tokens.append(token)
+            self._since_picture.append(token)
+            if token == vocab.boi:
+                self._words, self._image_tokens = self.tokenizer.stream(), 0
+                opened = self.kind_of_next()
+            elif vocab.is_image(token):
+                self._image_tokens += 1
+            elif token == vocab.eoi:
+                self._record(opened)
+                self._since_picture.clear()
+                yield self._last_image()
+            else:
+                self._words.push(token)
 
-    def _negative(self) -> Ids:
-        if not self.task.negative_prompt.strip():
-            raise ConfigError(
-                "the negative prompt is empty, and the guidance has a negative branch: set scale-negative to 0"
-            )
-        return tuple(self.tokenizer.text.encode(self.task.negative_prompt))
+    def _last_image(self) -> tuple[int, ...]:
+        return tuple(self._tokens[-self.vocab.image_length :])
 
-    def _request(self) -> Request:
-        grammar = self._grammar()
-        grammar.after(self.task.given)
-        return Request(
-            id=self.id,
-            prompt=self.prompt_ids,
-            grammar=grammar,
-            text=self.sampling.text,
-            image=self.sampling.image,
-            noise=Noise(seed=self.task.seed, prompt=self.prompt_ids, sample=self.task.sample),
-            guide=self._guide,
-            most_rows=self.most_rows,
-            reread=self._without_pads if Quirk.PADS_UNREAD in self.quirks else None,
-            given=tuple(self.task.given),
-        )
+    def kind_of_next(self) -> str:
+        """What the picture that begins now is drawn as, by its number and the words since the one before."""
+        words = self.tokenizer.text.decode([t for t in self._since_picture if t != self.vocab.boi])
+        return self.planned.kind_of(len(self._guided), words)
 
-    def _without_pads(self, history: Ids) -> Ids:
-        return tuple(token for token in history if token != self.tokenizer.vocab.pad)
+    def _record(self, kind: str) -> None:
+        plan = self.planned.settings.plan
+        weights = {str(branch): weight for branch, weight in plan.for_picture(kind).weights.items()}
+        self._guided.append({"kind": kind, **asdict(plan.scales[kind]), "weights": weights})
 
-    def _grammar(self) -> Grammar:
-        images = self._images() if self.tokenizer.draws else self._without_drawing()
-        at_last = Quirk.END_AT_LAST_IMAGE in self.quirks and images > 0
-        return Grammar(
-            vocab=self.tokenizer.vocab,
-            budget=self._budget(),
-            max_images=images,
-            starts_with_image=self.mode.starts_with_image,
-            stop_after_images=images if at_last else self.mode.stop_after_images,
-            any_text=Quirk.ANY_TEXT in self.quirks,
-        )
+    def opened(self, event: ImageOpened) -> None:
+        """The engine draws a picture from now on, as of this kind."""
+        self._record(event.kind)
+        self._outbox.append(ImageStarted(event.number, event.kind))
 
-    def _images(self) -> int:
-        asked, images = self.sampling.max_images, images_allowed(self.mode, self.task.rounds)
-        if self.mode.stop_after_images:
-            return images if asked is None else min(images, asked)
-        if asked is None and Quirk.PUBLISHED_LIMITS in self.quirks:
-            return PUBLISHED_IMAGES
-        return images if asked is None else asked
-
-    def _without_drawing(self) -> int:
-        if not self.mode.takes_pictures:
-            raise CheckpointError(
-                f"mode {self.mode.name!r} draws, and this checkpoint has no image decoder (model.vqmodel.decoder.*): "
-                "give the original vqgan.ckpt with --vq, or use mode general to read and write"
-            )
-        return 0
-
-    def _budget(self) -> int:
-        length, context, asked = len(self.prompt_ids), self.thinking.context, self.sampling.max_tokens
-        needed = 1 if self.mode.takes_pictures else self.tokenizer.vocab.image_length
-        if Quirk.PUBLISHED_LIMITS in self.quirks:
-            context = min(context, PUBLISHED_LENGTH)
-        room = context - length
-        if room < needed:
-            raise PromptError(
-                f"the prompt is too long: {length} tokens and at least {needed} more, but the context holds {context}"
-            )
-        if Quirk.UNCHECKED_FIRST_IMAGE in self.quirks and self.mode.starts_with_image and asked is not None:
-            asked = max(asked, needed)
-        if asked is not None and asked < needed:
-            raise ConfigError(
-                f"max-tokens {asked} is too small for one picture: mode {self.mode.name!r} needs at least {needed}"
-            )
-        return room if asked is None else min(asked, room)
-
-    def _guide(self, k: int, history: Ids) -> tuple[tuple[Ids, float], ...]:
-        kind = self._kind(k, history)
-        scales = self.plan.scales[kind]
-        weights = self.plan.for_picture(kind).weights
-        self._guided.append({"kind": kind, **asdict(scales), "weights": {str(b): w for b, w in weights.items()}})
-        return merge_equal((self._branch(branch, history), weight) for branch, weight in weights.items())
-
-    def _branch(self, branch: Branch, history: Ids) -> Ids:
-        lost = self.mode.name == "subgoal" and Quirk.PROMPT_FORGOTTEN in self.quirks
-        return branch_ids(
-            branch,
-            history,
-            prompt=() if lost else self.bare_ids,
-            negative=self.negative_ids,
-            vocab=self.tokenizer.vocab,
-            bos=self.thinking.config_bos if Quirk.CONFIG_BOS in self.quirks else None,
-        )
-
-    def _kind(self, k: int, history: Ids) -> str:
-        if self.mode.name == "subgoal" and Quirk.PARTS_BY_COUNT in self.quirks:
-            return "part" if k < PUBLISHED_PARTS else "whole"
-        said = history[len(self.prompt_ids) : -1]
-        since = max((i + 1 for i, token in enumerate(said) if token == self.tokenizer.vocab.eoi), default=0)
-        return self.mode.kind_of(k, self.tokenizer.text.decode(list(said[since:])))
-
-    def hear(self, token: int) -> Iterator[ThoughtEvent]:
-        """The events that one more token makes."""
-        vocab = self.tokenizer.vocab
+    def hear(self, event: Token) -> tuple[int, ...] | None:
+        """One more token. Where it ends a picture, the picture's tokens are returned, to be decoded."""
+        token, vocab = event.token, self.vocab
         self._tokens.append(token)
+        self._since_picture.append(token)
         if vocab.is_image(token):
             self._image_tokens += 1
-            yield ImageProgress(len(self._drawn), self._image_tokens, vocab.tokens_per_image)
+            number, total = len(self._guided) - 1, vocab.tokens_per_image
+            self._outbox.append(ImageProgress(number, self._image_tokens, total, token))
         elif token == vocab.eoi:
-            yield self._draw()
+            self._since_picture.clear()
+            self._words = self.tokenizer.stream()
+            return self._last_image()
         elif token in (vocab.boi, vocab.eos):
-            yield from self._text(self._words.flush())
-            if token == vocab.boi:
-                self._image_tokens = 0
-                yield ImageStarted(len(self._drawn), self._guided[-1]["kind"])
+            self._say(self._words.flush())
+            self._image_tokens = 0
         else:
-            yield from self._text(self._words.push(token))
+            self._say(self._words.push(token))
+        return None
 
-    def _text(self, text: str) -> Iterator[TextPiece]:
+    def _say(self, text: str) -> None:
         if text:
-            yield TextPiece(text)
+            self._outbox.append(TextPiece(text))
 
-    def _draw(self) -> ImageFinished:
-        """Each picture alone, so that its pixels do not depend on the batch either."""
-        began = time.monotonic()
-        self._words = self.tokenizer.stream()
-        (drawn,) = self.tokenizer.draw([ImageSegment(tokens=tuple(self._tokens[-self.tokenizer.vocab.image_length :]))])
-        assert isinstance(drawn, ImageSegment)
-        assert drawn.picture is not None
-        self._drawn.append(drawn.picture)
-        self.busy += time.monotonic() - began
+    def await_picture(self, picture: Future[Drawn]) -> None:
+        """The next picture comes from there."""
+        self._outbox.append(Awaited(self._asked, picture))
+        self._asked += 1
+
+    def finish(self, reason: FinishReason) -> None:
+        """No token follows."""
+        self._say(self._words.flush())
+        self._outbox.append(reason)
+
+    def fail(self, error: TwgiError) -> None:
+        """No token follows, and nothing that is not said yet."""
+        self._outbox.clear()
+        self._outbox.append(ThoughtFailed(error))
+
+    @property
+    def awaited(self) -> Future[Drawn] | None:
+        """What holds back the next event."""
+        first = self._outbox[0] if self._outbox else None
+        return first.picture if isinstance(first, Awaited) and not first.picture.done() else None
+
+    def events(self) -> Iterator[ThoughtEvent]:
+        """What can be told now; the last is `Done` or `ThoughtFailed`."""
+        while self._outbox and self.awaited is None:
+            item = self._outbox.popleft()
+            if isinstance(item, Awaited):
+                yield from self._arrived(item)
+            elif isinstance(item, FinishReason):
+                yield Done(self._trace(item))
+            else:
+                yield item
+
+    def _arrived(self, item: Awaited) -> Iterator[ThoughtEvent]:
+        try:
+            picture, seconds = item.picture.result()
+        except (RuntimeError, TwgiError) as error:  # torch's own, out of memory too
+            self.fail(error if isinstance(error, TwgiError) else RunError(f"a picture cannot be decoded: {error}"))
+            return
+        self.busy += seconds
         self._busy_at.append(round(self.busy, 4))
-        return ImageFinished(len(self._drawn) - 1, drawn.picture)
-
-    def finish(self, reason: FinishReason) -> Iterator[ThoughtEvent]:
-        """The words still held back, and the trace."""
-        yield from self._text(self._words.flush())
-        yield Done(self._trace(reason))
+        self._pictures.append(picture)
+        if item.number >= len(self.given_pictures):
+            yield ImageFinished(item.number, picture)
 
     def _trace(self, reason: FinishReason) -> Trace:
-        ended = self._tokens[-1:] == [self.tokenizer.vocab.eos]  # the model wrote it, and read it no more
-        segments, anomalies = self.tokenizer.decode(self._tokens[:-1] if ended else self._tokens)
-        seconds = time.monotonic() - self._began
+        ended = self._tokens[-1] if self._tokens and self._tokens[-1] == self.vocab.eos else None
+        segments, anomalies = self.tokenizer.decode(self._tokens if ended is None else self._tokens[:-1])
+        task = self.task
         return Trace(
-            prompt=self.task.prompt,
-            mode=self.mode.name,
-            seed=self.task.seed,
-            sample=self.task.sample,
-            model=self.thinking.model,
+            prompt=task.prompt,
+            mode=self.planned.settings.mode,
+            seed=task.seed,
+            sample=task.sample,
+            model=self.facts.model,
             settings=self._settings(),
             finish_reason=reason.value,
             segments=(*self._inputs(), *self._with_pictures(segments)),
+            end_token=ended,
             anomalies=anomalies,
             timing={
-                "seconds": round(seconds, 3),
+                "seconds": round(time.monotonic() - self._began, 3),
                 "busy": round(self.busy, 4),
                 "busy_at_pictures": self._busy_at,
                 "tokens": len(self._tokens),
-                "prompt_tokens": len(self.prompt_ids),
+                "prompt_tokens": len(self.request.prompt),
             },
         )
 
     def _inputs(self) -> Iterator[ImageSegment]:
-        return (ImageSegment(role="input", picture=picture) for picture in self.pictures)
+        return (ImageSegment(role="input", picture=picture) for picture in self.planned.pictures)
 
     def _with_pictures(self, segments: Sequence[Segment]) -> Iterator[Segment]:
-        roles, pictures = iter(self.mode.roles(len(self._drawn))), iter(self._drawn)
+        """The segments with their kinds, roles and pictures; one that is cut short at the end has no picture."""
+        kinds, whole = [picture["kind"] for picture in self._guided], len(self._pictures)
+        named = [*roles(kinds[:whole]), *(KINDS[kind].role for kind in kinds[whole:])]
+        of_images = zip(kinds, named, [*self._pictures, *[None] * (len(kinds) - whole)], strict=True)
         for segment in segments:
             if isinstance(segment, TextSegment):
                 yield segment
-            else:  # one that is not whole, at the end of a thought cut short, has no picture
-                yield replace(segment, role=next(roles, self.mode.role), picture=next(pictures, None))
+            else:
+                kind, role, picture = next(of_images, NEVER_OPENED)
+                yield replace(segment, kind=kind, role=role, picture=picture)
 
     def _settings(self) -> dict[str, Any]:
+        grammar = self.request.grammar
         return {
-            "sampling": asdict(self.sampling),
-            "guidance": {"plan": self.plan.name, "pictures": self._guided},
-            "limits": {"tokens": self.request.grammar.budget, "images": self.request.grammar.max_images},
-            "rounds": self.task.rounds,
-            **({"compat": sorted(self.quirks)} if self.quirks else {}),
-            **({"negative_prompt": self.task.negative_prompt} if self.negative_ids else {}),
+            **self.planned.settings.to_json(),
+            "limits": {"tokens": grammar.budget, "images": grammar.max_images},
+            "pictures": self._guided,
         }

@@ -22,6 +22,30 @@ if TYPE_CHECKING:
 PLACEHOLDER = "<image>"
 """Where a prompt's text says that a picture stands."""
 
+
+def check_prompt(text: str, pictures: int) -> None:
+    """Refuse a prompt without words, one that UTF-8 cannot hold, and one with another number of marks than pictures.
+
+    Without any mark pictures stand at its end, see `place_pictures`. Raises `PromptError`.
+    """
+    if not text.strip():
+        raise PromptError("the prompt is empty: say what to think about")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(f"the prompt is not valid Unicode at character {error.start}") from None
+    places = text.count(PLACEHOLDER)
+    if places and places != pictures:
+        raise PromptError(
+            f"the prompt has {places} {PLACEHOLDER} and {pictures} pictures: give one picture for each {PLACEHOLDER}"
+        )
+
+
+def place_pictures(text: str, count: int) -> str:
+    """The prompt with a place for each picture: where it says `<image>`, else at its end, as in the reference."""
+    return text if PLACEHOLDER in text else text + PLACEHOLDER * count
+
+
 Codes = Sequence[int]
 Picture = Image.Image | Codes
 """A picture as pixels, or already as its codebook indices in raster order."""
@@ -46,13 +70,12 @@ class MultimodalTokenizer:
     def encode_prompt(self, text: str, pictures: Sequence[Picture] = ()) -> list[int]:
         """bos, the text with each literal `<image>` replaced by one of the pictures, separator.
 
-        Raises `PromptError` where the text is blank or its `<image>` marks are not as many as the pictures.
+        Raises `PromptError` as `check_prompt` does, and where there are pictures and no mark.
         """
-        if not text.strip():
-            raise PromptError("the prompt is empty; say what to draw")
+        check_prompt(text, len(pictures))
         pieces = text.split(PLACEHOLDER)
         if len(pieces) - 1 != len(pictures):
-            raise PromptError(f"the prompt has {len(pieces) - 1} {PLACEHOLDER} mark(s) but {len(pictures)} picture(s)")
+            raise PromptError(f"the prompt has no {PLACEHOLDER} and {len(pictures)} pictures")
         images = [self.image_block(codes) for codes in self.codes(pictures)]
         texts = [self.text.encode(piece) for piece in pieces]
         body = chain(texts[0], *(chain(image, words) for image, words in zip(images, texts[1:], strict=True)))

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from twgi.errors import RunError, TraceError
-from twgi.thinking.run_folder import RunFolder
+from twgi.runs.folder import RunFolder
 from twgi.trace import ImageSegment, ModelId, Trace
 
 RUN: dict[str, Any] = {
@@ -45,11 +45,11 @@ def stored(path: Path) -> list[str]:
 def test_a_thought_is_its_pictures_and_its_line(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "a" / "b", run=RUN) as folder:
         add(folder, 0)
-        page = folder.write_page("<p>page</p>")
-        assert list(folder.traces()) == [thought(0)]
+        page = folder.write_page(title="page")
+        assert list(folder.thoughts()) == [thought(0).light()]
     names = sorted(str(file.relative_to(folder.path)) for file in folder.path.rglob("*") if file.is_file())
     assert names == [".lock", "images/0-0.png", "index.html", "run.json", "traces.jsonl"]
-    assert page.read_text() == "<p>page</p>"
+    assert "<title>page</title>" in page.read_text()
     assert json.loads((folder.path / "run.json").read_text()) == RUN
 
 
@@ -61,7 +61,7 @@ def test_a_torn_last_line_is_cut_and_temporary_files_go(tmp_path: Path) -> None:
     (tmp_path / "traces.jsonl").write_bytes(whole + whole[:20])
     (tmp_path / "images" / ".tmp-2.png").write_bytes(b"pic")
     with RunFolder(tmp_path, run=RUN, resume=True) as folder:
-        assert [trace.prompt for trace in folder.traces()] == ["prompt 0", "prompt 1"]
+        assert [trace.prompt for trace in folder.thoughts()] == ["prompt 0", "prompt 1"]
         add(folder, 2)
     assert stored(tmp_path) == ["prompt 0", "prompt 1", "prompt 2"]
     assert not list((tmp_path / "images").glob(".tmp-*"))
@@ -76,7 +76,7 @@ def test_a_line_that_is_no_whole_thought_is_taken_out(tmp_path: Path, end: bytes
     with (tmp_path / "traces.jsonl").open("ab") as file:
         file.write(end)
     with RunFolder(tmp_path, run=RUN, resume=True) as folder:
-        assert [trace.prompt for trace in folder.traces()] == ["prompt 0"]
+        assert [trace.prompt for trace in folder.thoughts()] == ["prompt 0"]
     assert stored(tmp_path) == ["prompt 0"]
 
 
@@ -91,9 +91,10 @@ def test_a_thought_whose_picture_is_gone_is_not_done(tmp_path: Path) -> None:
 
 def test_a_thought_of_another_version_is_not_dropped_but_refused(tmp_path: Path) -> None:
     RunFolder(tmp_path, run=RUN).close()
-    (tmp_path / "traces.jsonl").write_text('{"version": 2, "segments": []}\n')
-    with RunFolder(tmp_path, run=RUN, resume=True) as folder, pytest.raises(TraceError, match="version 2"):
-        list(folder.traces())
+    (tmp_path / "traces.jsonl").write_text('{"version": 3, "segments": []}\n')
+    with pytest.raises(TraceError, match="version 3"):
+        RunFolder(tmp_path, run=RUN, resume=True)
+    assert (tmp_path / "traces.jsonl").read_text()
 
 
 def test_a_folder_that_holds_a_run_is_refused_without_resume(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_resuming_a_run_that_never_began_begins_it(tmp_path: Path) -> None:
     (tmp_path / ".lock").touch()
     (tmp_path / ".tmp-run.json").touch()
     with RunFolder(tmp_path, run=RUN, resume=True) as folder:
-        assert not list(folder.traces())
+        assert not list(folder.thoughts())
     assert not (tmp_path / ".tmp-run.json").exists()
 
 
@@ -159,7 +160,7 @@ def test_a_second_run_on_a_folder_is_refused_while_the_first_lives(tmp_path: Pat
 
 def _fill(path: Path) -> None:
     with RunFolder(path, run=RUN, resume=True) as folder:
-        for number in range(sum(1 for _ in folder.traces()), 1_000_000):
+        for number in range(sum(1 for _ in folder.thoughts()), 1_000_000):
             add(folder, number)
 
 
@@ -173,7 +174,7 @@ def test_killing_the_process_loses_nothing_and_frees_the_folder(tmp_path: Path) 
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     with RunFolder(tmp_path, run=RUN, resume=True) as folder:
-        prompts = [trace.prompt for trace in folder.traces()]
+        prompts = [trace.prompt for trace in folder.thoughts()]
     assert prompts == [f"prompt {number}" for number in range(len(prompts))]
     assert all((tmp_path / "images" / f"{number}-0.png").exists() for number in range(len(prompts)))
 

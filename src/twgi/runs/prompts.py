@@ -5,15 +5,15 @@ GenEval's metadata lines and DPG-Bench's lines are such objects too; what they c
 A line that cannot be used becomes a ``BadLine`` that says where and why, and the other lines live.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twgi.errors import PromptError
+from twgi.errors import DataError, PromptError
+from twgi.files import Fault, Line, read_lines
+from twgi.tokenizer.multimodal import check_prompt
 
-IMAGE = "<image>"
 FIELDS = ("prompt", "images", "mode", "seed")
 CARRIED = frozenset({"id", "item_id", "tag", "include", "exclude"})  # metadata of GenEval and DPG-Bench
 
@@ -22,7 +22,7 @@ CARRIED = frozenset({"id", "item_id", "tag", "include", "exclude"})  # metadata 
 class PromptLine:
     """One prompt, with what it fixes for itself; ``where`` is ``file:line``.
 
-    Its pictures stand where the prompt says ``<image>``, or all at its end when it does not (see ``place_pictures``).
+    Its pictures stand where the prompt says ``<image>``, or all at its end when it does not.
 
     Raises:
         PromptError: the text is empty or not Unicode, or it has another number of ``<image>`` than pictures.
@@ -35,12 +35,7 @@ class PromptLine:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        check_text(self.prompt)
-        places = self.prompt.count(IMAGE)
-        if places and places != len(self.images):
-            raise PromptError(
-                f"the prompt has {places} {IMAGE} and {len(self.images)} pictures: give one picture for each {IMAGE}"
-            )
+        check_prompt(self.prompt, len(self.images))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,74 +46,40 @@ class BadLine:
     problem: str
 
 
-def check_text(text: str) -> None:
-    """Refuse a prompt without words, and one that UTF-8 cannot hold (half of a surrogate pair)."""
-    if not text.strip():
-        raise PromptError("the prompt is empty: say what to think about")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise PromptError(f"the prompt is not valid Unicode at character {error.start}") from None
-
-
-def place_pictures(text: str, count: int) -> str:
-    """The prompt with a place for each picture: where it says ``<image>``, else at its end, as in the reference."""
-    return text if IMAGE in text else text + IMAGE * count
-
-
 def read_prompts(path: Path) -> list[PromptLine | BadLine]:
     """Every line of a prompts file that is not blank, in order.
 
     Raises:
         PromptError: the file cannot be read, or has no line at all.
     """
-    lines = _text_of(path).split("\n")
-    entries = [_entry(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
+    try:
+        entries = [_entry(line) for line in read_lines(path)]
+    except DataError as error:
+        raise PromptError(f"the prompts file cannot be used: {error}") from None
     if not entries:
         raise PromptError(f'{path}: no prompts in this file; write one line for each, like {{"prompt": "a red couch"}}')
     return entries
 
 
-def _text_of(path: Path) -> str:
+def _entry(line: Line | Fault) -> PromptLine | BadLine:
+    if isinstance(line, Fault):
+        return BadLine(where=line.where, problem=line.reason)
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{path}: not a UTF-8 text file (byte {error.start}); expected JSON lines") from None
-    except OSError as error:
-        raise PromptError(f"cannot read the prompts file {path}: {error.strerror}") from None
-
-
-def _entry(line: str, path: Path, number: int) -> PromptLine | BadLine:
-    where = f"{path}:{number}"
-    try:
-        return parse_line(line, where=where, folder=path.parent)
+        return prompt_line(line.value, where=line.where, folder=line.folder)
     except PromptError as error:
-        return BadLine(where=where, problem=str(error))
+        return BadLine(where=line.where, problem=str(error))
 
 
-def parse_line(line: str, *, where: str, folder: Path) -> PromptLine:
-    """One JSON line as a prompt; picture paths are taken from ``folder``.
+def prompt_line(record: Mapping[str, Any], *, where: str, folder: Path) -> PromptLine:
+    """The object of one line as a prompt; picture paths are taken from ``folder``.
 
     Raises:
-        PromptError: broken JSON, an unknown or wrong field, no prompt, or pictures that do not fit.
+        PromptError: an unknown or wrong field, no prompt, or pictures that do not fit.
     """
-    record = _object(line)
     _check_fields(record)
     paths = tuple(folder / image for image in record.get("images") or [])
     mode, seed = record.get("mode"), record.get("seed")
     return PromptLine(where=where, prompt=record["prompt"], images=paths, mode=mode, seed=seed)
-
-
-def _object(line: str) -> Mapping[str, Any]:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise PromptError(f"broken JSON at column {error.colno}: {error.msg}") from None
-    except RecursionError:
-        raise PromptError("broken JSON: nested too deep") from None
-    if not isinstance(record, dict):
-        raise PromptError(f'expected an object like {{"prompt": "..."}}, got {type(record).__name__}')
-    return record
 
 
 def _check_fields(record: Mapping[str, Any]) -> None:
@@ -126,7 +87,7 @@ def _check_fields(record: Mapping[str, Any]) -> None:
     if unknown:
         raise PromptError(f"unknown field {unknown[0]!r}; known are {', '.join(FIELDS)}")
     if not isinstance(record.get("prompt"), str):
-        raise PromptError('no text under "prompt"')
+        raise PromptError('no text under "prompt", which must be a line like {"prompt": "a red couch"}')
     images = record.get("images") or []
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
         raise PromptError('"images" must be a list of paths')

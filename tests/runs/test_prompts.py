@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from twgi.errors import PromptError
-from twgi.thinking.prompts import BadLine, PromptLine, place_pictures, read_prompts
+from twgi.runs.prompts import BadLine, PromptLine, read_prompts
+from twgi.tokenizer.multimodal import place_pictures
 
 SHARED = Path(__file__).parents[3] / "shared"
 
@@ -54,7 +55,7 @@ def test_blank_lines_and_a_byte_order_mark_do_not_count(tmp_path: Path) -> None:
         ('{"prompt": "a"', "broken JSON at column 15"),
         ("a photo of a couch", "broken JSON at column 1"),
         ("[" * 100_000, "broken JSON"),
-        ('["a"]', "expected an object"),
+        ('["a"]', "expected a JSON object, got list"),
         ("{}", 'no text under "prompt"'),
         ('{"prompt": 3}', 'no text under "prompt"'),
         ('{"prompt": "  "}', "the prompt is empty"),
@@ -82,13 +83,14 @@ def test_a_bad_line_says_what_is_wrong_and_harms_no_other(tmp_path: Path, line: 
 
 
 def test_a_file_that_cannot_be_read_is_the_users_error(tmp_path: Path) -> None:
-    with pytest.raises(PromptError, match="cannot read the prompts file"):
+    with pytest.raises(PromptError, match="the prompts file cannot be used: cannot read"):
         read_prompts(tmp_path / "none.jsonl")
-    with pytest.raises(PromptError, match="cannot read the prompts file"):
+    with pytest.raises(PromptError, match="the prompts file cannot be used: cannot read"):
         read_prompts(tmp_path)
     (tmp_path / "picture.jsonl").write_bytes(b"\x89PNG\r\n")
-    with pytest.raises(PromptError, match="not a UTF-8 text file"):
-        read_prompts(tmp_path / "picture.jsonl")
+    (bad,) = read_prompts(tmp_path / "picture.jsonl")
+    assert isinstance(bad, BadLine)
+    assert "not UTF-8 at byte 0" in bad.problem
     with pytest.raises(PromptError, match="no prompts in this file"):
         read_prompts(write(tmp_path, "", " "))
 

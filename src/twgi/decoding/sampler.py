@@ -1,4 +1,4 @@
-"""From the logits of all rows to one drawn token for each sequence.
+"""From the logits of all rows to one drawn token for each sequence: tensors in, tensors out.
 
 A draw is argmax(log p + noise) with Gumbel noise that is a pure function of (seed, prompt, sample, position, token):
 counter-based, as Salmon et al. (2011), with SplitMix64's mixer. So a draw does not depend on what is drawn beside it,
@@ -10,32 +10,18 @@ Shapes: N rows of the step, R sequences that draw, W branches of one sequence, V
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import blake2b
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from twgi.decoding.params import Filter
-from twgi.errors import RunError
 
 WeightedRows = Sequence[tuple[int, float]]
 """The rows of one sequence (places among the N) and their guidance weights."""
 
 GAMMA = 0x9E3779B97F4A7C15
 MIXERS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
-
-
-class Noise:
-    """The noise of one thought: where its stream starts at each position."""
-
-    def __init__(self, *, seed: int, prompt: Sequence[int], sample: int = 0) -> None:
-        text = f"{seed} {sample} {' '.join(map(str, prompt))}"
-        self._key = blake2b(text.encode(), digest_size=32).digest()
-
-    def start(self, position: int) -> int:
-        """A signed 64-bit number, as good as random, for one position."""
-        digest = blake2b(position.to_bytes(8, "little"), digest_size=8, key=self._key).digest()
-        return int.from_bytes(digest, "little", signed=True)
 
 
 def gumbel(starts_R: Tensor, ids_A: Tensor) -> Tensor:
@@ -57,7 +43,7 @@ def _shifted(words: Tensor, count: int) -> Tensor:
     return (words >> count) & (2 ** (64 - count) - 1)
 
 
-def mixed(logits_NV: Tensor, rows: Sequence[WeightedRows], ids_A: Tensor) -> Tensor:
+def combined(logits_NV: Tensor, rows: Sequence[WeightedRows], ids_A: Tensor) -> Tensor:
     """Weighted sums of rows at the allowed ids, RA in float32. Each sequence's own rows only, in their order."""
     width = max(map(len, rows))
     padded = [[*own, *[(own[0][0], 0.0)] * (width - len(own))] for own in rows]
@@ -89,20 +75,30 @@ def filtered(logits_RA: Tensor, by: Filter) -> Tensor:
     return scores_RA
 
 
-def draw(logits_RA: Tensor, ids_A: Tensor, by: Filter, starts: Sequence[int]) -> list[int]:
-    """One token id for each row. At temperature 0 it is the likeliest; the lower id wins a tie.
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Of each sequence: the token, whether the logits were numbers, and where asked for log p of the token."""
 
-    Raises:
-        RunError: the model's logits are not numbers.
-    """
-    scores_RA = logits_RA
-    if by.temperature > 0:
-        starts_R = torch.tensor(starts, dtype=torch.int64, device=ids_A.device)
-        scores_RA = filtered(logits_RA, by) + gumbel(starts_R, ids_A)
-    best_R = scores_RA.argmax(-1)
-    if not bool(scores_RA.gather(1, best_R.unsqueeze(1)).isfinite().all()):
-        raise RunError(
-            "the model's logits are not finite numbers: load it in float32 or bfloat16, and check its weights"
-        )
-    tokens: list[int] = ids_A[best_R].tolist()
-    return tokens
+    tokens_R: Tensor
+    finite_R: Tensor
+    logprobs_R: Tensor | None
+
+
+def draw(
+    logits_RA: Tensor, ids_A: Tensor, by: Filter, starts_R: Tensor | None = None, *, logprobs: bool = False
+) -> Draws:
+    """One token id for each row. At temperature 0 it is the likeliest, the lower id wins a tie, and p is 1."""
+    if by.temperature == 0:
+        log_p_RA = scores_RA = logits_RA
+    else:
+        assert starts_R is not None
+        log_p_RA = filtered(logits_RA, by)
+        scores_RA = log_p_RA + gumbel(starts_R, ids_A)
+    best_R1 = scores_RA.argmax(-1, keepdim=True)
+    finite_R = scores_RA.gather(1, best_R1).isfinite().squeeze(1)
+    told = None
+    if logprobs and by.temperature == 0:
+        told = torch.zeros(len(logits_RA), dtype=torch.float64, device=logits_RA.device)
+    elif logprobs:
+        told = log_p_RA.log_softmax(-1).gather(1, best_R1).squeeze(1)
+    return Draws(ids_A[best_R1.squeeze(1)], finite_R, told)

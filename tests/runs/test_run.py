@@ -11,15 +11,18 @@ import pytest
 from PIL import Image
 from tests.thinking.tiny import thinker
 
+from twgi.decoding.params import SamplingParams
 from twgi.errors import ConfigError, RunError
-from twgi.thinking.plan import Job, RunPlan, digest
-from twgi.thinking.prompts import BadLine, PromptLine
-from twgi.thinking.run import Outcome, claimed, describe, run
-from twgi.thinking.run_folder import RunFolder
-from twgi.thinking.thought import Task, ThoughtEvent
+from twgi.runs.folder import RunFolder, read_thoughts
+from twgi.runs.plan import RunPlan, digest
+from twgi.runs.prompts import BadLine, PromptLine
+from twgi.runs.run import Outcome, describe, run
+from twgi.thinking.events import Task, ThoughtEvent
+from twgi.thinking.settings import Settings
 from twgi.trace import ImageSegment, Trace, read_traces
 
-SHORT = {"max_tokens": 24}
+SHORT = SamplingParams(max_tokens=24)
+OF_RUN = ("seed", "samples", "part")
 
 
 class Log:
@@ -50,15 +53,17 @@ def prompts(*texts: str, **fixed: Any) -> tuple[PromptLine, ...]:
 
 
 def plan(lines: Sequence[PromptLine | BadLine], **settings: Any) -> RunPlan:
-    return RunPlan(prompts=tuple(lines), **{"mode": "general", "sampling": SHORT, "guidance": "icons", **settings})
+    of_run = {name: settings.pop(name) for name in OF_RUN if name in settings}
+    how = Settings(**{"mode": "general", "sampling": SHORT, "guidance": "icons", **settings})
+    return RunPlan(prompts=tuple(lines), settings=how, **of_run)
 
 
 def go(out: Path, what: RunPlan, *, log: Log | None = None, **options: Any) -> Outcome:
     return run(thinker(), what, out, report=log or Log(), **options)
 
 
-def tokens(outcome: Outcome) -> dict[tuple[int, int], tuple[int, ...]]:
-    return {(job.number, job.sample): trace.tokens for job, trace in outcome.traces.items()}
+def tokens(outcome: Outcome) -> dict[str, tuple[int, ...]]:
+    return {trace.id: trace.tokens for trace in read_thoughts(outcome.folder)}
 
 
 def stored(out: Path) -> list[tuple[str, int]]:
@@ -91,7 +96,7 @@ def test_no_thought_depends_on_batch_or_order(tmp_path: Path) -> None:
     alone = tokens(go(tmp_path / "1", SIX, batch=1))
     assert tokens(go(tmp_path / "16", SIX, batch=16)) == alone
     backwards = tokens(go(tmp_path / "back", plan(prompts("c", "b", "a"), samples=2), batch=4))
-    assert {(2 - number, sample): ids for (number, sample), ids in backwards.items()} == alone
+    assert {f"0000{2 - int(id[4])}{id[5:]}": ids for id, ids in backwards.items()} == alone
     assert len(set(alone.values())) == 6
 
 
@@ -116,7 +121,7 @@ def test_an_interrupted_run_keeps_its_thoughts_and_goes_on_to_the_same_end(tmp_p
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     go(tmp_path, SIX)
     log = Log()
-    assert len(go(tmp_path, SIX, log=log, resume=True).traces) == 6
+    assert go(tmp_path, SIX, log=log, resume=True).thoughts == 6
     assert log.todo == 0
     assert stored(tmp_path) == EVERY
 
@@ -124,19 +129,19 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"seed": 1}, "settings.seed was 0, is now 1"),
-        ({"samples": 3}, "settings.samples was 2, is now 3"),
+        ({"seed": 1}, "seed was 0, is now 1"),
+        ({"samples": 3}, "samples was 2, is now 3"),
         ({"mode": "subgoal"}, 'settings.mode was "general", is now "subgoal"'),
         ({"scales": {"full": 3.0}}, "settings.guidance.scales.free.full was 1.5, is now 3.0"),
-        ({"sampling": {"max_tokens": 41}}, "settings.sampling.max_tokens was 24, is now 41"),
-        ({"prompts": prompts("a", "b", "d")}, "prompts.2 was"),
-        ({"prompts": prompts("a", "b")}, "prompts.2 was"),
+        ({"sampling": SamplingParams(max_tokens=41)}, "settings.sampling.max_tokens was 24, is now 41"),
+        ({"lines": prompts("a", "b", "d")}, "prompts.2 was"),
+        ({"lines": prompts("a", "b")}, "prompts.2 was"),
     ],
 )
 def test_a_changed_run_is_not_resumed(tmp_path: Path, change: dict[str, Any], said: str) -> None:
-    RunFolder(tmp_path, run=describe(thinker(), SIX)).close()
+    RunFolder(tmp_path, run=describe(thinker(), SIX, {}).to_json()).close()
     with pytest.raises(RunError) as error:
-        go(tmp_path, replace(SIX, **change), resume=True)
+        go(tmp_path, plan(**{"lines": prompts("a", "b", "c"), "samples": 2, **change}), resume=True)
     assert said in str(error.value)
 
 
@@ -152,12 +157,12 @@ def test_a_bad_prompt_is_told_once_and_harms_no_other(tmp_path: Path) -> None:
     log = Log()
     outcome = go(tmp_path / "out", plan(lines, samples=2), log=log)
     assert stored(tmp_path / "out") == [("a", 0), ("a", 1), ("c", 0), ("c", 1)]
-    assert [where for where, _ in log.problems] == ["p:2", "p:3", "p:4", "p:5"]
-    for problem, (_, said) in zip(["broken JSON", "too long", "unknown mode", "no such"], log.problems, strict=True):
+    assert [where for where, _ in log.problems] == ["p:2", "p:4", "p:3", "p:5"]
+    for problem, (_, said) in zip(["broken JSON", "unknown mode", "too long", "no such"], log.problems, strict=True):
         assert problem in said
     assert outcome.failed_prompts == 4
     errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
-    assert [error["where"] for error in errors] == ["p:2", "p:3", "p:3", "p:4", "p:4", "p:5", "p:5"]
+    assert [error["where"] for error in errors] == ["p:2", "p:4", "p:3", "p:3", "p:5", "p:5"]
     page = (tmp_path / "out" / "index.html").read_text()
     assert "unknown mode" in page
 
@@ -204,7 +209,6 @@ def test_settings_that_fit_no_prompt_are_refused_before_there_is_a_folder(tmp_pa
         ({"mode": "dreaming"}, "unknown mode 'dreaming'"),
         ({"rounds": 2}, "has no rounds"),
         ({"samples": 0}, "samples must be 1 or more"),
-        ({"sampling": {"text_top_p": 2}}, "top_p must be in"),
         ({"guidance": "papr"}, "unknown guidance"),
     ],
 )
@@ -215,7 +219,7 @@ def test_a_plan_checks_itself(settings: dict[str, Any], said: str) -> None:
 
 def test_a_line_may_say_its_own_mode_and_seed() -> None:
     first, second = plan([*prompts("a"), *prompts("b", mode="direct", seed=7)], seed=1).jobs()
-    assert (first.mode, first.seed, second.mode, second.seed) == ("general", 1, "direct", 7)
+    assert (first.settings.mode, first.seed, second.settings.mode, second.seed) == ("general", 1, "direct", 7)
 
 
 def test_the_digest_of_a_prompt_knows_its_pictures(tmp_path: Path) -> None:
@@ -232,34 +236,22 @@ def test_equal_prompts_are_thought_about_as_often_as_they_stand(tmp_path: Path) 
     twice = plan(prompts("a", "a", "b"))
     first = go(tmp_path, twice, log=Log(lambda count: stop(count + 2)), batch=1)
     assert first.interrupted
-    assert len(go(tmp_path, twice, resume=True).traces) == 3
+    assert go(tmp_path, twice, resume=True).thoughts == 3
     assert stored(tmp_path) == [("a", 0), ("a", 0), ("b", 0)]
 
 
-def test_thoughts_find_their_jobs_by_their_pictures_and_else_by_what_they_say(tmp_path: Path) -> None:
-    (trace,) = go(tmp_path, plan(prompts("a"))).traces.values()
-    words, picture = Job(number=0, sample=0, prompt=prompts("a")[0], mode="general", seed=0), trace.filed("00001-0")
-    drawn = Job(number=1, sample=0, prompt=prompts("a")[0], mode="general", seed=0)
-    with_picture = [*picture.segments, ImageSegment(image="images/00001-0-0.png", role="final")]
-    record = Trace.from_json({**trace.to_json(), "segments": [segment.to_json() for segment in with_picture]})
-    only_words = Trace.from_json({**trace.to_json(), "segments": []})
-    assert claimed([words, drawn], [record, only_words]) == {drawn: record, words: only_words}
-    with pytest.raises(RunError, match="holds 1 thoughts that are of no prompt"):
-        claimed([words], [record])
-
-
-def test_the_shards_of_a_plan_are_its_jobs_each_once() -> None:
+def test_the_parts_of_a_plan_are_its_jobs_each_once() -> None:
     plan = RunPlan(prompts=tuple(PromptLine(where=f"f:{n}", prompt=f"p{n}") for n in range(7)), samples=2)
-    shards = [replace(plan, shard=(which, 3)) for which in (1, 2, 3)]
-    parts = [list(shard.jobs()) for shard in shards]
+    parts_of_it = [replace(plan, part=(which, 3)) for which in (1, 2, 3)]
+    parts = [list(part.jobs()) for part in parts_of_it]
     assert sorted((job for part in parts for job in part), key=lambda j: (j.number, j.sample)) == list(plan.jobs())
     assert all(parts)
 
 
-@pytest.mark.parametrize("shard", [(0, 2), (3, 2), (1, 0)])
-def test_a_shard_that_cannot_be_is_refused(shard: tuple[int, int]) -> None:
+@pytest.mark.parametrize("part", [(0, 2), (3, 2), (1, 0)])
+def test_a_part_that_cannot_be_is_refused(part: tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match="1/4 to 4/4"):
-        RunPlan(prompts=(), shard=shard)
+        RunPlan(prompts=(), part=part)
 
 
 def test_the_work_on_thoughts_is_shared_out_among_them(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Many thoughts into one folder that survives whatever happens."""

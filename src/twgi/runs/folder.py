@@ -1,0 +1,344 @@
+"""The folder of a run: one process at a time, and whatever happens to that process, nothing is lost or doubled.
+
+::
+
+    run.json      what the run is: settings, model, prompts, versions
+    traces.jsonl  one finished thought a line
+    images/       the pictures of the thoughts
+    errors.jsonl  what could not be done in the last run, and why
+    index.html    the page
+
+A thought enters in this order: its pictures (each whole, then the folder synced), then its line (append, sync). So a
+line's pictures are always there, and a process that dies leaves at most temporary files and a torn last line, which the
+next one clears away. Of stored thoughts only their ids and places are in memory.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from twgi.errors import ConfigError, DataError, RunError
+from twgi.files import (
+    LOCK,
+    FolderLock,
+    append_line,
+    clear_leftovers,
+    entries,
+    mend,
+    read_json,
+    refuse_changes,
+    sync,
+    write_json,
+    write_whole,
+    writing,
+    writing_whole,
+)
+from twgi.render import Record, page
+from twgi.thinking.settings import Settings
+from twgi.trace import IMAGES, PAGE, RUN, TRACES, Failure, ModelId, Trace, from_line, read_traces, to_line
+
+VERSION = 2
+ERRORS = "errors.jsonl"
+IDENTITY = ("settings", "seed", "samples", "part", "model", "prompts")  # the same in a run and its resumption
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What `run.json` says of a run.
+
+    Args:
+        settings: resolved for its model; the mode and the seed of a prompt may be its own.
+        prompts: number -> digest of each prompt of the whole run.
+        versions: of the programs that made it.
+        about: what else was said, such as the benchmark it is about.
+    """
+
+    settings: Settings
+    seed: int = 0
+    samples: int = 1
+    part: tuple[int, int] = (1, 1)
+    model: ModelId
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    started: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def made(self) -> dict[str, Any]:
+        """With what its pictures were made: model, settings, versions."""
+        return {key: value for key, value in self.to_json().items() if key in ("model", "settings", "versions")}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "version": VERSION,
+            "settings": self.settings.to_json(),
+            "seed": self.seed,
+            "samples": self.samples,
+            "part": list(self.part),
+            "model": self.model.to_json(),
+            "prompts": dict(self.prompts),
+            "versions": dict(self.versions),
+            "started": self.started,
+            **self.about,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Description":
+        """Read `to_json` back, or what version 1 wrote. Raises `RunError`."""
+        try:
+            keys = dict(_of_today(value))
+            if (version := keys.pop("version")) != VERSION:
+                raise RunError(f"a run of version {version!r}; this program reads versions 1 and {VERSION}")
+            own = {key: keys.pop(key) for key in ("seed", "samples", "prompts", "versions", "started")}
+            settings, model = Settings.from_json(keys.pop("settings")), ModelId(**keys.pop("model"))
+            which, of = keys.pop("part")
+            return cls(settings=settings, model=model, part=(which, of), about=keys, **own)
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
+            raise RunError(f"this does not describe a run: {type(error).__name__} {error}") from None
+
+
+def _of_today(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A description of version 1 as version 2 has it."""
+    if value.get("version") != 1:
+        return value
+    settings = dict(value["settings"])
+    seed, samples, part = (settings.pop(key, one) for key, one in (("seed", 0), ("samples", 1), ("shard", [1, 1])))
+    guidance = dict(settings["guidance"])
+    guidance.pop("changed", None)
+    today = {"compat": [], "scales": {}, "negative_prompt": Settings().negative_prompt} | settings
+    today["guidance"] = guidance
+    return {**value, "version": VERSION, "settings": today, "seed": seed, "samples": samples, "part": part}
+
+
+def read_run(folder: Path) -> Description:
+    """What the run of a folder is. Raises `RunError`."""
+    try:
+        value = read_json(folder / RUN)
+        if not isinstance(value, dict):
+            raise DataError(f"{folder / RUN}: not a JSON object")
+        return Description.from_json(value)
+    except (DataError, RunError) as error:
+        raise RunError(f"{folder} holds no run that can be read: {error}") from None
+
+
+def read_thoughts(folder: Path) -> Iterator[Trace]:
+    """The stored thoughts of a run, with their ids and without their pictures; none where none was finished yet.
+
+    Raises:
+        TraceError: a line cannot be read.
+    """
+    return read_traces(folder) if (folder / TRACES).exists() else iter(())
+
+
+class RunFolder:
+    """An open run folder, held for this process alone until it is closed.
+
+    Args:
+        path: the folder; made when it is not there.
+        run: what the run is, written to ``run.json``.
+        resume: continue the run that is there; without it the folder must be new or empty.
+        identity: keys of ``run`` that must be the same when it is resumed.
+
+    Raises:
+        RunError: it cannot be written, is in use, holds something else, or holds a run of another identity.
+    """
+
+    def __init__(
+        self, path: Path, *, run: Mapping[str, Any], resume: bool = False, identity: Iterable[str] = IDENTITY
+    ) -> None:
+        self.path, self._places = path, dict[str, tuple[int, int]]()
+        check_folder(path, resume=resume)
+        self._made = _absent(path)
+        self._lock = FolderLock(path)
+        try:
+            self._open(json.loads(json.dumps(run)), resume, identity)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, run: dict[str, Any], resume: bool, identity: Iterable[str]) -> None:
+        check_folder(self.path, resume=resume)  # again: another process may have been faster
+        with writing(self.path):
+            if (self.path / RUN).exists():
+                refuse_changes(self.path, _stored(self.path), run, identity)
+            else:
+                write_json(self.path / RUN, run)
+            (self.path / IMAGES).mkdir(exist_ok=True)
+            clear_leftovers(self.path)
+            clear_leftovers(self.path / IMAGES)
+            (self.path / ERRORS).unlink(missing_ok=True)
+        self._places = _whole_lines(self.path)
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the next process in."""
+        self._lock.release()
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """Of the stored thoughts."""
+        return frozenset(self._places)
+
+    def thought(self, id: str) -> Trace:
+        """A stored thought, without its pictures. Raises `TraceError` where it cannot be read."""
+        start, length = self._places[id]
+        with (self.path / TRACES).open("rb") as file:
+            file.seek(start)
+            return from_line(file.read(length))
+
+    def thoughts(self) -> Iterator[Trace]:
+        """All of them, in the order of their ids."""
+        return map(self.thought, sorted(self._places, key=_natural))
+
+    def add(self, trace: Trace) -> None:
+        """Store one thought that has an id (see `Trace.filed`): its pictures, then its line."""
+        assert trace.id, "a stored thought has an id"
+        pictures, line, file = trace.files(), trace.to_json(), self.path / TRACES
+        try:
+            for name, content in pictures.items():
+                write_whole(self.path / name, content, sync_folder=False)
+            if pictures:
+                sync(self.path / IMAGES)
+            start = file.stat().st_size if file.exists() else 0
+            append_line(file, line)
+        except RunError as error:
+            raise RunError(f"{error}; finished thoughts are kept in {self.path}") from error
+        self._places[trace.id] = start, file.stat().st_size - start
+
+    def put(self, name: str, content: bytes) -> Path:
+        """Write one file, such as a picture of a thought that is not finished yet."""
+        write_whole(self.path / name, content)
+        return self.path / name
+
+    def fail(self, record: Mapping[str, Any]) -> None:
+        """Note why something could not be done."""
+        append_line(self.path / ERRORS, record)
+
+    def write_page(self, failures: Mapping[str, Failure] | None = None, *, title: str | None = None) -> Path:
+        """Put ``index.html`` in place, thoughts and failures (by id) in the order of their ids; returns its path.
+
+        Thoughts are read, and the page is written, one after the other: memory does not grow with the run.
+        """
+        failed = dict(failures or {})
+        order = sorted({*self._places, *failed}, key=_natural)
+
+        def records() -> Iterator[Record]:
+            for id in order:
+                yield self.thought(id) if id in self._places else failed[id]
+
+        with writing_whole(self.path / PAGE) as file:
+            for piece in page(records, len(order), folder=self.path, title=title):
+                file.write(piece.encode())
+        return self.path / PAGE
+
+    def discard(self) -> None:
+        """Take a run away that has no thought in it, so that all is as it was before."""
+        assert not self._places
+        with suppress(OSError):
+            for file in (*self.path.glob(f"{IMAGES}/*"), *(self.path / name for name in (RUN, TRACES, ERRORS, PAGE))):
+                file.unlink(missing_ok=True)
+            (self.path / IMAGES).rmdir()
+            (self.path / LOCK).unlink()
+            for folder in self._made:
+                folder.rmdir()
+
+
+def _natural(id: str) -> list[tuple[int, str]]:
+    """The order of ids: numbers in them count as numbers."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", id)]
+
+
+def _absent(path: Path) -> list[Path]:
+    try:
+        return [folder for folder in (path, *path.parents) if not folder.exists()]
+    except (OSError, ValueError):
+        return []
+
+
+def check_folder(path: Path, *, resume: bool) -> None:
+    """Whether a run may begin, or go on, in a folder; nothing is written yet.
+
+    Raises:
+        RunError: it holds a run and is not to be resumed, holds something else, or cannot be read.
+    """
+    names = entries(path)
+    if RUN in names and not resume:
+        raise RunError(f"{path} holds a run already: continue it with --resume, or give another --out")
+    if names and RUN not in names:
+        raise RunError(f"{path} is not empty and holds no run: give a new or empty folder as --out")
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    try:
+        run = read_json(path / RUN)
+    except DataError as error:
+        raise RunError(f"{path / RUN} is damaged ({error}): give another --out") from None
+    if not isinstance(run, dict):
+        raise RunError(f"{path / RUN} does not describe a run: give another --out")
+    return run
+
+
+def _whole_lines(path: Path) -> dict[str, tuple[int, int]]:
+    """Id -> (start, length) of each whole line of ``traces.jsonl`` whose pictures are there; others are taken out."""
+    file = mend(path / TRACES)
+    if not file.exists():
+        return {}
+    with writing(file), file.open("rb") as lines:
+        found = [(_id_of(path, line), len(line)) for line in lines]
+    if any(id is None for id, _ in found):
+        with file.open("rb") as lines, writing_whole(file) as kept:
+            kept.writelines(line for line, (id, _) in zip(lines, found, strict=True) if id is not None)
+    places, start = dict[str, tuple[int, int]](), 0
+    for id, length in found:
+        if id is not None:
+            places[id] = start, length
+            start += length
+    return places
+
+
+def _id_of(path: Path, line: bytes) -> str | None:
+    """The id of a whole thought; None where it is none. One of another version is not dropped, but refused."""
+    try:
+        value = json.loads(line)
+        whole = all((path / part["image"]).is_file() for part in value["segments"] if part.get("image"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return from_line(line).id if whole else None
+
+
+def save_trace(trace: Trace, folder: Path, *, overwrite: bool = False) -> Path:
+    """A run folder that holds one thought; returns the path of its page. Raises `RunError`."""
+    if (folder / TRACES).exists():
+        if not overwrite:
+            raise RunError(f"{folder} holds a run already; give another folder, or overwrite=True")
+        with writing(folder):
+            for name in (TRACES, RUN):
+                (folder / name).unlink(missing_ok=True)
+    filed = trace.filed(trace.id or f"00000-{trace.sample}")
+    run = {"version": VERSION, "settings": _settings(trace), "seed": trace.seed, "samples": 1, "part": [1, 1]}
+    run |= {"model": trace.model.to_json(), "prompts": {}, "versions": {}, "started": ""}
+    for name, content in filed.files().items():
+        write_whole(folder / name, content)
+    write_json(folder / RUN, run)
+    write_whole(folder / TRACES, to_line(filed))
+    with writing_whole(folder / PAGE) as file:
+        for piece in page(lambda: iter([filed]), 1, folder=folder):
+            file.write(piece.encode())
+    return folder / PAGE
+
+
+def _settings(trace: Trace) -> Mapping[str, Any]:
+    try:
+        return Settings.of_trace(trace).to_json()
+    except ConfigError:  # a trace that no run of ours made
+        return trace.settings

@@ -1,0 +1,174 @@
+"""A run: prompts, each thought about a number of times, into a folder that survives whatever happens.
+
+A job is one sample of one prompt. What it comes to depends on nothing but itself, so jobs may run in any order and any
+batch, and a resumed run takes up those whose thought is not in the folder yet.
+"""
+
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from twgi import __version__
+from twgi.runs.folder import Description, RunFolder
+from twgi.runs.plan import Job, RunPlan, digest, job_id
+from twgi.thinking.events import Done, ImageFinished, Task, ThoughtEvent, ThoughtFailed
+from twgi.thinking.settings import Settings
+from twgi.trace import IMAGES, Failure, ModelId, Trace, png
+
+
+class Report(Protocol):
+    """Whoever wants to know how a run is coming along."""
+
+    def begin(self, todo: int) -> None:
+        """So many thoughts are ahead."""
+
+    def hear(self, event: ThoughtEvent, path: Path | None) -> None:
+        """What goes on in one of them; `path` is where a finished picture is."""
+
+    def finished(self, trace: Trace) -> None:
+        """A thought is in the folder."""
+
+    def failed(self, where: str, problem: str) -> None:
+        """A prompt cannot be thought about."""
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What is in the folder, thoughts of earlier runs too, and what is not: failures by (prompt, sample)."""
+
+    folder: Path
+    prompts: int
+    jobs: int
+    thoughts: int = 0
+    pictures: int = 0
+    failures: dict[tuple[int, int], Failure] = field(default_factory=dict)
+    interrupted: bool = False
+    page: Path | None = None
+
+    @property
+    def failed_prompts(self) -> int:
+        """How many prompts have a sample that failed."""
+        return len({number for number, _ in self.failures})
+
+    @property
+    def kept(self) -> str:
+        """In words."""
+        return f"{self.thoughts} of {self.jobs} thoughts with {self.pictures} pictures are in {self.folder}"
+
+    def count(self, trace: Trace) -> None:
+        """One more thought is in the folder."""
+        self.thoughts += 1
+        self.pictures += len(trace.images)
+
+
+class Thinks(Protocol):
+    """What a run needs of a thinker: `Thinker`, or one that has many machines do the work."""
+
+    @property
+    def identity(self) -> ModelId:
+        """Which weights think."""
+
+    def resolved(self, settings: Settings) -> Settings:
+        """The settings with what they leave to the checkpoint."""
+
+    def stream_many(self, tasks: Iterable[Task], *, batch: int = 8) -> Iterator[tuple[int, ThoughtEvent]]:
+        """(index, event) of all tasks; each ends with one Done or one ThoughtFailed."""
+
+
+def run(
+    thinker: Thinks,
+    plan: RunPlan,
+    out: Path,
+    *,
+    report: Report,
+    batch: int = 8,
+    resume: bool = False,
+    about: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Think about all that is not in the folder `out` yet, and write its page. Ctrl-C ends it early and in order.
+
+    `about` is written into `run.json`, for whoever reads the folder later. Memory does not grow with the run: a thought
+    that is in the folder is not in memory.
+
+    Raises:
+        ConfigError: a setting does not fit the model or the mode.
+        RunError: the folder cannot be used (see `RunFolder`).
+    """
+    described = describe(thinker, plan, about or {})
+    with RunFolder(out, run=described.to_json(), resume=resume) as folder:
+        outcome = Outcome(folder=out, prompts=len(plan.prompts), jobs=plan.count)
+        for trace in folder.thoughts():
+            outcome.count(trace)
+        try:
+            _report_bad_lines(plan, folder, outcome, report)
+            _think(thinker, plan, folder, outcome, report, batch)
+        except (KeyboardInterrupt, BrokenPipeError):  # or whoever read the output has gone
+            outcome.interrupted = True
+        if outcome.thoughts:
+            outcome.page = folder.write_page({job_id(*key): failure for key, failure in outcome.failures.items()})
+        else:
+            folder.discard()
+    return outcome
+
+
+def describe(thinker: Thinks, plan: RunPlan, about: Mapping[str, Any]) -> Description:
+    """`run.json`: the settings that come out of the plan and the checkpoint's defaults, and what they are used on."""
+    return Description(
+        settings=thinker.resolved(plan.settings),
+        seed=plan.seed,
+        samples=plan.samples,
+        part=plan.part,
+        model=thinker.identity,
+        prompts={str(number): digest(line) for number, line in enumerate(plan.prompts)},
+        versions={"twgi": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        about=about,
+    )
+
+
+def _report_bad_lines(plan: RunPlan, folder: RunFolder, outcome: Outcome, report: Report) -> None:
+    for number, line in plan.bad_lines():
+        outcome.failures[number, 0] = Failure(prompt=line.where, mode=plan.settings.mode, error=line.problem)
+        folder.fail({"where": line.where, "error": line.problem})
+        report.failed(line.where, line.problem)
+
+
+def _think(thinker: Thinks, plan: RunPlan, folder: RunFolder, outcome: Outcome, report: Report, batch: int) -> None:
+    ids = folder.ids
+    todo = [job for job in plan.jobs() if job.id not in ids]
+    report.begin(len(todo))
+    tasks = (job.task for job in todo)
+    for index, event in thinker.stream_many(tasks, batch=max(1, min(batch, len(todo)))):
+        job = todo[index]
+        if isinstance(event, Done):
+            trace = event.trace.filed(job.id)
+            folder.add(trace)
+            outcome.count(trace)
+            report.finished(trace)
+        elif isinstance(event, ThoughtFailed):
+            _fail(job, str(event.error), folder, outcome, report)
+        else:
+            report.hear(event, _placed(event, job, folder))
+
+
+def _fail(job: Job, problem: str, folder: RunFolder, outcome: Outcome, report: Report) -> None:
+    first = not any(number == job.number for number, _ in outcome.failures)
+    outcome.failures[job.number, job.sample] = Failure(
+        prompt=job.prompt.prompt, mode=job.settings.mode, error=problem, sample=job.sample
+    )
+    folder.fail({"where": job.prompt.where, "id": job.id, "sample": job.sample, "error": problem})
+    if first:  # the other samples of a prompt fail alike
+        report.failed(job.prompt.where, problem)
+
+
+def _placed(event: ThoughtEvent, job: Job, folder: RunFolder) -> Path | None:
+    """A finished picture can be looked at while its thought goes on."""
+    if not isinstance(event, ImageFinished):
+        return None
+    name = f"{IMAGES}/{job.id}-{len(job.prompt.images) + event.number}.png"
+    return folder.put(name, png(event.picture))

@@ -1,0 +1,104 @@
+"""What is asked of a model, and what is heard of it: a task, and the events of its thought."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+
+from twgi.errors import TwgiError
+from twgi.thinking.settings import Settings
+from twgi.trace import Trace
+
+Picture = Image.Image | str | Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Something to think about.
+
+    Args:
+        prompt: what the user says; `<image>` stands where a picture is, else pictures come after the text.
+        pictures: of the prompt; PIL images or paths.
+        seed, sample: with the prompt they decide every draw.
+        settings: how to think.
+        given: tokens after the prompt that the thought begins with, as if it had thought them itself.
+    """
+
+    prompt: str
+    pictures: Sequence[Picture] = ()
+    seed: int = 0
+    sample: int = 0
+    settings: Settings = field(default_factory=Settings)
+    given: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtEvent:
+    """Something that happens in a thought; `to_json` leaves pictures and traces to their files."""
+
+    type: ClassVar[str]
+
+    def to_json(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {name: value for name, value in values.items() if isinstance(value, str | int | float | None)}
+        return {"type": self.type, **plain}
+
+
+@dataclass(frozen=True, slots=True)
+class TextPiece(ThoughtEvent):
+    """The next words."""
+
+    type: ClassVar[str] = "text"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStarted(ThoughtEvent):
+    """Picture `number` (from 0) begins; `kind` says what it is drawn as (see `twgi.thinking.modes.KINDS`)."""
+
+    type: ClassVar[str] = "image.started"
+    number: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageProgress(ThoughtEvent):
+    """`done` of `total` image tokens of picture `number` are drawn; `token` is the newest of them."""
+
+    type: ClassVar[str] = "image.progress"
+    number: int
+    done: int
+    total: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFinished(ThoughtEvent):
+    """Picture `number` is whole."""
+
+    type: ClassVar[str] = "image.finished"
+    number: int
+    picture: Image.Image
+
+
+@dataclass(frozen=True, slots=True)
+class Done(ThoughtEvent):
+    """The thought is over; always the last event of a thought that began."""
+
+    type: ClassVar[str] = "done"
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtFailed(ThoughtEvent):
+    """The task cannot be thought about, or its thought broke off; always the last event."""
+
+    type: ClassVar[str] = "failed"
+    error: TwgiError
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": self.type, "error": str(self.error)}

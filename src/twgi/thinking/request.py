@@ -1,0 +1,185 @@
+"""A task becomes a request to the engine: prompt and conditions as ids, and the grammar of the thought."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from twgi.decoding.grammar import Grammar
+from twgi.decoding.guidance import Branch, Ids
+from twgi.decoding.request import Conditions, Request
+from twgi.errors import CheckpointError, ConfigError, PromptError
+from twgi.thinking import published
+from twgi.thinking.events import Picture, Task
+from twgi.thinking.modes import KindOf, Mode, images_allowed, mode_named
+from twgi.thinking.settings import Settings
+from twgi.tokenizer.image import open_picture
+from twgi.tokenizer.multimodal import MultimodalTokenizer, check_prompt, place_pictures
+from twgi.trace import ModelId
+from twgi.vocab import Vocab
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What every thought of one model has in common.
+
+    Args:
+        defaults: the checkpoint's own (guidance, sampling settings).
+        generation: its `generation_config.json`, which the published code samples by.
+        config_bos: the id its config takes for bos.
+    """
+
+    tokenizer: MultimodalTokenizer
+    context: int
+    model: ModelId
+    defaults: Mapping[str, Any]
+    generation: Mapping[str, Any]
+    config_bos: int
+
+    def resolved(self, settings: Settings) -> Settings:
+        return settings.resolved(self.defaults, self.generation)
+
+
+@dataclass(kw_only=True)
+class Draft:
+    """A request that may still be edited.
+
+    Args:
+        asked_tokens, asked_images: the limits that the user gave.
+        images: pictures it may draw.
+        least_tokens: the shortest thought of this mode.
+    """
+
+    mode: Mode
+    vocab: Vocab
+    prompt: Ids
+    conditions: Conditions
+    context: int
+    asked_tokens: int | None
+    asked_images: int | None
+    images: int
+    least_tokens: int
+    stop_after_images: int | None
+    kind_of: KindOf
+    any_text: bool = False
+    unread: frozenset[int] = frozenset()
+
+    def grammar(self) -> Grammar:
+        """The rules of the thought, and its room; `PromptError` or `ConfigError` where that is too small."""
+        return Grammar(
+            vocab=self.vocab,
+            budget=self._budget(),
+            max_images=self.images,
+            starts_with_image=self.mode.starts_with_image,
+            stop_after_images=self.stop_after_images,
+            any_text=self.any_text,
+        )
+
+    def _budget(self) -> int:
+        length, asked, least = len(self.prompt), self.asked_tokens, self.least_tokens
+        room = self.context - length
+        if room < least:
+            raise PromptError(
+                f"the prompt is too long: {length} tokens and at least {least} more, but the context holds "
+                f"{self.context}"
+            )
+        if asked is not None and asked < least:
+            raise ConfigError(
+                f"max-tokens {asked} is too small for one picture: mode {self.mode.name!r} needs at least {least}"
+            )
+        return room if asked is None else min(asked, room)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A request, with what only the thought needs: its settings, the pictures of its prompt, kinds of pictures."""
+
+    request: Request
+    settings: Settings
+    pictures: tuple[Image.Image, ...]
+    kind_of: KindOf
+
+
+def plan(id: int, task: Task, facts: ModelFacts) -> Planned:
+    """The request of a task.
+
+    Raises:
+        ConfigError: settings that cannot be, or a limit too small for a picture.
+        PromptError: the prompt is empty, too long, or does not fit its pictures.
+        ImageError: a picture cannot be opened.
+        CheckpointError: the mode draws, and the checkpoint cannot.
+    """
+    settings = facts.resolved(task.settings)
+    pictures = tuple(map(opened, task.pictures))
+    draft = _draft(task.prompt, pictures, settings, facts)
+    published.edit(draft, settings.quirks, config_bos=facts.config_bos)
+    grammar = draft.grammar()
+    grammar.after(task.given)
+    request = Request(
+        id=id,
+        prompt=draft.prompt,
+        grammar=grammar,
+        text=settings.sampling.text,
+        image=settings.sampling.image,
+        seed=task.seed,
+        sample=task.sample,
+        guidance={kind: settings.plan.for_picture(kind) for kind in draft.mode.kinds},
+        conditions=draft.conditions,
+        given=tuple(task.given),
+        unread=draft.unread,
+    )
+    return Planned(request=request, settings=settings, pictures=pictures, kind_of=draft.kind_of)
+
+
+def opened(picture: Picture) -> Image.Image:
+    return open_picture(picture) if isinstance(picture, str | Path) else picture
+
+
+def _draft(prompt: str, pictures: Sequence[Image.Image], settings: Settings, facts: ModelFacts) -> Draft:
+    mode, tokenizer, sampling = mode_named(settings.mode), facts.tokenizer, settings.sampling
+    check_prompt(prompt, len(pictures))
+    if pictures and not mode.takes_pictures:
+        raise PromptError(f"mode {mode.name!r} takes no pictures in its prompt; use general")
+    said, codes = place_pictures(prompt, len(pictures)), tokenizer.codes(pictures)
+    bare = tokenizer.encode_prompt(said, codes)[1:-1]
+    return Draft(
+        mode=mode,
+        vocab=tokenizer.vocab,
+        prompt=tuple(tokenizer.encode_prompt(mode.prompt_text(said), codes)),
+        conditions=Conditions(prompt=tuple(bare), negative=_negative(settings, tokenizer)),
+        context=facts.context,
+        asked_tokens=sampling.max_tokens,
+        asked_images=sampling.max_images,
+        images=_images(mode, settings, tokenizer),
+        least_tokens=1 if mode.takes_pictures else tokenizer.vocab.image_length,
+        stop_after_images=mode.stop_after_images,
+        kind_of=mode.kind_of,
+    )
+
+
+def _negative(settings: Settings, tokenizer: MultimodalTokenizer) -> Ids:
+    if Branch.NEGATIVE not in settings.plan.branches:
+        return ()
+    if not settings.negative_prompt.strip():
+        raise ConfigError(
+            "the negative prompt is empty, and the guidance has a negative branch: set scale-negative to 0"
+        )
+    return tuple(tokenizer.text.encode(settings.negative_prompt))
+
+
+def _images(mode: Mode, settings: Settings, tokenizer: MultimodalTokenizer) -> int:
+    if not tokenizer.draws and not mode.takes_pictures:
+        raise CheckpointError(
+            f"mode {mode.name!r} draws, and this checkpoint has no image decoder (model.vqmodel.decoder.*): "
+            "give the original vqgan.ckpt with --vq, or use mode general to read and write"
+        )
+    if not tokenizer.draws:
+        return 0
+    asked, images = settings.sampling.max_images, images_allowed(mode, settings.rounds)
+    if asked is None:
+        return images
+    return min(images, asked) if mode.stop_after_images else asked
