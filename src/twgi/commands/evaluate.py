@@ -16,7 +16,7 @@ from twgi.errors import ConfigError
 if TYPE_CHECKING:
     from twgi.console import Quiet
     from twgi.evaluation.frame import Benchmark, PromptSet
-    from twgi.thinking.run import Outcome
+    from twgi.runs.run import Outcome
 
 
 class Benchmarks(TyperGroup):
@@ -69,10 +69,10 @@ def eval_geneval(
     if not plain:
         benchmark.check()
     drawn = _draw(benchmark, asked, out, options, drawing, how)
-    if drawn.outcome.traces and benchmark.suite and drawn.whole and not plain:
+    if drawn.outcome.thoughts and benchmark.suite and drawn.whole and not plain:
         found = benchmark.from_run(drawn.folder)
         print(benchmark.table(score(benchmark, *found, drawn.folder, which=which, counting=counting)))
-    elif drawn.outcome.traces and plain:
+    elif drawn.outcome.thoughts and plain:
         print(f"pictures: {drawn.laid_out}; nothing is judged, as nothing says what is right")
     else:
         drawn.say(f"twgi score geneval {drawn.folder} --detector mask2former", f"twgi score geneval {out}")
@@ -133,12 +133,12 @@ def _draw(
 ) -> _Drawn:  # fmt: skip
     from twgi.console import reporter
     from twgi.evaluation.evaluate import draw
-    from twgi.evaluation.shards import shard_folder
-    from twgi.thinking.plan import RunPlan
-    from twgi.thinking.run_folder import check_folder
+    from twgi.runs.folder import check_folder
+    from twgi.runs.parts import part_folder
+    from twgi.runs.plan import RunPlan
 
     plan = RunPlan(prompts=asked.lines(), **how.plan(options, drawing))
-    folder = shard_folder(out, plan.shard)
+    folder = part_folder(out, plan.part)
     check_folder(folder, resume=how.resume)
     report = reporter(many=True, json=False)
     try:
@@ -147,7 +147,7 @@ def _draw(
         )
     finally:
         report.close()
-    return _Drawn(outcome=outcome, folder=folder, part=plan.shard, laid_out=laid_out, report=report)
+    return _Drawn(outcome=outcome, folder=folder, part=plan.part, laid_out=laid_out, report=report)
 
 
 @app.command("tokenizer")

@@ -97,9 +97,9 @@ def score_dpg(
     from twgi.evaluation.dpg.questions import read_questions
     from twgi.evaluation.evaluate import judge_all, score
     from twgi.evaluation.judges.named import judge_named
-    from twgi.evaluation.shards import parse_shard
+    from twgi.runs.parts import parse_part
 
-    part, rules = parse_shard(shard), Rules.of(gating=gating, compat=compat, self_test=test)
+    part, rules = parse_part(shard), Rules.of(gating=gating, compat=compat, self_test=test)
     asked = read_questions(questions)
     judging = judge_named(
         judge, concurrency=concurrency, timeout=timeout, key_variable=key_variable, probabilities=asked.soft

@@ -14,7 +14,8 @@ from twgi.evaluation.frame import PromptSet
 from twgi.evaluation.geneval.benchmark import GenEval
 from twgi.evaluation.geneval.rules import GenEvalItem
 from twgi.icons import tasks
-from twgi.thinking.plan import RunPlan
+from twgi.runs.plan import RunPlan
+from twgi.thinking.settings import Settings
 from twgi.thinking.thinker import Thinker
 from twgi.training.recipe import Watching
 
@@ -24,12 +25,12 @@ ICONS, SEED = "icons", 2**32  # a seed that no training row is drawn with
 def draw_and_judge(watching: Watching, thinker: Thinker, folder: Path) -> Mapping[str, float]:
     """Think about every prompt into a run folder; scores by task, and `overall`, where they can be judged."""
     benchmark, asked, report = GenEval(suite_named("icons")), _asked(watching), reporter(many=True, json=False)
-    plan = RunPlan(prompts=asked.lines(), mode=watching.mode, samples=watching.samples)
+    plan = RunPlan(prompts=asked.lines(), settings=Settings(mode=watching.mode), samples=watching.samples)
     try:
         outcome, _ = draw(thinker, benchmark, asked, plan, folder, report=report, batch=watching.batch)
     finally:
         report.close()
-    if not outcome.traces or any(not item.include for item in asked.items):
+    if not outcome.thoughts or any(not item.include for item in asked.items):
         return {}
     found = benchmark.from_run(folder)
     scores = score(benchmark, *found, folder, which="final", counting=counting)

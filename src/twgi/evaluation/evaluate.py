@@ -16,12 +16,13 @@ from typing import Any
 
 from twgi import __version__
 from twgi.errors import ConfigError, ImageError
-from twgi.evaluation.frame import DRAFT, Benchmark, Judgement, Part, PictureToJudge, Place, PromptSet
-from twgi.evaluation.pictures import NOT_DRAWN, Generation, PictureReader, PictureSet, read_run
+from twgi.evaluation.frame import Benchmark, Judgement, Part, PictureToJudge, Place, PromptSet
+from twgi.evaluation.pictures import NOT_DRAWN, Generation, PictureReader, PictureSet, read_pictures
 from twgi.evaluation.results import SCORES, PictureResult, Result, Results, Status, write_results
 from twgi.files import write_json
-from twgi.thinking.plan import RunPlan
-from twgi.thinking.run import Outcome, Report, Thinks, run
+from twgi.runs.plan import RunPlan
+from twgi.runs.run import Outcome, Report, Thinks, run
+from twgi.thinking.modes import KINDS
 
 WHICH = ("final", "first", "each")
 MOST_LISTED = 20
@@ -56,7 +57,8 @@ class JudgedThought:
         score = self.judgement.score
         if score is None:
             return None
-        why = {"why": self.why} if self.why else {}
+        why: dict[str, Any] = {"why": self.why} if self.why else {}
+        crops = [ref.crop for ref in self.generation.pictures if ref.crop is not None]
         reason = "failed" if self.generation.failed is not None else self.generation.finish_reason
         return Result(
             id=self.item.id,
@@ -67,7 +69,7 @@ class JudgedThought:
             status=self.status,
             pictures=tuple(self._picture(number, out) for number in range(len(self.generation.pictures))),
             parts=self.judgement.parts,
-            detail={"finish_reason": reason, **why, **self.judgement.detail},
+            detail={"finish_reason": reason, **why, **self.judgement.detail, **({"crop": crops[0]} if crops else {})},
         )
 
     def _picture(self, number: int, out: Path) -> PictureResult:
@@ -118,7 +120,7 @@ class Evaluation:
             "thoughts": len(self.thoughts),
             "prompts": asked,
             "samples": self.pictures.samples,
-            "first_is_draft": bool(first & {DRAFT, None}),  # unknown: it may be
+            "first_is_draft": any(kind not in KINDS or KINDS[kind].draft for kind in first),  # unknown: it may be
             "statuses": dict(Counter(thought.status for thought in self.thoughts)),
             "missing": [*missing, *lacking],
             "unknown_files": list(self.pictures.unknown),
@@ -258,9 +260,9 @@ def draw(
     """
     about = asked.describe(benchmark.name)
     outcome = run(thinker, plan, out, report=report, batch=batch, resume=resume, about=about)
-    if not outcome.traces:
+    if not outcome.thoughts:
         return outcome, None
-    return outcome, benchmark.lay_out(asked, read_run(out, benchmark.name))
+    return outcome, benchmark.lay_out(asked, read_pictures(out, benchmark.name))
 
 
 def costs(generations: Sequence[Generation], upto: Iterable[int]) -> list[dict[str, float]]:

@@ -13,12 +13,10 @@ from PIL import Image
 
 from twgi.errors import ConfigError
 from twgi.evaluation.pictures import PictureSet, prompt_line
-from twgi.thinking.prompts import BadLine, PromptLine
+from twgi.runs.prompts import BadLine, PromptLine
 
 if TYPE_CHECKING:
     from twgi.evaluation.evaluate import Evaluation
-
-DRAFT, PART = "draft", "part"  # kinds of pictures that are not a thought's last word
 
 Part = tuple[int, int]
 """(which, of how many), from 1: every so-many-th prompt"""

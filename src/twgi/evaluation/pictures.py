@@ -2,7 +2,7 @@
 
 Every reader gives a `PictureSet`, keyed by the prompt's id and the sample:
 
-- `read_run`: a run folder in which `twgi eval` said what it is about, or the folder of its parts
+- `read_pictures`: a run folder in which `twgi eval` said what it is about, or the folder of its parts
 - `read_numbered`: GenEval's shape, ``00012/samples/00000.png``
 - `read_named`: ``ID.png`` (one picture, or four as a 2 x 2 grid), ``ID_0.png``, ``ID/0.png``
 - `recorded_pictures`: pictures of which there are answers only
@@ -17,17 +17,15 @@ from typing import Any
 
 from PIL import Image
 
-from twgi.errors import ConfigError, DataError, ImageError, PromptError, RunError
-from twgi.evaluation.shards import merge, shards_in
-from twgi.files import read_json, read_objects
-from twgi.thinking.plan import RunPlan
-from twgi.thinking.prompts import BadLine, PromptLine
-from twgi.thinking.run import claimed
-from twgi.thinking.run_folder import ERRORS
+from twgi.errors import ConfigError, ImageError, PromptError, RunError
+from twgi.files import read_objects
+from twgi.runs.folder import ERRORS, Description, read_run, read_thoughts
+from twgi.runs.parts import merge, parts_in
+from twgi.runs.plan import parse_job_id
+from twgi.runs.prompts import BadLine, PromptLine
 from twgi.tokenizer.image import read_picture
-from twgi.trace import RUN, TRACES, ImageSegment, Trace, read_traces
+from twgi.trace import ImageSegment, Trace
 
-MADE = ("model", "settings", "versions")  # what results keep of `run.json`
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 GRID = 4
 NOT_DRAWN = "no picture"
@@ -136,52 +134,43 @@ class PictureSet:
         return replace(self, generations=known, unknown=(*self.unknown, *unknown))
 
 
-def read_run(folder: Path, benchmark: str, *, samples: int | None = None) -> PictureSet:
+def read_pictures(folder: Path, benchmark: str, *, samples: int | None = None) -> PictureSet:
     """The thoughts of a run folder, at its end or not. Parts of a run (`--shard`) are merged into the folder first.
 
     Raises:
-        RunError: it holds no run of this benchmark, or thoughts of something else.
+        RunError: it holds no run of this benchmark.
     """
-    if shards_in(folder):
+    if parts_in(folder):
         merge(folder)
-    described = read_description(folder)
-    told = described["benchmark"]
+    run = read_run(folder)
+    told = told_of(folder, run)
     if told["name"] != benchmark:
         raise RunError(f"{folder} is a run of {told['name']}, not of {benchmark}")
     ids = ids_of(told)
-    traces = thoughts(folder, described)
+    there = {_key(trace, ids): generation_of(trace, folder) for trace in read_thoughts(folder)}
     return PictureSet(
         root=folder,
-        samples=samples or described["settings"]["samples"],
-        generations=_failures(folder, ids, described["settings"]["samples"])
-        | {(ids[number], sample): generation_of(trace, folder) for (number, sample), trace in traces.items()},
-        made={key: described[key] for key in MADE},
+        samples=samples or run.samples,
+        generations=_failures(folder, ids, run.samples) | there,
+        made={**run.made, "seed": run.seed, "samples": run.samples},
         told=told,
     )
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """`run.json` of a run that is about a benchmark. Raises `RunError`."""
-    try:
-        described = read_json(folder / RUN)
-        told = described["benchmark"] if "benchmark" in described else _of_manifest(folder)
-        _ = told["lines"], told["whole"], told["left_out"], ids_of(told), [described[key] for key in MADE]
-    except (DataError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{folder} is no run of a benchmark ({type(error).__name__} {error}); make one with twgi eval, "
-            "or say which prompts the pictures are of"
-        ) from None
-    return {**described, "benchmark": told}
+def told_of(folder: Path, run: Description) -> Mapping[str, Any]:
+    """What a run says of its benchmark (see `PromptSet.describe`). Raises `RunError`."""
+    told = run.about.get("benchmark")
+    if told is None and (folder / MANIFEST).exists():
+        told = _of_manifest(folder)
+    if not isinstance(told, dict) or not told.keys() >= {"name", "whole", "left_out", "lines"}:
+        raise RunError(f"{folder} is a run of no benchmark: make one with twgi eval")
+    return told
 
 
 def _of_manifest(folder: Path) -> dict[str, Any]:
-    """What an older run of DPG-Bench is about: the ids, in the order of its prompts, from its index of pictures."""
-    rows = [line.value for line in read_objects(folder / MANIFEST)][1:]
-    ids = list(dict.fromkeys(row["item_id"] for row in rows))
-    prompts = {trace.images[0].image: trace.prompt for trace in read_traces(folder) if trace.images}
-    by_id = {row["item_id"]: prompts.get(row["images"][0], "") for row in rows if row["images"]}
-    lines = [{"id": name, "prompt": by_id.get(name, "")} for name in ids]
-    return {"name": "dpg", "whole": len(ids), "left_out": [], "ids": ids, "lines": lines}
+    """What an older run of DPG-Bench is about: the ids of its prompts in order, from its index of pictures."""
+    ids = list(dict.fromkeys(line.value["item_id"] for line in list(read_objects(folder / MANIFEST))[1:]))
+    return {"name": "dpg", "whole": len(ids), "left_out": [], "ids": ids, "lines": []}
 
 
 def ids_of(told: Mapping[str, Any]) -> list[str]:
@@ -189,13 +178,9 @@ def ids_of(told: Mapping[str, Any]) -> list[str]:
     return list(told["ids"]) if "ids" in told else [f"{index:05d}" for index in told["indices"]]
 
 
-def thoughts(folder: Path, described: Mapping[str, Any]) -> dict[tuple[int, int], Trace]:
-    """The thoughts in a run folder by (number of the prompt in the run, sample). Raises `RunError`."""
-    told, settings = described["benchmark"], described["settings"]
-    prompts = (prompt_line(name, line["prompt"]) for name, line in zip(ids_of(told), told["lines"], strict=True))
-    plan = RunPlan(prompts=tuple(prompts), **{key: settings[key] for key in ("mode", "seed", "samples", "rounds")})
-    found = claimed(list(plan.jobs()), read_traces(folder)) if (folder / TRACES).exists() else {}
-    return {(job.number, job.sample): trace for job, trace in found.items()}
+def _key(trace: Trace, ids: list[str]) -> Key:
+    number, sample = parse_job_id(trace.id)
+    return ids[number], sample
 
 
 def prompt_line(name: str, prompt: str) -> PromptLine | BadLine:
@@ -212,18 +197,12 @@ def generation_of(trace: Trace, folder: Path) -> Generation:
     seconds = (*timing.get("busy_at_pictures", ()), timing["busy"]) if "busy" in timing else ()
     return Generation(
         pictures=tuple(PictureRef(file=_file(image, folder)) for image in images),
-        kinds=kinds_of(trace),
+        kinds=tuple(image.kind for image in images),
         well_formed=bool(images) and not trace.anomalies and all(image.image for image in images),
         finish_reason=trace.finish_reason,
         image_tokens=tuple(len(image.tokens) for image in images),
         seconds=seconds,
     )
-
-
-def kinds_of(trace: Trace) -> tuple[str | None, ...]:
-    """What each picture of a thought is for (direct, part, whole, draft, redraw, free), where the trace says so."""
-    said = [picture.get("kind") for picture in trace.settings.get("guidance", {}).get("pictures", ())]
-    return tuple(said[number] if number < len(said) else None for number in range(len(trace.images)))
 
 
 def _file(image: ImageSegment, folder: Path) -> Path | None:

@@ -10,15 +10,16 @@ from twgi.evaluation.audit.interventions import AboutItem, Intervention, interve
 from twgi.evaluation.audit.rates import Auditor, Rate, critique_rates, rate, subgoal_rates
 from twgi.evaluation.detectors.icons import icon_suite
 from twgi.evaluation.detectors.suite import self_test
-from twgi.evaluation.frame import DRAFT, PART
 from twgi.evaluation.geneval.rules import GenEvalItem
-from twgi.evaluation.pictures import ids_of, read_description, thoughts
+from twgi.evaluation.pictures import ids_of, told_of
 from twgi.evaluation.report.statistics import Estimate, Sums, differences
 from twgi.files import write_json
+from twgi.runs.folder import read_run, read_thoughts
+from twgi.runs.plan import parse_job_id
 from twgi.thinking.thinker import Thinker
 
 AUDIT, VERSION = "audit.json", 1
-STEPS = {DRAFT: "critique", PART: "pictures of the parts"}
+STEPS = {"draft": "critique", "part": "pictures of the parts"}
 Verdicts = Mapping[tuple[str, int], bool]
 """(id of the prompt, sample) -> whether the picture is right"""
 
@@ -53,24 +54,21 @@ class Audited:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.described = read_description(folder)
-        told, found = self.described["benchmark"], thoughts(folder, self.described)
+        self.run = read_run(folder)
+        told = told_of(folder, self.run)
         items = [GenEvalItem.from_json(line, int(n)) for line, n in zip(told["lines"], ids_of(told), strict=True)]
+        found = {parse_job_id(trace.id): trace.with_pictures(folder) for trace in read_thoughts(folder)}
         keys = sorted(found, key=lambda key: (key[1], key[0]))
-        self.thoughts: list[AboutItem] = [(items[key[0]], found[key].with_pictures(folder)) for key in keys]
+        self.thoughts: list[AboutItem] = [(items[key[0]], found[key]) for key in keys]
         step = step_of([trace for _, trace in self.thoughts])
         if step is None:
             raise ConfigError(f"{folder}: its thoughts have no steps; there are some in critique and subgoal")
         self.step, self.auditor = step, Auditor(icon_suite())
         self_test(self.auditor.suite)
 
-    @property
-    def mode(self) -> str:
-        return str(self.described["settings"]["mode"])
-
     def rates(self) -> list[Rate]:
         """What the thoughts themselves tell."""
-        if self.step == DRAFT:
+        if self.step == "draft":
             return critique_rates([step for item, trace in self.thoughts for step in self.auditor.steps(item, trace)])
         parted = [(item, trace) for item, trace in self.thoughts if self.auditor.parts(trace)]
         return subgoal_rates([(self.auditor.parts_right(i, t), self.auditor.right(i, t.images[-1])) for i, t in parted])
@@ -81,8 +79,8 @@ class Audited:
         Raises:
             ConfigError: the model is another one than that of the run, or there is nothing to change.
         """
-        sha = self.described["model"]["sha256"]
-        if thinker.thinking.model.sha256 != sha:
+        sha = self.run.model.sha256
+        if thinker.identity.sha256 != sha:
             raise ConfigError(f"these thoughts are of another model ({sha[:12]}): give it as --model")
         made = interventions(self.thoughts, thinker.tokenizer)
         keys = list(dict.fromkeys(one.key for one in made))
@@ -94,7 +92,7 @@ class Audited:
         self, thinker: Thinker, changes: Sequence[Intervention], *, batch: int, advance: Callable[[], None]
     ) -> tuple[list[Rate], dict[str, Estimate]]:
         """The score with each condition, and its difference from what was kept, paired by prompt."""
-        pictures = redrawn(thinker, changes, batch=batch, advance=advance)
+        pictures = redrawn(thinker, changes, self.run.settings, batch=batch, advance=advance)
         kept: dict[tuple[str, int], bool] = {}
         changed: dict[str, dict[tuple[str, int], bool]] = {}
         for change, picture in zip(changes, pictures, strict=True):

@@ -8,15 +8,14 @@ run's own picture.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from twgi.errors import ConfigError
-from twgi.evaluation.frame import DRAFT, PART
 from twgi.evaluation.geneval.rules import GenEvalItem
-from twgi.evaluation.pictures import kinds_of
 from twgi.icons.world import Scene, render
+from twgi.thinking.events import Task
+from twgi.thinking.modes import KINDS
+from twgi.thinking.settings import Settings
 from twgi.thinking.thinker import Thinker
-from twgi.thinking.thought import Task
 from twgi.tokenizer.multimodal import MultimodalTokenizer
 from twgi.trace import ImageSegment, TextSegment, Trace
 
@@ -42,9 +41,9 @@ class Intervention:
 
 
 def step_of(traces: Sequence[Trace]) -> str | None:
-    """The kind of the pictures that are steps in these thoughts: drafts that are looked at again, or parts."""
-    kinds = set(chain.from_iterable(map(kinds_of, traces)))
-    return next((kind for kind in (DRAFT, PART) if kind in kinds), None)
+    """What is a step in these thoughts: `draft`, a picture that is looked at again, or `part`."""
+    kinds = [KINDS[image.kind] for trace in traces for image in trace.images if image.kind in KINDS]
+    return "draft" if any(kind.draft for kind in kinds) else "part" if any(kind.part for kind in kinds) else None
 
 
 def interventions(thoughts: Sequence[AboutItem], tokenizer: MultimodalTokenizer) -> list[Intervention]:
@@ -118,20 +117,27 @@ def _parts_changed(usable: Sequence[AboutItem], place: int, condition: str, blan
     return Intervention(item=item, trace=trace, condition=condition, given=tuple(given), picture=parts)
 
 
-_CHANGES: dict[str, Step] = {DRAFT: _words_changed, PART: _parts_changed}
+_CHANGES: dict[str, Step] = {"draft": _words_changed, "part": _parts_changed}
 
 
-def task_of(change: Intervention) -> Task:
+def task_of(change: Intervention, settings: Settings) -> Task:
     """The thought to go on with, under the settings of its run."""
-    raise NotImplementedError
+    trace = change.trace
+    return Task(prompt=trace.prompt, seed=trace.seed, sample=trace.sample, settings=settings, given=change.given)
 
 
 def redrawn(
-    thinker: Thinker, changes: Sequence[Intervention], *, batch: int, advance: Callable[[], None]
+    thinker: Thinker,
+    changes: Sequence[Intervention],
+    settings: Settings,
+    *,
+    batch: int,
+    advance: Callable[[], None],
 ) -> list[ImageSegment | None]:
     """The picture that each change leads to; None where the thought ended without it."""
     pictures: list[ImageSegment | None] = [None] * len(changes)
-    for index, result in thinker.think_many(map(task_of, changes), batch=batch):
+    tasks = (task_of(change, settings) for change in changes)
+    for index, result in thinker.think_many(tasks, batch=batch):
         images = result.images if isinstance(result, Trace) else ()
         number = changes[index].picture
         pictures[index] = images[number] if number < len(images) else None

@@ -10,10 +10,9 @@ from typing import Any
 
 from twgi.evaluation.audit.remarks import Remark, read_remark
 from twgi.evaluation.detectors.suite import DetectorSuite
-from twgi.evaluation.frame import PART
 from twgi.evaluation.geneval.rules import Detection, GenEvalItem, judge
-from twgi.evaluation.pictures import kinds_of
 from twgi.evaluation.report.statistics import wilson
+from twgi.thinking.modes import KINDS
 from twgi.trace import ImageSegment, Segment, TextSegment, Trace
 
 
@@ -78,7 +77,7 @@ class Auditor:
 
     def parts(self, trace: Trace) -> list[ImageSegment]:
         """The pictures that are parts."""
-        return [image for image, kind in zip(trace.images, kinds_of(trace), strict=True) if kind == PART]
+        return [image for image in trace.images if image.kind in KINDS and KINDS[image.kind].part]
 
     def parts_right(self, item: GenEvalItem, trace: Trace) -> bool:
         """Whether what the parts show would fulfil the prompt, were it in one picture."""

@@ -72,7 +72,8 @@ def self_test(suite: DetectorSuite) -> int:
     if wrong:
         raise CheckpointError(
             f"the detector {suite.detector.name} fails its self-test, so nothing was scored: "
-            f"{len(wrong)} of {len(suite.known)} pictures of known content are read wrong, as {wrong[0]}; check its weights and settings"
+            f"{len(wrong)} of {len(suite.known)} pictures of known content are read "
+            f"wrong, as {wrong[0]}; check its weights and settings"
         )
     if suite.check is not None:
         suite.check()

@@ -23,9 +23,9 @@ from twgi.evaluation.frame import Judged, Judgement, Part, PictureToJudge, Place
 from twgi.evaluation.judges.answer import Answer, Judge, Picture, Query, keep, kept
 from twgi.evaluation.judges.replay import ReplayJudge
 from twgi.evaluation.judges.self_test import self_test
-from twgi.evaluation.pictures import GRID, PictureSet, read_named, read_run, recorded_pictures
-from twgi.evaluation.shards import link, shards_in
+from twgi.evaluation.pictures import GRID, PictureSet, read_named, read_pictures, recorded_pictures
 from twgi.files import read_objects, read_text, write_whole
+from twgi.runs.parts import link, parts_in
 from twgi.tokenizer.image import open_picture
 from twgi.trace import RUN, png
 
@@ -117,8 +117,8 @@ class Dpg:
             if not isinstance(self.judging, ReplayJudge):
                 raise ConfigError("give a folder of pictures; only a recording (--judge replay:FILE) needs none")
             return recorded_pictures(self.judging.images, ids, samples=samples)
-        if (root / RUN).is_file() or shards_in(root):
-            return read_run(root, self.name, samples=samples).only(ids)
+        if (root / RUN).is_file() or parts_in(root):
+            return read_pictures(root, self.name, samples=samples).only(ids)
         return read_named(root, ids, crops=crops, samples=samples)
 
     def judge(self, pictures: Iterable[PictureToJudge], out: Path, part: Part) -> Iterable[Judged]:
@@ -177,7 +177,7 @@ class Dpg:
         """By the gating rule and by the others, in categories, by probabilities, and as published."""
         thoughts, which, rule = evaluation.thoughts, evaluation.which, self.rules.gating
         judged = [_answered(thought.judgement) for thought in thoughts]
-        firsts = [_answered(one.pictures[0] if one.pictures else one.judgement) for one in thoughts]
+        firsts = [_answered(one.pictures.get(0, one.judgement)) for one in thoughts]
         costly = [thought.generation for thought in thoughts if thought.generation.image_tokens]
         most = max((len(generation.image_tokens) for generation in costly), default=0)
         upto = {"each": range(1, most + 1), "first": [1], "final": [most]}[which]

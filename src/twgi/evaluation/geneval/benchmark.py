@@ -16,11 +16,11 @@ from twgi.evaluation.detectors.suite import DetectorSuite, self_test
 from twgi.evaluation.evaluate import Evaluation, costs, listed, share
 from twgi.evaluation.frame import Judged, Part, PictureToJudge, PromptSet, Verdict
 from twgi.evaluation.geneval.rules import GenEvalItem, judge, overall, task_scores
-from twgi.evaluation.pictures import PictureSet, ids_of, read_numbered, read_run
+from twgi.evaluation.pictures import PictureSet, ids_of, read_numbered, read_pictures
 from twgi.evaluation.results import Result
-from twgi.evaluation.shards import link
 from twgi.files import read_json, read_objects, write_whole
-from twgi.thinking.prompts import BadLine, PromptLine, read_prompts
+from twgi.runs.parts import link
+from twgi.runs.prompts import BadLine, PromptLine, read_prompts
 
 FOLDER, METADATA = "geneval", "metadata.jsonl"
 
@@ -48,7 +48,7 @@ class GenEval:
 
     def from_run(self, folder: Path) -> tuple[PromptSet, PictureSet]:
         """What a run of ours was asked, and the thoughts that are there. Raises `RunError`."""
-        pictures = read_run(folder, self.name)
+        pictures = read_pictures(folder, self.name)
         told = pictures.told
         lines = zip(told["lines"], ids_of(told), strict=True)
         items = tuple(GenEvalItem.from_json(line, int(index)) for line, index in lines)

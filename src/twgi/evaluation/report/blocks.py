@@ -121,7 +121,7 @@ def _scores(part: Section) -> Table:
 
 
 def _row(
-    name: str, part: Section, values: Mapping[str, Value], shown: Callable[[Value], Cell], **looks: str
+    name: str, part: Section, values: Mapping[str, Value], shown: Callable[[Value], Cell], **looks: Any
 ) -> tuple[Cell, ...]:
     """The columns of the table, those that have values shown."""
     cells = (shown(values[column]) if column in values else Cell() for column in part.columns)

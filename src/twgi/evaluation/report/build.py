@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from twgi.errors import ConfigError, DataError, RunError
 from twgi.evaluation.benchmarks import entry_of
@@ -22,6 +22,7 @@ from twgi.evaluation.report.statistics import (
 )
 from twgi.evaluation.results import SCORES, Result, Results, read_results
 from twgi.files import read_json
+from twgi.thinking.modes import KINDS
 
 AUDIT = "audit.json"
 MOST_SHOWN = 8  # wins, and as many losses, of a pair
@@ -61,7 +62,11 @@ class ScoredRun:
     @property
     def drafts(self) -> bool:
         """Whether first pictures are drafts of the final ones, so that the two can be compared."""
-        return self.pictures > 1 and "draft" in self.kinds
+        return self.pictures > 1 and self.has("draft")
+
+    def has(self, what: Literal["draft", "part"]) -> bool:
+        """Whether some picture is a draft, or a part."""
+        return any(getattr(KINDS[kind], what) for kind in self.kinds if kind in KINDS)
 
     @property
     def first(self) -> str:
@@ -207,7 +212,7 @@ def _curves(runs: Sequence[ScoredRun], cost: str) -> Iterator[Series]:
     """Of each run the score after each picture; of one-picture runs the best of n; of drafts the choice by verdict."""
     for group, run in enumerate(runs):
         costs = [float(point[cost]) for point in run.told.get("by_picture", []) if cost in point]
-        if costs and "part" in run.kinds:  # parts are no answers: only the end of a thought is
+        if costs and run.has("part"):  # parts are no answers: only the end of a thought is
             yield Series(name=run.name, group=group, points=(_point(run, None, costs[-1]),))
         elif costs:
             points = [_point(run, k, costs[k]) for k in range(min(run.pictures, len(costs)))]
@@ -225,7 +230,7 @@ def _choices(run: ScoredRun, group: int, cost: float) -> Iterator[Series]:
     several = [n for n in CHOICES if n <= samples]
     if len(several) < 2 or run.over != "tasks":
         return
-    if "draft" in run.kinds:
+    if run.has("draft"):
         rounds = int(run.results.made.get("settings", {}).get("rounds", 1))
         own = tuple(Point(cost=n * cost, score=best_by_verdict(run.rows, n, rounds=rounds)) for n in several)
         yield Series(name=f"{run.name}, best of n by own verdict", group=group, kind="choice", points=own)
