@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from twgi.errors import PromptError
-from twgi.evaluation.dpg_bench.questions import Question, read_questions
+from twgi.evaluation.dpg.questions import Question, read_questions
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "dsg_like" / "questions.csv"
 ROW = {"item_id": "a.b", "text": "a dog", "proposition_id": 1, "dependency": "0", "tuple": "entity - whole (dog)"}

@@ -14,21 +14,21 @@ from PIL import Image
 
 from twgi.errors import PromptError
 from twgi.evaluation.detectors.icons import IconDetector
-from twgi.evaluation.geneval import (
+from twgi.evaluation.frame import Verdict
+from twgi.evaluation.geneval.benchmark import read_items
+from twgi.evaluation.geneval.rules import (
     RELATIONS,
     Detection,
-    Item,
-    Verdict,
+    GenEvalItem,
     judge,
     overall,
-    read_items,
     relative_position,
     select,
     task_scores,
 )
 from twgi.icons import world
 
-METADATA = Path(__file__).parents[3] / "shared" / "geneval" / "evaluation_metadata.jsonl"
+METADATA = Path(__file__).parents[4] / "shared" / "geneval" / "evaluation_metadata.jsonl"
 BLANK = Image.new("RGB", (8, 8))
 
 
@@ -49,11 +49,11 @@ def dog(x: float = 0, y: float = 0, *, score: float = 0.95, color: str = "blue")
     return cat(x, y, score=score, color=color, name="dog")
 
 
-def asks(*include: dict[str, Any], exclude: Sequence[dict[str, Any]] = (), tag: str = "any") -> Item:
-    return Item.from_json({"tag": tag, "prompt": "p", "include": list(include), "exclude": list(exclude)}, 0)
+def asks(*include: dict[str, Any], exclude: Sequence[dict[str, Any]] = (), tag: str = "any") -> GenEvalItem:
+    return GenEvalItem.from_json({"tag": tag, "prompt": "p", "include": list(include), "exclude": list(exclude)}, 0)
 
 
-def verdict(item: Item, *detections: Detection) -> Verdict:
+def verdict(item: GenEvalItem, *detections: Detection) -> Verdict:
     return judge(item, BLANK, detections, Recorded())
 
 
@@ -112,7 +112,7 @@ RULES = [
 
 
 @pytest.mark.parametrize(("item", "detections", "correct"), [rule[1:] for rule in RULES], ids=[r[0] for r in RULES])
-def test_rule(item: Item, detections: list[Detection], correct: bool) -> None:
+def test_rule(item: GenEvalItem, detections: list[Detection], correct: bool) -> None:
     result = verdict(item, *detections)
     assert result.correct is correct
     assert bool(result.reasons) is not correct
@@ -217,7 +217,7 @@ def plainly_right(record: dict[str, Any], things: list[Detection]) -> bool:
 
 @given(metadata(), st.lists(detections, max_size=6))
 def test_the_rules_equal_a_second_formulation(record: dict[str, Any], things: list[Detection]) -> None:
-    assert verdict(Item.from_json(record, 0), *things).correct is plainly_right(record, things)
+    assert verdict(GenEvalItem.from_json(record, 0), *things).correct is plainly_right(record, things)
 
 
 def test_overall_is_the_unweighted_mean_of_the_tasks() -> None:
@@ -232,7 +232,7 @@ def test_the_real_prompts_are_read_as_they_are() -> None:
     if not METADATA.exists():
         pytest.skip("GenEval's metadata file is not here")
     items = read_items(METADATA)
-    tags = [item.tag for item in items]
+    tags = [item.task for item in items]
     assert [(tag, tags.count(tag)) for tag in dict.fromkeys(tags)] == [
         ("single_object", 80),
         ("two_object", 99),
@@ -241,7 +241,7 @@ def test_the_real_prompts_are_read_as_they_are() -> None:
         ("position", 100),
         ("color_attr", 100),
     ]
-    assert [item.index for item in items] == list(range(553))
+    assert [item.id for item in items] == [f"{index:05d}" for index in range(553)]
 
 
 def test_the_real_names_are_cocos_in_its_order_with_three_renamed() -> None:
@@ -268,7 +268,7 @@ def test_the_real_names_are_cocos_in_its_order_with_three_renamed() -> None:
 def test_a_broken_metadata_line_is_named(tmp_path: Path, line: str) -> None:
     good = json.dumps({"tag": "colors", "prompt": "p", "include": [CAT]})
     (tmp_path / "prompts.jsonl").write_text(f"{good}\n{line}\n")
-    with pytest.raises(PromptError, match="prompt 1"):
+    with pytest.raises(PromptError, match=r"prompts\.jsonl:2"):
         read_items(tmp_path / "prompts.jsonl")
 
 

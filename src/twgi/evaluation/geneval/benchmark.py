@@ -15,7 +15,7 @@ from twgi.evaluation.detectors.recorded import recorded
 from twgi.evaluation.detectors.suite import DetectorSuite, self_test
 from twgi.evaluation.evaluate import Evaluation, costs, listed, share
 from twgi.evaluation.frame import Judged, Part, PictureToJudge, PromptSet, Verdict
-from twgi.evaluation.geneval.rules import GenEvalItem, judge, overall, task_scores
+from twgi.evaluation.geneval.rules import GenEvalItem, item_of, judge, overall, task_scores
 from twgi.evaluation.pictures import PictureSet, ids_of, read_numbered, read_pictures
 from twgi.evaluation.results import Result
 from twgi.files import read_json, read_objects, write_whole
@@ -51,7 +51,7 @@ class GenEval:
         pictures = read_pictures(folder, self.name)
         told = pictures.told
         lines = zip(told["lines"], ids_of(told), strict=True)
-        items = tuple(GenEvalItem.from_json(line, int(index)) for line, index in lines)
+        items = tuple(item_of(line, int(index)) for line, index in lines)
         return self._seen(PromptSet(items=items, whole=told["whole"], left_out=tuple(told["left_out"]))), pictures
 
     def from_elsewhere(self, folder: Path, path: Path, *, samples: int) -> tuple[PromptSet, PictureSet]:
@@ -164,12 +164,12 @@ def read_items(path: Path) -> list[GenEvalItem]:
         lines = list(read_objects(path))
     except DataError as error:
         raise PromptError(f"cannot read the prompts: {error}") from None
-    if lines and "include" not in lines[0].value:
+    plain, items = bool(lines) and "include" not in lines[0].value, []
+    if plain:
         _check_plain(path)
-    items = []
     for index, line in enumerate(lines):
         try:
-            items.append(GenEvalItem.from_json(line.value, index))
+            items.append((item_of if plain else GenEvalItem.from_json)(line.value, index))
         except PromptError as error:
             raise PromptError(f"{line.where}, prompt {index}: {error}") from None
     return items

@@ -117,21 +117,27 @@ class GenEvalItem:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any], index: int) -> "GenEvalItem":
-        """One line of GenEval's metadata file; or of any prompts: then nothing says what is right.
+        """One line of GenEval's metadata file.
 
         Raises:
             PromptError: a field is missing or means nothing.
         """
         try:
-            include, exclude = (
-                tuple(Requirement.from_json(clause) for clause in record.get(key, ())) for key in ("include", "exclude")
-            )
-            task = record["tag"] if include else ""
+            include = tuple(Requirement.from_json(clause) for clause in record["include"])
+            exclude = tuple(Requirement.from_json(clause) for clause in record.get("exclude", ()))
+            task, prompt = record["tag"], record["prompt"]
             return cls(
-                id=f"{index:05d}", task=task, prompt=record["prompt"], include=include, exclude=exclude, record=record
+                id=f"{index:05d}", task=task, prompt=prompt, include=include, exclude=exclude, record=record
             )
         except (KeyError, TypeError, ValueError) as error:
             raise PromptError(f"not a metadata line of GenEval: {type(error).__name__} {error}") from None
+
+
+def item_of(record: Mapping[str, Any], index: int) -> GenEvalItem:
+    """A line of GenEval's metadata, or of any prompts: then nothing says what is right. Raises `PromptError`."""
+    if "include" in record:
+        return GenEvalItem.from_json(record, index)
+    return GenEvalItem(id=f"{index:05d}", task="", prompt=record["prompt"], include=(), record=record)
 
 
 def judge(item: GenEvalItem, picture: Image.Image, detections: Iterable[Detection], colors: ColorClassifier) -> Verdict:

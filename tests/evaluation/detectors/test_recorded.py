@@ -1,5 +1,6 @@
 """A record of detections: what was seen once is not looked at again, and judges as if it had been."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,13 @@ import pytest
 from PIL import Image
 
 from twgi.errors import RunError
-from twgi.evaluation.detectors.eyes import Eyes
-from twgi.evaluation.detectors.icons import IconDetector, icon_eyes
-from twgi.evaluation.detectors.replay import RECORD, picture_hash, recorded, replay_eyes
-from twgi.evaluation.geneval import Detection, Item, judge
+from twgi.evaluation.detectors.icons import IconDetector, icon_suite
+from twgi.evaluation.detectors.recorded import RECORD, picture_hash, recorded, replayed
+from twgi.evaluation.detectors.suite import DetectorSuite
+from twgi.evaluation.geneval.rules import Detection, GenEvalItem, judge
 from twgi.icons import world
 
-ITEM = Item.from_json(
+ITEM = GenEvalItem.from_json(
     {"tag": "colors", "prompt": "a red dog", "include": [{"class": "dog", "count": 1, "color": "red"}]}, 0
 )
 
@@ -38,70 +39,89 @@ class Slow(IconDetector):
         return [checked.color or "" for checked in detections]
 
 
-def eyes(slow: Slow) -> Eyes:
-    return replace(icon_eyes(), detector=slow, colors=slow, slow=True)
+def suite(slow: Slow) -> DetectorSuite:
+    return replace(icon_suite(), detector=slow, colors=slow, slow=True)
 
 
 def drawn(color: str, col: int = 1) -> Image.Image:
     return world.render(world.Scene((world.Placed("dog", color, col, 1),)))
 
 
-def right(by: Eyes, picture: Image.Image) -> bool:
+def right(by: DetectorSuite, picture: Image.Image) -> bool:
     return judge(ITEM, picture, by.detector.detect([picture])[0], by.colors).correct
 
 
-def test_a_record_judges_as_the_eyes_did_and_looks_once(tmp_path: Path) -> None:
+def judged(slow: Slow, folder: Path, *pictures: Image.Image) -> list[bool]:
+    with recorded(suite(slow), folder) as by:
+        return [right(by, picture) for picture in pictures]
+
+
+def test_a_recording_judges_as_the_detector_did_and_looks_once(tmp_path: Path) -> None:
     slow = Slow()
     pictures = [drawn("red"), drawn("blue"), drawn("red", 3)]
-    first = [right(recorded(eyes(slow), tmp_path), picture) for picture in pictures]
+    first = judged(slow, tmp_path, *pictures)
     looks = slow.looks
-    assert [right(recorded(eyes(slow), tmp_path), picture) for picture in pictures] == first == [True, False, True]
+    assert judged(slow, tmp_path, *pictures) == first == [True, False, True]
     assert (slow.looks, slow.asked) == (looks, 3)
-    assert [right(replay_eyes(tmp_path / RECORD), picture) for picture in pictures] == first
-    assert replay_eyes(tmp_path / RECORD).detector.name == "icons"
+    assert [right(replayed(tmp_path / RECORD), picture) for picture in pictures] == first
+    assert replayed(tmp_path / RECORD).detector.name == "icons"
+
+
+def test_a_recording_of_the_first_version_is_read(tmp_path: Path) -> None:
+    """Two lines as they were written before there was a book of answers."""
+    (thing,) = IconDetector().detect([drawn("red")])[0]
+    by = {"picture": picture_hash(drawn("red")), "by": ["icons", "1"]}
+    seen = {"class": "dog", "box": list(thing.box), "score": 1.0}
+    lines = (by | {"detections": [seen]}, by | {"class": "dog", "box": list(thing.box), "color": "red"})
+    (tmp_path / RECORD).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert right(replayed(tmp_path / RECORD), drawn("red"))
+    slow = Slow()
+    assert judged(slow, tmp_path, drawn("red")) == [True]
+    assert (slow.looks, slow.asked) == (0, 0)
 
 
 def test_weak_detections_are_not_kept_and_a_new_folder_is_made(tmp_path: Path) -> None:
-    seen = recorded(eyes(Slow()), tmp_path / "new" / "folder").detector.detect([drawn("red")])[0]
-    assert [thing.name for thing in seen] == ["dog"]
+    with recorded(suite(Slow()), tmp_path / "new" / "folder") as by:
+        assert [thing.name for thing in by.detector.detect([drawn("red")])[0]] == ["dog"]
 
 
 def test_another_version_looks_for_itself(tmp_path: Path) -> None:
     slow = Slow()
-    right(recorded(eyes(slow), tmp_path), drawn("red"))
+    judged(slow, tmp_path, drawn("red"))
     slow.version = "2"
     looks = slow.looks
-    right(recorded(eyes(slow), tmp_path), drawn("red"))
+    judged(slow, tmp_path, drawn("red"))
     assert slow.looks > looks
     with pytest.raises(RunError, match="2 detectors"):
-        replay_eyes(tmp_path / RECORD)
+        replayed(tmp_path / RECORD)
 
 
 def test_a_replay_of_other_pictures_is_refused(tmp_path: Path) -> None:
-    right(recorded(eyes(Slow()), tmp_path), drawn("red"))
+    judged(Slow(), tmp_path, drawn("red"))
     with pytest.raises(RunError, match="no picture"):
-        right(replay_eyes(tmp_path / RECORD), drawn("green"))
+        right(replayed(tmp_path / RECORD), drawn("green"))
 
 
 def test_a_colour_that_was_never_asked_is_refused(tmp_path: Path) -> None:
-    by = recorded(eyes(Slow()), tmp_path)
-    by.detector.detect([drawn("red")])
-    right(by, drawn("blue"))
+    with recorded(suite(Slow()), tmp_path) as by:
+        by.detector.detect([drawn("red")])
+        right(by, drawn("blue"))
     with pytest.raises(RunError, match="never asked"):
-        right(replay_eyes(tmp_path / RECORD), drawn("red"))
+        right(replayed(tmp_path / RECORD), drawn("red"))
 
 
 def test_a_torn_last_line_is_cut_off_and_any_other_is_named(tmp_path: Path) -> None:
-    right(recorded(eyes(Slow()), tmp_path), drawn("red"))
+    judged(Slow(), tmp_path, drawn("red"))
     whole = (tmp_path / RECORD).read_text()
     (tmp_path / RECORD).write_text(whole + whole[:30])
-    assert right(recorded(eyes(Slow()), tmp_path), drawn("red"))
+    assert right(replayed(tmp_path / RECORD), drawn("red"))
+    assert judged(Slow(), tmp_path, drawn("red")) == [True]
     assert (tmp_path / RECORD).read_text() == whole
     (tmp_path / RECORD).write_text("{}\n" + whole)
     with pytest.raises(RunError, match=r"detections.jsonl:1"):
-        replay_eyes(tmp_path / RECORD)
-    with pytest.raises(RunError, match="no record"):
-        replay_eyes(tmp_path / "none.jsonl")
+        replayed(tmp_path / RECORD)
+    with pytest.raises(RunError, match="no recording"):
+        replayed(tmp_path / "none.jsonl")
 
 
 def test_a_picture_is_known_by_its_pixels() -> None:

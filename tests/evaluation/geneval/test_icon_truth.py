@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from twgi.evaluation.detectors.icons import IconDetector
-from twgi.evaluation.geneval import TASKS as GENEVAL_TASKS
-from twgi.evaluation.geneval import Item, judge
+from twgi.evaluation.geneval.rules import TASKS as GENEVAL_TASKS
+from twgi.evaluation.geneval.rules import GenEvalItem, judge
 from twgi.icons import chains, tasks
 from twgi.icons.world import Scene, render
 
@@ -15,7 +15,7 @@ DETECTOR = IconDetector()
 
 
 def is_right(request: tasks.Request, scene: Scene) -> bool:
-    item = Item.from_json(request.metadata(), 0)
+    item = GenEvalItem.from_json(request.metadata(), 0)
     picture = render(scene)
     return judge(item, picture, DETECTOR.detect([picture])[0], DETECTOR).correct
 

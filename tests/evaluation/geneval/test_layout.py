@@ -9,9 +9,9 @@ import pytest
 
 from twgi.cli import execute
 from twgi.errors import ConfigError, PromptError, RunError
-from twgi.evaluation.collection import Collection, Entry
-from twgi.evaluation.geneval import read_items
-from twgi.evaluation.official import OFFICIAL, export, read_official
+from twgi.evaluation.frame import PromptSet
+from twgi.evaluation.geneval.benchmark import FOLDER, GenEval, read_items
+from twgi.evaluation.pictures import Generation, PictureRef, PictureSet
 from twgi.evaluation.results import SCORES
 from twgi.icons import world
 
@@ -41,6 +41,10 @@ def pictures(tmp_path: Path, prompts: Path) -> Path:
             thing = world.Placed(name, "red", sample, 1)
             world.render(world.Scene((thing,))).save(folder / "samples" / f"{sample:04d}.png")
     return root
+
+
+def read(pictures: Path, prompts: Path, *, samples: int = 2) -> PictureSet:
+    return GenEval().from_elsewhere(pictures, prompts, samples=samples)[1]
 
 
 def score(pictures: Path, prompts: Path, *more: str) -> tuple[int, dict[str, Any]]:
@@ -89,37 +93,50 @@ def test_a_picture_that_cannot_be_read_is_wrong_and_shown(
 def test_a_folder_of_another_prompt_is_refused(pictures: Path, prompts: Path) -> None:
     (pictures / "00001" / "metadata.jsonl").write_text(json.dumps(record("horse")))
     with pytest.raises(PromptError, match=r"00001/metadata.jsonl says 'a photo of a horse'"):
-        read_official(pictures, prompts, samples=2)
+        read(pictures, prompts)
     shutil.copytree(pictures / "00000", pictures / "00007")
     with pytest.raises(PromptError, match="00007 is of no prompt"):
-        read_official(pictures, prompts, samples=2)
+        read(pictures, prompts)
 
 
 def test_more_pictures_than_said_are_refused(pictures: Path, prompts: Path) -> None:
     with pytest.raises(ConfigError, match="--samples 2"):
-        read_official(pictures, prompts, samples=1)
+        read(pictures, prompts, samples=1)
 
 
 def test_pictures_may_be_counted_from_one(pictures: Path, prompts: Path) -> None:
     samples = pictures / "00000" / "samples"
     (samples / "0000.png").rename(samples / "0002.png")
-    assert not read_official(pictures, prompts, samples=2).missing
+    assert len(read(pictures, prompts).generations) == 6
+
+
+def test_what_the_judge_cannot_see_is_left_out_and_listed(pictures: Path, prompts: Path) -> None:
+    prompts.write_text(prompts.read_text() + json.dumps(record("unicorn")) + "\n")
+    status, scores = score(pictures, prompts)
+    assert (status, scores["subset"], scores["left_out"]) == (0, "3/4", ["a photo of a unicorn"])
 
 
 def test_a_folder_of_nothing_says_so(tmp_path: Path, prompts: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunError, match="no folders like 00000"):
-        read_official(tmp_path / "empty", prompts)
+        read(tmp_path / "empty", prompts)
     assert execute(["score", "geneval", str(tmp_path / "empty")]) == 2
 
 
-def test_what_is_exported_reads_back_as_the_last_pictures(tmp_path: Path, pictures: Path, prompts: Path) -> None:
-    items = tuple(read_items(prompts))
-    made = {(0, 0): ("00000/samples/0000.png", "00000/samples/0001.png"), (1, 1): ("00001/samples/0001.png",)}
-    entries = {key: Entry(pictures=files) for key, files in made.items()} | {(2, 0): Entry(failed="why")}
-    run = Collection(folder=pictures, items=items, samples=2, entries=entries, whole=3)
-    root = export(run)
-    export(run)
-    assert root == pictures / OFFICIAL
-    assert (root / "00000/samples/00000.png").read_bytes() == (pictures / made[0, 0][1]).read_bytes()
-    assert sorted(read_official(root, prompts, samples=2).entries) == [(0, 0), (1, 1)]
+def test_what_is_laid_out_reads_back_as_the_last_pictures(tmp_path: Path, pictures: Path, prompts: Path) -> None:
+    asked = PromptSet(items=tuple(read_items(prompts)), whole=3)
+    made = {
+        ("00000", 0): ("00000/samples/0000.png", "00000/samples/0001.png"),
+        ("00001", 1): ("00001/samples/0001.png",),
+    }
+    there = {
+        key: Generation(pictures=tuple(PictureRef(file=pictures / file) for file in files))
+        for key, files in made.items()
+    }
+    run = PictureSet(root=pictures, samples=2, generations=there | {("00002", 0): Generation(failed="why")})
+    root = GenEval().lay_out(asked, run)
+    GenEval().lay_out(asked, run)
+    assert root == pictures / FOLDER
+    last = pictures / "00000/samples/0001.png"
+    assert (root / "00000/samples/00000.png").read_bytes() == last.read_bytes()
+    assert sorted(read(root, prompts).generations) == [("00000", 0), ("00001", 1)]

@@ -1,11 +1,6 @@
-"""Shards, Ray actors, and a killed run that is resumed: all give the records of one run."""
+"""Parts of an evaluation, drawn apart, give the records and the results of one run."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +8,8 @@ import pytest
 from tests.tiny import save_tiny
 
 from twgi.cli import execute
-from twgi.errors import ConfigError
 from twgi.evaluation.results import RESULTS
-from twgi.evaluation.shards import parse_shard
-from twgi.trace import TRACES, read_traces
+from twgi.trace import read_traces
 
 NAMES = ("cat", "unicorn", "dog", "cow", "bus", "bird")
 
@@ -78,51 +71,4 @@ def test_shards_of_different_runs_do_not_merge(
     assert execute(command(model, prompts, tmp_path / "out", "--shard", "1/2")) == 0
     assert execute(command(model, prompts, tmp_path / "out", "--shard", "2/2", "--seed", "1")) == 0
     assert execute(["score", "geneval", str(tmp_path / "out")]) == 2
-    assert "not parts of one run: their settings differ" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2"])
-def test_a_shard_is_which_of_how_many(text: str) -> None:
-    with pytest.raises(ConfigError, match="1/4 to 4/4"):
-        parse_shard(text)
-    assert parse_shard("2/2") == (2, 2)
-
-
-def test_a_killed_run_resumes_to_the_records_of_one_run(
-    tmp_path: Path, model: Path, prompts: Path, whole: Path
-) -> None:
-    out = tmp_path / "out"
-    words = command(model, prompts, out)
-    process = subprocess.Popen([sys.executable, "-m", "twgi", *words], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (out / TRACES).exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    killed_with = sum(1 for _ in read_traces(out))
-    assert execute([*words, "--resume"]) == 0
-    assert killed_with > 0
-    assert_same(out, whole)
-
-
-def test_ray_actors_give_the_records_of_one_process(
-    tmp_path: Path, model: Path, prompts: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ray = pytest.importorskip("ray", reason="needs the extra ray")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-    try:
-        assert execute(command(model, prompts, tmp_path / "out", "--ray", "2")) == 0
-    finally:
-        ray.shutdown()
-    assert_same(tmp_path / "out", whole)
-
-
-def test_without_ray_the_extra_is_named(
-    tmp_path: Path, model: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.setitem(sys.modules, "ray.data", None)
-    assert execute(command(model, prompts, tmp_path / "out", "--ray", "2")) == 2
-    assert "twgi[ray]" in capsys.readouterr().err
+    assert "not parts of one run: their seed differ" in capsys.readouterr().err

@@ -7,10 +7,9 @@ import pytest
 from PIL import Image
 
 from twgi.errors import CheckpointError, ConfigError
-from twgi.evaluation.detectors.eyes import self_test
-from twgi.evaluation.detectors.icons import IconDetector, icon_eyes
-from twgi.evaluation.detectors.named import eyes_named
-from twgi.evaluation.geneval import TASKS, Detection
+from twgi.evaluation.detectors.icons import IconDetector, icon_suite
+from twgi.evaluation.detectors.suite import self_test, suite_named
+from twgi.evaluation.geneval.rules import TASKS, Detection
 
 
 class Blind(IconDetector):
@@ -38,17 +37,17 @@ class Doubled(IconDetector):
         return [[*things, *things] for things in super().detect(pictures)]
 
 
-def test_the_icon_eyes_pass_with_a_right_and_a_wrong_picture_of_each_task() -> None:
-    eyes = icon_eyes()
+def test_the_icon_suite_pass_with_a_right_and_a_wrong_picture_of_each_task() -> None:
+    eyes = icon_suite()
     assert self_test(eyes) == 12
-    assert [(known.item.tag, known.correct) for known in eyes.known] == [
+    assert [(known.item.task, known.correct) for known in eyes.known] == [
         (task, correct) for task in TASKS for correct in (True, False)
     ]
 
 
 @pytest.mark.parametrize("broken", [Blind(), Colorblind(), Shuffled(), Doubled()], ids=lambda d: type(d).__name__)
 def test_a_broken_detector_is_found_out(broken: IconDetector) -> None:
-    eyes = replace(icon_eyes(), detector=broken, colors=broken)
+    eyes = replace(icon_suite(), detector=broken, colors=broken)
     with pytest.raises(CheckpointError, match="self-test"):
         self_test(eyes)
 
@@ -56,4 +55,4 @@ def test_a_broken_detector_is_found_out(broken: IconDetector) -> None:
 def test_eyes_of_another_name_are_refused() -> None:
     for name in ("yolo", "replay", "icons:3"):
         with pytest.raises(ConfigError, match="mask2former"):
-            eyes_named(name)
+            suite_named(name)
