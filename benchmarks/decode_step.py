@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from twgi.checkpoint import hf
+from twgi.decoding.cache import KVCache
+from twgi.decoding.pages import PAGE, Pages, Row
 from twgi.model.config import TransformerConfig, VQConfig
-from twgi.model.kv_cache import KVPool
 from twgi.model.transformer import Transformer
 
 
@@ -80,14 +81,17 @@ def same_weights(config: TransformerConfig, theirs: Any) -> Transformer:
 def our_step(model: Transformer, tokens_RT: Tensor) -> Callable[[], Tensor]:
     """A function that appends one token to each row and forgets it again; logits RV."""
     rows, length = tokens_RT.shape
-    pool = KVPool(model.config, rows=rows, max_len=length + 1)
-    slots = [pool.alloc() for _ in range(rows)]
-    model.forward_cached(tokens_RT.flatten(), pool.step([(slot, length) for slot in slots]))
+    pages = Pages(rows * (length + PAGE))
+    cache, opened = KVCache(model.config, pages), [Row(ids, most=length + 1) for ids in tokens_RT.tolist()]
+    for row in opened:
+        pages.open(row)
+    model.forward_cached(tokens_RT.flatten(), cache.step([(row, length) for row in opened]))
 
     def step() -> Tensor:
-        for slot in slots:
-            pool.truncate(slot, length)
-        return model.logits(model.forward_cached(tokens_RT[:, 0], pool.step([(slot, 1) for slot in slots])))
+        logits_RV = model.logits(model.forward_cached(tokens_RT[:, 0], cache.step([(row, 1) for row in opened])))
+        for row in opened:
+            row.read = length
+        return logits_RV
 
     return step
 

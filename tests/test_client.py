@@ -120,7 +120,7 @@ def dripping(head: bytes) -> Iterator[str]:
 def test_the_time_is_that_of_the_whole_answer_however_it_drips(head: bytes) -> None:
     with dripping(head) as url:
         asking, start = Endpoint(EndpointOptions(url=url, model="m", attempts=1, timeout=0.3)), time.monotonic()
-        with pytest.raises(NoAnswer, match="^too slow$"):
+        with pytest.raises(NoAnswer, match=r"^too slow$"):
             asking.post(QUESTION, words)
         assert time.monotonic() - start < 1.0
 
@@ -147,6 +147,13 @@ def test_a_bad_request_is_not_tried_again_and_its_message_is_told_without_the_ke
     with studio(trouble=first(Reply(status=400, body=body))) as served, pytest.raises(NoAnswer) as error:
         endpoint(served).post(QUESTION, words)
     assert str(error.value) == "HTTP 400 (no such size for [key])"
+    assert len(served.asked) == 1
+
+
+def test_a_bad_request_with_a_message_without_end_is_not_tried_again() -> None:
+    endless = first(Reply(status=400, body=b"x" * 2**21))
+    with studio(trouble=endless) as served, pytest.raises(NoAnswer, match=r"^HTTP 400$"):
+        endpoint(served).post(QUESTION, words)
     assert len(served.asked) == 1
 
 
@@ -266,6 +273,8 @@ def test_no_more_requests_are_on_their_way_than_wanted() -> None:
         ({"url": "http://me:hidden@host/v1"}, "no password"),
         ({"url": "http://host/v1?key=hidden"}, "must be like"),
         ({"url": "host"}, "must be like"),
+        ({"url": "http://hidden:99999/v1"}, "must be like"),
+        ({"url": "http://[hidden/v1"}, "must be like"),
         ({"key_variable": "sk-hidden"}, "the name of an environment variable"),
         ({"concurrency": 0}, "1 or more"),
         ({"attempts": 0}, "1 or more"),

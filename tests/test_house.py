@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def test_the_version_is_told_once(project: dict[str, Any], repository: Path) -> 
 
 def test_the_base_install_is_light(project: dict[str, Any]) -> None:
     base = {re.split(r"[<>=\[]", line)[0] for line in project["project"]["dependencies"]}
-    assert base == {"numpy", "pillow", "pyyaml", "rich", "safetensors", "tokenizers", "torch", "typer"}
+    assert base == {"filelock", "numpy", "pillow", "pyyaml", "rich", "safetensors", "tokenizers", "torch", "typer"}
 
 
 def test_no_install_asks_for_torchvision(project: dict[str, Any]) -> None:
@@ -78,11 +79,57 @@ def test_ci_is_executable_bash_without_a_syntax_error(repository: Path) -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)
 
 
-@pytest.mark.parametrize("target", ["venv", "demo", "test", "check"])
-def test_make_knows_its_targets(repository: Path, target: str) -> None:
-    command = ["make", "--dry-run", "--always-make", target]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
-    assert "-m venv" in done.stdout, "a missing environment is built first"
+def test_make_builds_a_missing_environment_first(repository: Path) -> None:
+    for target in ("venv", "demo", "test", "check"):
+        command = ["make", "--dry-run", "--always-make", target]
+        done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
+        assert "-m venv" in done.stdout, target
+
+
+def package_path(repository: Path, name: str) -> Path:
+    inside = repository / "src" / "twgi" / name
+    return inside if inside.exists() else repository / name
+
+
+def test_every_place_that_the_documents_name_is_there(repository: Path) -> None:
+    """The table of CONTRIBUTING, the map of the README, the walks of the design page."""
+    contributing = (repository / "CONTRIBUTING.md").read_text().split("| to change | touch |")[1].split("## Rules")[0]
+    readme = (repository / "README.md").read_text().split("## Where things are")[1].split("## Limits")[0]
+    walks = "".join(walks_of(repository))
+    named = re.findall(r"`((?:src/twgi/)?[a-z_./]+(?:\.py|\.md|/))`", contributing + readme + walks)
+    assert len(named) > 60
+    assert [name for name in named if not package_path(repository, name).exists()] == []
+
+
+def walks_of(repository: Path) -> list[str]:
+    page = (repository / "docs" / "design.md").read_text()
+    return page.split("## Two walks")[1].split("## Decisions")[0].split("### ")[1:]
+
+
+def test_a_walk_goes_through_each_file_once(repository: Path) -> None:
+    walks = walks_of(repository)
+    assert len(walks) == 2
+    for walk in walks:
+        files = re.findall(r"`([a-z_/]+\.py)`", walk)
+        assert sorted(files) == sorted(set(files))
+
+
+def test_the_map_of_the_design_page_is_the_package(repository: Path) -> None:
+    """Every module and folder of the package stands on the map, by its name."""
+    layout = (repository / "docs" / "design.md").read_text().split("## Layout")[1].split("```")[1]
+    package = repository / "src" / "twgi"
+    names = {path.stem for path in package.rglob("*.py")} - {"__init__"}
+    assert sorted(name for name in names if not re.search(rf"\b{name}\b", layout)) == []
+
+
+def test_no_class_name_stands_twice_in_the_package(repository: Path) -> None:
+    counts = Counter(
+        name
+        for path in sorted((repository / "src").rglob("*.py"))
+        for name in re.findall(r"^class (\w+)", path.read_text(), re.M)
+        if not name.startswith("_")
+    )
+    assert {name: count for name, count in counts.items() if count > 1} == {}
 
 
 def test_the_wheel_carries_the_icons_the_weights_and_the_type_marker(repository: Path, tmp_path: Path) -> None:

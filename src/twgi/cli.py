@@ -14,10 +14,9 @@ from twgi import __version__
 from twgi.commands import data, evaluate, icons, score, train
 from twgi.commands.audit import audit
 from twgi.commands.checkpoint import convert, info
+from twgi.commands.data import decode, encode
 from twgi.commands.report import report
-from twgi.commands.shards import shards
 from twgi.commands.think import INTERRUPTED, think
-from twgi.commands.tokens import decode, encode
 from twgi.console import complain
 from twgi.errors import TwgiError
 
@@ -53,7 +52,6 @@ app.command()(info)
 app.command()(convert)
 app.add_typer(icons.app, name="icons")
 app.add_typer(train.app, name="train")
-data.app.command("shards")(shards)
 app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(score.app, name="score")

@@ -55,8 +55,12 @@ class EndpointOptions:
     timeout: float = 60.0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        try:
+            parts = urlsplit(self.url)
+            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            raise ConfigError("an endpoint's address must be like https://host/v1; its host or port is none") from None
+        if not good or parts.query or parts.fragment:
             raise ConfigError(f"an endpoint's address must be like https://host/v1, got {parts.hostname or self.url!r}")
         if parts.username or parts.password:
             raise ConfigError("put no password into an endpoint's address; put a key into an environment variable")
@@ -107,21 +111,17 @@ class Reply(Generic[T]):
 class NoAnswer(Exception):
     """A request that nobody answered as it must be: why, after how many attempts, with which `usages`."""
 
-    def __init__(self, problem: str, attempts: int, usages: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, problem: str, attempts: int = 1, usages: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(problem if attempts == 1 else f"{problem}, {attempts} times")
         self.attempts, self.usages = attempts, tuple(usages)
 
 
 class Unusable(Exception):
-    """An answer whose content is not what was asked for; the endpoint is asked again."""
+    """An answer that is not what was asked for; the endpoint is asked again, `after` so many seconds if it says so."""
 
-
-class _Failed(Exception):
-    """An attempt without an answer; `passes`: whether to try again, `after`: so many seconds, if the server says so."""
-
-    def __init__(self, problem: str, *, passes: bool = True, after: float | None = None) -> None:
+    def __init__(self, problem: str, *, after: float | None = None) -> None:
         super().__init__(problem)
-        self.passes, self.after = passes, after
+        self.after = after
 
 
 class Endpoint:
@@ -164,8 +164,10 @@ class Endpoint:
                 usages.append(_usage(value))
                 used, seconds = _read(value, read), time.monotonic() - start
                 return Reply(value=used, usages=tuple(usages), attempts=attempt, seconds=seconds)
-            except _Failed as error:
-                if not error.passes or attempt == self.options.attempts:
+            except NoAnswer as error:
+                raise NoAnswer(str(error), attempt, usages) from None
+            except Unusable as error:
+                if attempt == self.options.attempts:
                     raise NoAnswer(str(error), attempt, usages) from None
                 self._sleep(self._pause(attempt - 1, error.after))
         raise AssertionError("no attempt")
@@ -181,11 +183,11 @@ class Endpoint:
         try:
             status, content = asyncio.run(self._send(call))
         except TimeoutError:
-            raise _Failed("too slow") from None
+            raise Unusable("too slow") from None
         except (httpx.HTTPError, OSError) as error:  # its text may hold the key
-            raise _Failed(f"no connection ({type(_root(error)).__name__})") from None
+            raise Unusable(f"no connection ({type(_root(error)).__name__})") from None
         if status >= 300:
-            raise _Failed(f"HTTP {status}{self._message(content)}", passes=False)
+            raise NoAnswer(f"HTTP {status}{self._message(content)}")
         return self._parsed(content)
 
     async def _send(self, call: Call) -> tuple[int, bytes]:
@@ -206,7 +208,9 @@ class Endpoint:
             async for piece in response.aiter_raw():
                 content += piece
                 if len(content) > call.limit:
-                    raise _Failed("an answer without end")
+                    if response.is_success:
+                        raise Unusable("an answer without end")
+                    break
         return response.status_code, bytes(content)
 
     def _parsed(self, content: bytes) -> Any:
@@ -218,7 +222,7 @@ class Endpoint:
             text, key = json.dumps(value, ensure_ascii=False), json.dumps(self._key)[1:-1]
             return json.loads(text.replace(key, "[key]")) if key in text else value
         except (ValueError, RecursionError):
-            raise _Failed("an answer of another shape") from None
+            raise Unusable("an answer of another shape") from None
 
     def _refuse(self, status: int, after: str | None) -> None:
         """What an HTTP error means whose body is not read."""
@@ -226,15 +230,15 @@ class Endpoint:
             hint = f"see its model, and the variable {self.options.key_variable or '(key_variable is not given)'}"
             raise ConfigError(f"{self.name} {_REFUSED[status]} (HTTP {status}); {hint}")
         if status == 429 or status >= 500:
-            raise _Failed(f"HTTP {status}", after=_seconds(after))
+            raise Unusable(f"HTTP {status}", after=_seconds(after))
         if 300 <= status < 400:
-            raise _Failed(f"HTTP {status}; a redirect is not followed", passes=False)
+            raise NoAnswer(f"HTTP {status}; a redirect is not followed")
 
     def _message(self, content: bytes) -> str:
         """What a server says of a bad request."""
         try:
             return f" ({' '.join(str(self._parsed(content)['error']['message']).split())[:200]})"
-        except (_Failed, KeyError, TypeError):
+        except (Unusable, KeyError, TypeError):
             return ""
 
 
@@ -251,9 +255,9 @@ def _read(value: Any, read: Callable[[Any], T]) -> T:
     try:
         return read(value)
     except Unusable as error:
-        raise _Failed(f"an unusable answer ({error})") from None
+        raise Unusable(f"an unusable answer ({error})", after=error.after) from None
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        raise _Failed("an answer of another shape") from None
+        raise Unusable("an answer of another shape") from None
 
 
 def _usage(value: Any) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the command line starts, and complains, without torch
     from collections.abc import Iterable
     from pathlib import Path
 
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
     from twgi.runs.run import Outcome
     from twgi.thinking.events import ThoughtEvent
@@ -26,6 +26,7 @@ Item = TypeVar("Item")
 
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 LINE_EVERY = 10.0  # seconds
+SHOWN = 10**9  # bytes from which on a bar is shown
 
 
 def complain(text: str) -> None:
@@ -139,7 +140,7 @@ class Lines(_Many):
     """A plain line on stderr for each thought: for logs and pipes."""
 
     def begin(self, todo: int) -> None:
-        """Time runs from here."""
+        """Start counting, and the clock."""
         self.todo, self.done, self.start = todo, 0, time.monotonic()
 
     def finished(self, trace: Trace) -> None:
@@ -155,7 +156,9 @@ class Bar(_Many):
 
     def begin(self, todo: int) -> None:
         """Show it."""
-        self.pictures, self._bar = 0, _bar()
+        from rich.progress import MofNCompleteColumn, TextColumn
+
+        self.pictures, self._bar = 0, _bar(MofNCompleteColumn(), TextColumn("{task.fields[pictures]}"))
         self._task = self._bar.add_task("thinking", total=todo, pictures="no picture yet")
         self._bar.start()
 
@@ -197,29 +200,22 @@ def tracked(items: Iterable[Item], total: int, doing: str, *, quiet: bool = Fals
             advance()
 
 
-def _bar() -> Progress:
+def _bar(*columns: str | ProgressColumn) -> Progress:
+    """A bar on stderr with these columns after it."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pictures]}"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=Console(stderr=True),
-    )
+    left = (TimeRemainingColumn(), TextColumn("left"))
+    return Progress(TextColumn("{task.description}"), BarColumn(), *columns, *left, console=Console(stderr=True))
 
 
 @contextmanager
 def counting(todo: int, doing: str) -> Iterator[Callable[[], None]]:
     """Call what it gives after each of so many things; a bar for people, now and then a line for a log."""
     if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import Progress
+        from rich.progress import MofNCompleteColumn
 
-        with Progress(console=Console(stderr=True)) as bar:
+        with _bar(MofNCompleteColumn()) as bar:
             task = bar.add_task(doing, total=todo)
             yield lambda: bar.advance(task)
         return
@@ -233,6 +229,26 @@ def counting(todo: int, doing: str) -> Iterator[Callable[[], None]]:
             print(f"{doing}: {done}/{todo}", file=sys.stderr, flush=True)
 
     yield advance
+
+
+def bytes_bar(title: str) -> Callable[[int, int], None]:
+    """To be told (bytes done, bytes in all): a bar for work on many bytes, where people look; else nothing."""
+    bars: list[Progress] = []
+
+    def told(done: int, total: int) -> None:
+        if total < SHOWN or not sys.stderr.isatty():
+            return
+        if not bars:
+            from rich.progress import DownloadColumn
+
+            bars.append(_bar(DownloadColumn()))
+            bars[0].add_task(title, total=total)
+            bars[0].start()
+        bars[0].update(bars[0].task_ids[0], completed=done)
+        if done >= total:
+            bars[0].stop()
+
+    return told
 
 
 def shown(text: str) -> str:

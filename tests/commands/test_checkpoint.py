@@ -114,7 +114,7 @@ def test_a_model_that_cannot_draw_says_what_it_needs_and_takes_it(twgi: Twgi, ti
 def test_compat_is_taken_by_name_and_told_in_the_trace(twgi: Twgi, tiny: Path) -> None:
     trace = thought(twgi, tiny, "--mode", "critique", "--compat", "reference,-any-text", "--max-tokens", "40")
     assert trace.settings["compat"] == sorted(set(Quirk) - {Quirk.ANY_TEXT})
-    assert trace.settings["guidance"]["plan"] == "reference"
+    assert trace.settings["guidance"]["name"] == "reference"
     assert trace.settings["sampling"]["image_top_k"] == 50
     ended = twgi("think", "a", "--model", tiny, "--compat", "reverence", "--out", "out")
     assert ended.status == 2

@@ -52,7 +52,7 @@ def test_check_refuses_with_the_place_and_the_reason(
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["absent.jsonl"], "absent.jsonl: cannot be read"),
+        (["absent.jsonl"], "cannot read absent.jsonl"),
         (["{data}", "--max-tokens", "0"], "max-tokens"),
         (["{empty}"], "no lines"),
         (["{data}", "--model", "nowhere"], "unknown model"),
@@ -114,7 +114,7 @@ def test_encode_in_the_published_way_keeps_its_mistakes(
     data.write_text("".join(json.dumps(line) + "\n" for line in odd))
     out = data.parent / "rows.jsonl"
     command = ["encode", str(data), "--model", model, "--max-tokens", "60", "--out", str(out), "--json"]
-    assert execute([*command, "--format", "reference", "--compat", "reference"]) == 2
+    assert execute([*command, "--compat", "reference"]) == 2
     report = json.loads(capsys.readouterr().out)
     assert [fault["where"] for fault in report["refused"]] == [f"{data}:3", f"{data}:4"]
     assert [row["where"] for row in report["too_long"]] == [f"{data}:5"]
@@ -159,14 +159,14 @@ def test_nothing_is_written_where_nothing_can_be_kept(
     ("arguments", "problem"),
     [
         (["encode", "{data}", "--out", "{data}"], "is a file of records"),
-        (["encode", "{data}", "--out", "{data}/below/rows.jsonl"], "cannot be written"),
+        (["encode", "{data}", "--out", "{data}/below/rows.jsonl"], "cannot write to"),
         (
             ["encode", "{data}", "--out", "{data}.rows", "--format", "arrow"],
             "format must be twgi or reference or parquet",
         ),
         (["encode", "{data}", "--out", "{data}.rows", "--compat", "parquet"], "compat must be twgi or reference"),
-        (["decode", "{data}", "--out", "{folder}"], "is not empty"),
-        (["decode", "{data}", "--out", "{data}"], "not a folder"),
+        (["decode", "{data}", "--out", "{folder}"], "not empty"),
+        (["decode", "{data}", "--out", "{data}"], "Not a directory"),
         (["decode", "{data}", "--out", "{folder}/new", "--compat", "none"], "compat must be twgi or reference"),
     ],
 )

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.thinking.tiny import thinker, tokenizer
 
-from twgi.data.decode import Decoded, Decoder, mode_of
-from twgi.data.lines import Fault, Line
-from twgi.data.rows import Row, cut
+from twgi.data.decode import Decoded, TokenDecoder, mode_of
+from twgi.data.rows import TrainingRow, pieces_of
 from twgi.data.unpack import unpack
 from twgi.errors import RunError
-from twgi.thinking.modes import MODES
+from twgi.files import Fault, Line
+from twgi.thinking.modes import KINDS, MODES
 from twgi.trace import ImageSegment, ModelId, TextSegment
 
 TOKENIZER = tokenizer()
@@ -32,7 +32,7 @@ MODEL = ModelId(name="tiny", sha256="")
 def decode(folder: Path, lines: Sequence[Any], *, reference: bool = False) -> list[Decoded | Fault]:
     file = folder / "tokens.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return list(Decoder(tokenizer=TOKENIZER, model=MODEL, reference=reference).decode_file(file))
+    return list(TokenDecoder(tokenizer=TOKENIZER, model=MODEL, reference=reference).decode_file(file))
 
 
 def only(entries: Sequence[Decoded | Fault]) -> Decoded:
@@ -54,7 +54,7 @@ def shape(decoded: Decoded) -> list[str]:
         {"tokens": ROW},
         {"prompt": "red", "response": ROW},
         {"prompt": "red", "response": ROW[1:]},  # as the published code asks, without bos
-        Row.of(cut(ROW, VOCAB), source="f:1").to_json(),
+        TrainingRow.of(pieces_of(ROW, VOCAB), source="f:1").to_json(),
     ],
 )
 def test_every_kind_of_row_is_prompt_words_and_pictures(tmp_path: Path, line: dict[str, Any]) -> None:
@@ -103,12 +103,20 @@ def test_further_turns_follow_as_segments(tmp_path: Path) -> None:
     assert decoded.trace.anomalies == ()
 
 
-@pytest.mark.parametrize("mode", ["subgoal", "critique"])
-def test_the_mode_is_known_by_its_template(tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "words", "kinds"),
+    [
+        ("subgoal", "ab", ["part", "part"]),
+        ("subgoal", "Now the whole picture.", ["part", "whole"]),
+        ("critique", "ab", ["draft", "redraw"]),
+    ],
+)
+def test_the_mode_is_known_by_its_template(tmp_path: Path, mode: str, words: str, kinds: list[str]) -> None:
     asked = TOKENIZER.encode_prompt(MODES[mode].prompt_text("red"))
-    decoded = only(decode(tmp_path, [{"tokens": [*asked, *IMAGE, *AB, *IMAGE, VOCAB.eos]}]))
+    decoded = only(decode(tmp_path, [{"tokens": [*asked, *IMAGE, *TOKENIZER.text.encode(words), *IMAGE, VOCAB.eos]}]))
     assert (decoded.trace.mode, decoded.trace.prompt) == (mode, "red")
-    assert shape(decoded) == [MODES[mode].role, "ab", "final"]
+    assert shape(decoded) == [KINDS[kinds[0]].role, words, "final"]
+    assert [image.kind for image in decoded.trace.images] == kinds
     assert mode_of("red") == (MODES["general"], "red")
 
 
@@ -144,9 +152,9 @@ def test_any_ids_at_all_are_read_and_none_after_the_separator_is_lost(parts: lis
     ids = [token for part in parts for token in part]
     after = ids[ids.index(VOCAB.separator) + 1 :] if VOCAB.separator in ids else ids
     line = Line(where="f:1", folder=Path(), value={"tokens": ids})
-    trace = Decoder(tokenizer=TOKENIZER, model=MODEL).decode_line(line, "s").trace
+    trace = TokenDecoder(tokenizer=TOKENIZER, model=MODEL).decode_line(line, "s").trace
     assert [token for segment in trace.segments for token in segment.tokens] == after
-    assert Decoder(tokenizer=TOKENIZER, model=MODEL, reference=True).decode_line(line, "s").where == "f:1"
+    assert TokenDecoder(tokenizer=TOKENIZER, model=MODEL, reference=True).decode_line(line, "s").where == "f:1"
 
 
 def test_ids_without_a_separator_are_an_answer(tmp_path: Path) -> None:
@@ -183,8 +191,8 @@ def test_a_folder_has_pictures_lines_and_a_page(tmp_path: Path) -> None:
     bad = [*PROMPT, *IMAGE[:3], VOCAB.eos]
     entries = decode(tmp_path, [{"tokens": ROW}, {"tokens": bad}, {"prompt": "<b>"}])
     done = unpack(entries, tmp_path / "out", title="rows")
-    assert sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")) == [
-        "decoded.jsonl", "images/00000-0.png", "index.html",
+    assert sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("[!.]*.*")) == [
+        "decoded.jsonl", "images/00000-0.png", "index.html", "run.json", "traces.jsonl",
     ]  # fmt: skip
     assert (done.decoded, done.pictures, len(done.malformed), len(done.refused)) == (2, 1, 1, 1)
     assert len(done.problems()) == 3

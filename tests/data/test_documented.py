@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from twgi.data.records import KNOWN, Record, parse_record
-from twgi.data.rows import Row
+from twgi.data.records import KNOWN, TrainingRecord, parse_record
+from twgi.data.rows import TrainingRow
 
 LINES = [
     json.loads(line)
@@ -19,7 +19,7 @@ RECORDS = [line for line in LINES if "version" not in line]
 
 @pytest.mark.parametrize("line", RECORDS)
 def test_every_example_is_a_record(line: dict[str, object]) -> None:
-    assert isinstance(parse_record(line, where="data.md", folder=Path()), Record)
+    assert isinstance(parse_record(line, where="data.md", folder=Path()), TrainingRecord)
 
 
 def test_the_examples_use_every_key() -> None:
@@ -28,5 +28,5 @@ def test_the_examples_use_every_key() -> None:
 
 def test_the_row_is_one_with_its_loss() -> None:
     (line,) = ROWS
-    assert Row.from_json(line).to_json() == line
-    assert Row.from_json(line).mask.tolist() == [False, False, False, True, True]
+    assert TrainingRow.from_json(line).to_json() == line
+    assert TrainingRow.from_json(line).mask.tolist() == [False, False, False, True, True]

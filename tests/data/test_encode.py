@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from tests.thinking.tiny import SIDE, tokenizer
 
-from twgi.data.encode import Encoded, Outcome, TooLong, encode_file, reference_json
-from twgi.data.lines import Fault
+from twgi.data.encode import RowEncoder, reference_json
+from twgi.data.report import Encoded, LineOutcome, TooLong
 from twgi.errors import DataError
+from twgi.files import Fault
 
 TOKENIZER = tokenizer()
 VOCAB = TOKENIZER.vocab
@@ -32,10 +33,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def encode(folder: Path, lines: Sequence[Any], **options: Any) -> list[Outcome]:
+def encode(folder: Path, lines: Sequence[Any], **options: Any) -> list[LineOutcome]:
     file = folder / "data.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return list(encode_file(file, TOKENIZER, **options))
+    return list(RowEncoder(TOKENIZER, **options).file(file))
 
 
 def image_ids(folder: Path, name: str) -> list[int]:
@@ -43,7 +44,7 @@ def image_ids(folder: Path, name: str) -> list[int]:
     return TOKENIZER.image_block(codes)
 
 
-def only(outcomes: Sequence[Outcome]) -> Encoded:
+def only(outcomes: Sequence[LineOutcome]) -> Encoded:
     (outcome,) = outcomes
     assert isinstance(outcome, Encoded), outcome
     return outcome
@@ -122,7 +123,7 @@ def test_pictures_may_lie_elsewhere(folder: Path) -> None:
     file = folder / "below" / "data.jsonl"
     file.parent.mkdir()
     file.write_text(json.dumps(RECORD))
-    assert only(list(encode_file(file, TOKENIZER, images=folder))).row.tokens == row.tokens
+    assert only(list(RowEncoder(TOKENIZER, images=folder).file(file))).row.tokens == row.tokens
 
 
 def spoilt(row: dict[str, Any], place: int, part: Any) -> dict[str, Any]:
@@ -138,11 +139,11 @@ def test_a_bad_line_is_told_and_the_others_live(folder: Path) -> None:
     bad: list[tuple[Any, str]] = [
         (RECORD | {"images": ["absent.png"]}, "no such image file"),
         (RECORD | {"images": ["broken.png"]}, "not a picture"),
-        (RECORD | {"tokens": row.tokens[:-1]}, "lacks eos at its end"),
-        (RECORD | {"tokens": [*row.tokens, 0]}, f"token {len(row.tokens)}: bos"),
+        (RECORD | {"tokens": row.tokens[:-1]}, "no eos"),
+        (RECORD | {"tokens": [*row.tokens, 0]}, f"token {len(row.tokens)}: special id"),
         ({"prompt": "p", "response": "r", "tokens": row.tokens}, '"tokens" has 1 image(s) but the record names 0'),
         (TURNS | {"tokens": row.tokens}, "1 turn(s) instead of 2"),
-        ({"tokens": []}, "starts with bos"),
+        ({"tokens": []}, "token 0: no bos: nothing"),
         (spoilt(stored, 0, ["text", 0, 1, False]), "the segments of the row are not those of its tokens"),
         (spoilt(stored, 1, ["text", *stored["segments"][1][1:3], True]), "carry loss, but are not of a response"),
         ({"prompt": "p", "response": "r", "images": ["a.png"]}, "1 picture(s)"),

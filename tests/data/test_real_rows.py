@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from tests.data.layout import SEPARATOR, SIZE, published_layout
 
-from twgi.data.encode import Encoded, encode_file
-from twgi.data.rows import check_row
+from twgi.data.encode import RowEncoder
+from twgi.data.report import Encoded
+from twgi.data.rows import scan
 from twgi.tokenizer.multimodal import PLACEHOLDER, Codes
 from twgi.tokenizer.published import PublishedTokenizer
 from twgi.trace import ImageSegment, Segment, TextSegment
@@ -56,12 +57,12 @@ def test_the_published_cut_has_the_same_images(rows: Rows) -> None:
 def test_the_validator_finds_no_fault(rows: Rows) -> None:
     assert TOKENIZER.vocab.size == SIZE
     for row in rows:
-        assert check_row(row["tokens"], TOKENIZER.vocab) == ()
-        assert check_row(row["tokens"][:-1], TOKENIZER.vocab) != ()
+        assert scan(row["tokens"], TOKENIZER.vocab, turns=1)[1] == []
+        assert scan(row["tokens"][:-1], TOKENIZER.vocab, turns=1)[1] != []
 
 
 def test_they_are_kept_with_loss_on_the_response_alone(file: Path, rows: Rows) -> None:
-    for row, outcome in zip(rows, encode_file(file, TOKENIZER, limit=4096), strict=True):
+    for row, outcome in zip(rows, RowEncoder(TOKENIZER, limit=4096).file(file), strict=True):
         assert isinstance(outcome, Encoded)
         assert list(outcome.row.tokens) == row["tokens"]
         assert outcome.row.mask.tolist() == [
@@ -86,7 +87,7 @@ def test_what_is_read_from_a_row_gives_the_row_again(tmp_path: Path, rows: Rows)
         lines.append(json.dumps({"prompt": prompt, "segments": parts}))
     file = tmp_path / "again.jsonl"
     file.write_text("\n".join(lines))
-    outcomes = list(encode_file(file, TOKENIZER, codes_of=lambda path: pictures[path.name]))
+    outcomes = list(RowEncoder(TOKENIZER, codes_of=lambda path: pictures[path.name]).file(file))
     assert [outcome.row.tokens for outcome in outcomes if isinstance(outcome, Encoded)] == [
         tuple(row["tokens"]) for row in rows
     ]

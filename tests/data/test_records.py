@@ -1,20 +1,18 @@
 """The record format: what may stand in a line, and that every fault is told with its place."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from twgi.data.lines import Fault, writing
-from twgi.data.records import ImagePart, Record, TextPart, Turn, parse_record, read_records
-from twgi.errors import DataError, RunError
+from twgi.data.records import ImagePart, TextPart, TrainingRecord, Turn, parse_record
+from twgi.errors import DataError
 
 TEXT = {"type": "text", "text": "so"}
 PICTURE = {"type": "image", "image": "a.png"}
 
 
-def parsed(value: dict[str, Any]) -> Record:
+def parsed(value: dict[str, Any]) -> TrainingRecord:
     return parse_record(value, where="f:1", folder=Path("pictures"))
 
 
@@ -45,7 +43,9 @@ def test_several_turns_are_read_in_order() -> None:
 
 
 def test_a_record_may_be_tokens_alone() -> None:
-    assert parsed({"tokens": [0, 5, 2]}) == Record(where="f:1", folder=Path("pictures"), turns=(), tokens=(0, 5, 2))
+    assert parsed({"tokens": [0, 5, 2]}) == TrainingRecord(
+        where="f:1", folder=Path("pictures"), turns=(), tokens=(0, 5, 2)
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,49 +95,3 @@ def test_every_fault_has_its_reason(value: dict[str, Any], reason: str) -> None:
         parsed(value)
     assert reason in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_a_fault_has_its_line_and_stops_no_other(tmp_path: Path) -> None:
-    good = json.dumps({"prompt": "p", "response": "r"}).encode()
-    bad = [b"{", b"[1]", b'{"prompt": NaN}', b'{"prompt": "p", "prompt": "q"}', b"\xff", b"[" * 100_000, b'{"a": 1}']
-    file = tmp_path / "data.jsonl"
-    file.write_bytes(b"\n".join([b"\xef\xbb\xbf" + good, b"", *bad, good]))
-    entries = list(read_records(file))
-    faults = [entry for entry in entries if isinstance(entry, Fault)]
-    assert [entry.where for entry in entries] == [f"{file}:{number}" for number in (1, *range(3, 3 + len(bad)), 10)]
-    assert faults == entries[1:-1]
-    said = ["broken JSON", "object", "NaN", "twice", "UTF-8", "deep", "unknown key"]
-    assert [word for word, fault in zip(said, faults, strict=True) if word not in fault.reason] == []
-
-
-def test_pictures_lie_beside_the_file_or_where_it_is_said(tmp_path: Path) -> None:
-    file = tmp_path / "data.jsonl"
-    file.write_text('{"prompt": "p", "response": "<image>", "images": ["a.png"]}\n')
-    folders = [next(read_records(file, images=folder)) for folder in (None, Path("elsewhere"))]
-    assert [record.folder for record in folders if isinstance(record, Record)] == [tmp_path, Path("elsewhere")]
-
-
-@pytest.mark.parametrize("name", ["absent.jsonl", ".", "nul\0"])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
-        next(read_records(tmp_path / name))
-
-
-def _break_off(file: Path) -> None:
-    with writing(file) as lines:
-        lines.write({"a": 1})
-        raise KeyboardInterrupt
-
-
-def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    file = tmp_path / "new" / "rows.jsonl"
-    with pytest.raises(KeyboardInterrupt):
-        _break_off(file)
-    assert list(file.parent.iterdir()) == []
-    with writing(file) as lines:
-        lines.write({"text": "é\ud800"})
-        assert not file.exists()
-    assert [path.name for path in file.parent.iterdir()] == ["rows.jsonl"]
-    assert file.read_text() == '{"text": "é\\ud800"}\n'
-    with pytest.raises(RunError, match="cannot be written"), writing(file / "below") as lines:
-        pass

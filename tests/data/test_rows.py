@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tokenizer.tiny import multimodal_tokenizer
 
-from twgi.data.rows import Row, check_row, cut
+from twgi.data.rows import TrainingRow, check_row, pieces_of, scan
 from twgi.errors import DataError
 
 TOKENIZER = multimodal_tokenizer()
@@ -29,7 +29,7 @@ def ids_of(word: str) -> list[int]:
 
 
 def test_spans_say_what_each_id_is() -> None:
-    pieces = [(kind, list(ids), loss) for kind, ids, loss in cut(ROW, VOCAB)]
+    pieces = [(kind, list(ids), loss) for kind, ids, loss in pieces_of(ROW, VOCAB)]
     assert pieces == [
         ("bos", BOS, False),
         ("text", TEXT, False),
@@ -42,22 +42,23 @@ def test_spans_say_what_each_id_is() -> None:
 
 
 def test_loss_lies_on_what_follows_each_separator_up_to_its_eos() -> None:
-    row = Row.of(cut(ids_of("bItstIesItIe".replace("es", "ets")), VOCAB))
+    row = TrainingRow.of(pieces_of(ids_of("bItstIesItIe".replace("es", "ets")), VOCAB))
     learnt = [token for token, loss in zip(row.tokens, row.mask, strict=True) if loss]
     assert learnt == ids_of("tIe") + ids_of("ItIe")
-    assert row.turns == 2
 
 
 @given(st.text(alphabet="btIse", max_size=9) | st.from_regex(GOOD, fullmatch=True).map(lambda word: word[:30]))
 def test_a_row_is_faultless_just_if_it_has_the_shape_of_one(word: str) -> None:
-    faults = check_row(ids_of(word), VOCAB, turns=None)
+    faults = scan(ids_of(word), VOCAB)[1]
     assert (not faults) == bool(GOOD.fullmatch(word)), faults
 
 
 @given(st.text(alphabet="btIsexm", min_size=1, max_size=9))
 def test_faults_point_into_the_row_in_order(word: str) -> None:
     ids = ids_of(word)
-    positions = [fault.position for fault in check_row(ids, VOCAB)]
+    spans, faults = scan(ids, VOCAB, turns=1)
+    positions = [fault.position for fault in faults]
+    TrainingRow(tokens=tuple(ids), spans=tuple(spans))  # they cover the ids
     assert positions == sorted(positions)
     assert all(0 <= position <= len(ids) for position in positions)
 
@@ -65,41 +66,34 @@ def test_faults_point_into_the_row_in_order(word: str) -> None:
 @pytest.mark.parametrize(
     ("ids", "position", "reason"),
     [
-        ([], 0, "starts with bos (0), got nothing"),
-        (ROW[1:], 0, f"starts with bos (0), got {TEXT[0]}"),
-        (ROW[:-1], len(ROW) - 1, "lacks eos at its end"),
-        ([*BOS, *TEXT], 1 + LONG, "lacks a separator"),
-        ([*BOS, *SEPARATOR, *TEXT, *EOS], 1, "the prompt is empty"),
-        ([*BOS, *TEXT, *SEPARATOR, *EOS], 2 + LONG, "the response is empty"),
-        ([*BOS, *TEXT, *SEPARATOR, *TEXT, *SEPARATOR, *TEXT, *EOS], 2 + 2 * LONG, "separator"),
-        ([*ROW, VOCAB.pad], len(ROW), "pad"),
-        ([*BOS, *IMAGE[:-2], *IMAGE[-1:], *ROW[1:]], 1, "an image of 8 image tokens instead of 9"),
-        ([*BOS, *IMAGE[:-1], *ROW[1:]], 11, "lacks its eoi"),
-        ([*BOS, *IMAGE[1:], *ROW[1:]], 1, f"image token {IMAGE[1]} outside an image"),
-        ([*BOS, VOCAB.reserved[0], *ROW[1:]], 1, f"reserved id ({VOCAB.reserved[0]})"),
-        ([*BOS, VOCAB.placeholder, *ROW[1:]], 1, "placeholder"),
-        ([*BOS, VOCAB.size, *ROW[1:]], 1, f"id {VOCAB.size} is not in the vocabulary"),
-        ([*BOS, -1, *ROW[1:]], 1, "id -1 is not in the vocabulary"),
+        ([], 0, "nothing where a row starts with 0"),
+        (ROW[1:], 0, f"{TEXT[0]} where a row starts with 0"),
+        (ROW[:-1], len(ROW) - 1, "no eos"),
+        ([*BOS, *TEXT], 1 + LONG, "no separator"),
+        ([*BOS, *SEPARATOR, *TEXT, *EOS], 1, "empty prompt"),
+        ([*BOS, *TEXT, *SEPARATOR, *EOS], 2 + LONG, "empty response"),
+        ([*BOS, *TEXT, *SEPARATOR, *TEXT, *SEPARATOR, *TEXT, *EOS], 2 + 2 * LONG, "special id in text"),
+        ([*ROW, VOCAB.pad], len(ROW), f"special id in text: id {VOCAB.pad} where"),
+        ([*BOS, *IMAGE[:-2], *IMAGE[-1:], *ROW[1:]], 1, "8 image tokens instead of 9"),
+        ([*BOS, *IMAGE[:-1], *ROW[1:]], 11, "missing eoi"),
+        ([*BOS, *IMAGE[1:], *ROW[1:]], 1, f"image id in text: id {IMAGE[1]}"),
+        ([*BOS, VOCAB.reserved[0], *ROW[1:]], 1, "reserved id in text"),
+        ([*BOS, VOCAB.placeholder, *ROW[1:]], 1, f"id {VOCAB.placeholder} where only text may stand"),
+        ([*BOS, VOCAB.size, *ROW[1:]], 1, f"unknown id: id {VOCAB.size}"),
+        ([*BOS, -1, *ROW[1:]], 1, "unknown id: id -1"),
         ([*ROW, *ROW[1:]], len(ROW) + LONG + len(IMAGE), "2 turn(s) instead of 1"),
     ],
 )
 def test_a_fault_says_where_and_why(ids: Sequence[int], position: int, reason: str) -> None:
-    fault = check_row(ids, VOCAB)[0]
-    assert fault.position == position
-    assert reason in fault.reason
-
-
-def test_a_row_longer_than_the_limit_is_a_fault() -> None:
-    assert check_row(ROW, VOCAB, limit=len(ROW)) == ()
-    (fault,) = check_row(ROW, VOCAB, limit=len(ROW) - 1)
-    assert str(fault) == f"token {len(ROW) - 1}: too long: {len(ROW)} tokens, at most {len(ROW) - 1}"
+    with pytest.raises(DataError, match=rf"^token {position}: .*{re.escape(reason)}"):
+        check_row(TrainingRow.of(pieces_of(ids, VOCAB)), VOCAB)
 
 
 @settings(max_examples=40)
 @given(st.from_regex(GOOD, fullmatch=True), st.none() | st.text())
 def test_a_row_is_read_back_as_it_was_written(word: str, name: str | None) -> None:
-    row = Row.of(cut(ids_of(word), VOCAB), source="f:1", id=name)
-    assert Row.from_json(row.to_json()) == row
+    row = TrainingRow.of(pieces_of(ids_of(word), VOCAB), source="f:1", id=name)
+    assert TrainingRow.from_json(row.to_json()) == row
 
 
 @pytest.mark.parametrize(
@@ -119,8 +113,8 @@ def test_a_row_is_read_back_as_it_was_written(word: str, name: str | None) -> No
     ],
 )
 def test_a_stored_row_is_read_strictly(change: dict[str, Any], reason: str) -> None:
-    stored = Row.of(cut(ROW, VOCAB)).to_json()
+    stored = TrainingRow.of(pieces_of(ROW, VOCAB)).to_json()
     with pytest.raises(DataError, match=re.escape(reason)):
-        Row.from_json(stored | change)
+        TrainingRow.from_json(stored | change)
     with pytest.raises(DataError, match="lacks 'segments'"):
-        Row.from_json({key: value for key, value in stored.items() if key != "segments"})
+        TrainingRow.from_json({key: value for key, value in stored.items() if key != "segments"})

@@ -85,9 +85,5 @@ def test_any_quirk_of_guidance_takes_the_published_scales_and_says_so_in_the_tra
 
 
 def test_padding_that_was_written_is_not_read_again_after_the_next_image() -> None:
-    made = thought("pads-unread,any-text")
-    vocab = tokenizer().vocab
-    history = (*made.prompt_ids, vocab.pad, *tokenizer().image_block(range(9)))
-    assert made.request.reread is not None
-    assert made.request.reread(history) == tuple(token for token in history if token != vocab.pad)
-    assert thought("").request.reread is None
+    assert thought("pads-unread,any-text").request.unread == {tokenizer().vocab.pad}
+    assert thought("").request.unread == frozenset()

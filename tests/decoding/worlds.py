@@ -1,15 +1,19 @@
 """A tiny vocabulary and a tiny random model that likes to draw, for tests of the engine."""
 
 import functools
+from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 
 from twgi.decoding.engine import Engine
+from twgi.decoding.events import Event, Finished, Token
 from twgi.decoding.grammar import Grammar
-from twgi.decoding.guidance import Branch, Guidance, Ids, branch_ids, merge_equal
-from twgi.decoding.logits import Noise
+from twgi.decoding.guidance import Guidance, Ids
+from twgi.decoding.pages import PAGE
 from twgi.decoding.params import Filter
-from twgi.decoding.sequence import Event, Finished, Guide, Request, Token
+from twgi.decoding.request import Conditions, Request
+from twgi.decoding.scheduler import most_pages
 from twgi.model.config import TransformerConfig
 from twgi.model.transformer import Transformer
 from twgi.vocab import Vocab
@@ -37,17 +41,10 @@ def tiny_model(*, swin_norm: bool = False, packed: bool = True, max_positions: i
     return model.pack() if packed else model
 
 
-def guide_of(guidances: tuple[Guidance, ...], prompt: Ids) -> Guide:
+def kind_of(one: Request, number: int) -> str:
     """The k-th picture has the k-th guidance; the last one is for all that follow."""
-
-    def guide(k: int, history: Ids) -> tuple[tuple[Ids, float], ...]:
-        guidance = guidances[min(k, len(guidances) - 1)]
-        return merge_equal(
-            (branch_ids(branch, history, prompt=prompt[1:-1], negative=NEGATIVE, vocab=VOCAB), weight)
-            for branch, weight in guidance.weights.items()
-        )
-
-    return guide
+    kinds = list(one.guidance)
+    return kinds[min(number, len(kinds) - 1)]
 
 
 def request(
@@ -73,20 +70,43 @@ def request(
         ),
         text=by,
         image=by,
-        noise=Noise(seed=seed, prompt=prompt, sample=sample),
-        guide=guide_of(guidances, prompt),
-        most_rows=1 + max(len(set(guidance.weights) - {Branch.FULL}) for guidance in guidances),
+        seed=seed,
+        sample=sample,
+        guidance={f"kind {i}": guidance for i, guidance in enumerate(guidances)},
+        conditions=Conditions(prompt=prompt[1:-1], negative=NEGATIVE),
     )  # fmt: skip
 
 
+def numbered(many: Iterable[Request]) -> list[Request]:
+    return [replace(one, id=name) for name, one in enumerate(many)]
+
+
+def room(many: Iterable[Request], page: int = PAGE) -> int:
+    """Positions that the largest of these needs."""
+    return page * max(most_pages(one, page) for one in many)
+
+
 def decode(
-    requests: list[Request], *, rows: int = 20, model: Transformer | None = None, serial: bool = False
+    requests: list[Request],
+    *,
+    tokens: int = 2000,
+    page: int = PAGE,
+    model: Transformer | None = None,
+    serial: bool = False,
 ) -> dict[int, list[int]]:
     """The tokens of each request, decoded together."""
-    engine = Engine(model or tiny_model(), VOCAB, rows=rows, serial=serial)
+    engine = Engine(model or tiny_model(), VOCAB, tokens=tokens, page=page, serial=serial)
+    return tokens_of(events_of(engine, requests))
+
+
+def events_of(engine: Engine, requests: list[Request]) -> list[Event]:
+    by_id = {one.id: one for one in requests}
     for one in requests:
         engine.submit(one)
-    return tokens_of(list(engine.run()))
+    events = list(engine.run(lambda id, number: kind_of(by_id[id], number)))
+    assert not engine.busy
+    assert engine.pages.in_use == 0
+    return events
 
 
 def tokens_of(events: list[Event]) -> dict[int, list[int]]:

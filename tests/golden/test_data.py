@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from twgi.checkpoint.load import Loaded
-from twgi.data.encode import Encoded
-from twgi.data.published import KEYS, encode_published
+from twgi.data.encode import PUBLISHED_KEYS, RowEncoder
+from twgi.data.report import Encoded
 from twgi.tokenizer.image import ImageTokenizer, open_picture
 from twgi.tokenizer.published import PublishedTokenizer
 
@@ -110,10 +110,10 @@ def test_records_become_the_published_rows(published: PublishedTokenizer, golden
 def test_a_file_of_records_becomes_the_published_rows(
     loaded: Loaded, golden: Path, cases: Cases, tmp_path: Path
 ) -> None:
-    lines = [{key: record[key] for key in KEYS if key in record} for record in cases["h"]["records"]]
+    lines = [{key: record[key] for key in PUBLISHED_KEYS if key in record} for record in cases["h"]["records"]]
     file = tmp_path / "records.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    outcomes = list(encode_published(file, loaded.tokenizer, images=golden))
+    outcomes = list(RowEncoder(loaded.tokenizer, images=golden, published=True).file(file))
     assert [o.published for o in outcomes if isinstance(o, Encoded)] == cases["h"]["records"]
 
 

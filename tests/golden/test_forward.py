@@ -9,7 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from twgi.checkpoint.load import Loaded, load
-from twgi.model.kv_cache import KVPool
+from twgi.decoding.cache import KVCache
+from twgi.decoding.pages import Pages, Row
 from twgi.model.transformer import Transformer
 
 LOGITS, HIDDEN, PIXELS = 5e-4, 1e-4, 1e-4  # the set's own tolerances, float32
@@ -29,8 +30,10 @@ def real_rows(arrays: dict[str, Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
 
 
 def cached(model: Transformer, rows: list[Tensor]) -> list[Tensor]:
-    pool = KVPool(model.config, rows=len(rows), max_len=max(map(len, rows)))
-    step = pool.step([(pool.alloc(), len(ids)) for ids in rows])
+    pages, opened = Pages(16 * sum(len(ids) // 16 + 1 for ids in rows)), [Row(ids.tolist(), len(ids)) for ids in rows]
+    for row in opened:
+        pages.open(row)
+    step = KVCache(model.config, pages).step([(row, len(row.ids)) for row in opened])
     return list(model.forward_cached(torch.cat(rows), step).split([len(ids) for ids in rows]))
 
 

@@ -1,6 +1,5 @@
 """Greedy decoding, token for token as the reference does it (case f): single pictures, then whole thoughts."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,11 +12,12 @@ from torch import Tensor
 
 from twgi.checkpoint.load import Loaded
 from twgi.decoding.engine import Engine
+from twgi.decoding.events import Token
 from twgi.decoding.grammar import Grammar
-from twgi.decoding.guidance import PRESETS, Guidance, GuidancePlan, Ids, Scales, branch_ids, merge_equal
-from twgi.decoding.logits import Noise, mixed
+from twgi.decoding.guidance import PRESETS, Guidance, GuidancePlan, Ids, Scales, branch_ids
 from twgi.decoding.params import Filter, SamplingParams
-from twgi.decoding.sequence import Request, Token
+from twgi.decoding.request import Conditions, Request
+from twgi.decoding.sampler import combined
 from twgi.thinking.modes import NEGATIVE_PROMPT
 from twgi.thinking.thinker import Thinker
 from twgi.thinking.thought import Task, Thought
@@ -45,12 +45,6 @@ class Reference:
             branch, history, prompt=prompt or (), negative=self.negative, vocab=self.vocab, bos=self.loaded.config_bos
         )
 
-    def guide(self, guidance: Guidance, prompt: Any) -> Callable[[int, Ids], tuple[tuple[Ids, float], ...]]:
-        def rows(_k: int, history: Ids) -> tuple[tuple[Ids, float], ...]:
-            return merge_equal((self.row(b, history, prompt), weight) for b, weight in guidance.weights.items())
-
-        return rows
-
     def request(self, id: int, ids: list[int], guidance: Guidance, prompt: Any) -> Request:
         """One picture, from a history that ends in boi."""
         assert ids[-1] == self.vocab.boi != ids[0]
@@ -59,11 +53,14 @@ class Reference:
         )
         return Request(
             id=id, prompt=tuple(ids[:-1]), grammar=grammar, text=GREEDY, image=GREEDY,
-            noise=Noise(seed=0, prompt=ids), guide=self.guide(guidance, prompt), most_rows=5,
+            guidance={"picture": guidance},
+            conditions=Conditions(
+                prompt=tuple(prompt or ()), negative=tuple(self.negative), bos=self.loaded.config_bos
+            ),
         )  # fmt: skip
 
     def draw(self, *requests: Request) -> list[list[int]]:
-        engine = Engine(self.model, self.vocab, rows=5 * len(requests))
+        engine = Engine(self.model, self.vocab, tokens=5 * self.model.config.max_positions)
         for request in requests:
             engine.submit(request)
         drawn: list[list[int]] = [[] for _ in requests]
@@ -127,7 +124,7 @@ def mixed_logits(reference: Reference, case: dict[str, Any]) -> Tensor:
         weights.append(weight)
     everything = torch.arange(reference.vocab.size)
     steps = [
-        mixed(torch.stack([row[t] for row in rows]), [list(enumerate(weights))], everything)[0]
+        combined(torch.stack([row[t] for row in rows]), [list(enumerate(weights))], everything)[0]
         for t in range(len(case["generated"]))
     ]
     return torch.stack(steps)
@@ -195,23 +192,14 @@ def test_padding_inside_a_text_is_not_read_as_in_the_reference(loaded: Loaded, c
     case, vocab = cases["f"]["padding_id_inside_a_text_prompt"], loaded.tokenizer.vocab
     prompt = tuple(case["token_ids"])
     assert vocab.pad in prompt
-
-    def without_pads(history: Ids) -> Ids:
-        return tuple(token for token in history if token != vocab.pad)
-
     write = partial(written, loaded, prompt, len(case["with_full_mask"]))
-    assert write(None) == case["with_full_mask"]
-    assert write(without_pads) == case["reference_without_mask"]
+    assert write(frozenset()) == case["with_full_mask"]
+    assert write(frozenset({vocab.pad})) == case["reference_without_mask"]
 
 
-def written(loaded: Loaded, prompt: Ids, count: int, reread: Callable[[Ids], Ids] | None) -> list[int]:
+def written(loaded: Loaded, prompt: Ids, count: int, unread: frozenset[int]) -> list[int]:
     vocab = loaded.tokenizer.vocab
     grammar = Grammar(vocab=vocab, budget=count, max_images=0, any_text=True)
-    engine = Engine(loaded.model, vocab, rows=2)
-    engine.submit(
-        Request(
-            id=0, prompt=prompt, grammar=grammar, text=GREEDY, image=GREEDY, noise=Noise(seed=0, prompt=prompt),
-            guide=lambda k, history: (), most_rows=2, reread=reread,
-        )
-    )  # fmt: skip
+    engine = Engine(loaded.model, vocab, tokens=2 * loaded.model.config.max_positions)
+    engine.submit(Request(id=0, prompt=prompt, grammar=grammar, text=GREEDY, image=GREEDY, guidance={}, unread=unread))
     return [event.token for event in engine.run() if isinstance(event, Token)]

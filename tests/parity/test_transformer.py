@@ -9,8 +9,9 @@ import torch
 from tests.parity.oracle import TINY, TINY_VQ, chameleon, ours, states
 from torch import Tensor
 
+from twgi.decoding.cache import KVCache
+from twgi.decoding.pages import Pages, Row
 from twgi.model.config import TransformerConfig, VQConfig
-from twgi.model.kv_cache import KVPool
 from twgi.model.transformer import Transformer
 
 pytest.importorskip("transformers", reason="the oracle of the parity tests is not installed")
@@ -39,6 +40,14 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
+def opened(model: Transformer, rows: list[Tensor]) -> tuple[KVCache, list[Row]]:
+    """A cache with a row for each, nothing read yet."""
+    pages, made = Pages(64 * len(rows)), [Row(row.tolist(), most=64) for row in rows]
+    for row in made:
+        pages.open(row)
+    return KVCache(model.config, pages), made
+
+
 def test_training_forward(pair: Pair) -> None:
     theirs, model = pair
     tokens_BT = random_tokens(3, 40)
@@ -50,12 +59,11 @@ def test_training_forward(pair: Pair) -> None:
 def test_prefill_then_decode(pair: Pair) -> None:
     theirs, model = pair
     tokens = random_tokens(40)
-    pool = KVPool(model.config, rows=1, max_len=64)
-    row, cache = pool.alloc(), None
+    ours_, (row,), cache = *opened(model, [tokens]), None
     for piece in (tokens[:20], tokens[20:27], *tokens[27:].split(1)):
         expected = states(theirs, piece[None], past_key_values=cache, use_cache=True)
         cache = expected.past_key_values
-        assert_close(model.forward_cached(piece, pool.step([(row, len(piece))])), expected.last_hidden_state[0])
+        assert_close(model.forward_cached(piece, ours_.step([(row, len(piece))])), expected.last_hidden_state[0])
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -63,14 +71,12 @@ def test_ragged_batch(pair: Pair, packed: bool) -> None:
     theirs, model = pair
     model = ours(model.config, theirs).pack() if packed else model
     rows = [random_tokens(length) for length in (17, 1, 30, 8)]
-    pool = KVPool(model.config, rows=4, max_len=64)
-    slots = [pool.alloc() for _ in rows]
-    hidden_ND = model.forward_cached(
-        torch.cat(rows), pool.step([(s, len(r)) for s, r in zip(slots, rows, strict=True)])
-    )
+    cache, slots = opened(model, rows)
+    step = cache.step([(slot, len(row)) for slot, row in zip(slots, rows, strict=True)])
+    hidden_ND = model.forward_cached(torch.cat(rows), step)
     for row, hidden in zip(rows, hidden_ND.split([len(row) for row in rows]), strict=True):
         assert_close(hidden, states(theirs, row[None]).last_hidden_state[0])
-    step = pool.step([(slots[2], 1), (slots[1], 1), (slots[0], 1)])
+    step = cache.step([(slots[2], 1), (slots[1], 1), (slots[0], 1)])
     hidden_ND = model.forward_cached(torch.tensor([5, 6, 7]), step)
     for index, last, hidden in zip((2, 1, 0), (5, 6, 7), hidden_ND, strict=True):
         whole = torch.cat((rows[index], torch.tensor([last])))

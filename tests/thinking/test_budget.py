@@ -12,7 +12,7 @@ from twgi.checkpoint.layout import Checkpoint, open_checkpoint
 from twgi.checkpoint.memory import kv_bytes_per_token, sizes, weight_bytes
 from twgi.decoding.scheduler import Batch
 from twgi.errors import ConfigError
-from twgi.thinking.budget import CHAINS, Chain, _request, _steps, cost, gpu_named, plan_of
+from twgi.thinking.budget import SHAPES, Shape, gpu_named, plan_of, request_of, steps
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 def test_the_steps_of_a_thought_are_those_that_run(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows and their lengths, step by step, as the model itself reads them."""
-    monkeypatch.setitem(CHAINS, "direct", Chain(prompt=3, words=0, pictures=1))
+    monkeypatch.setitem(SHAPES, "direct", Shape(prompt=3, words=0, pictures=1))
     thinker = twgi.load(checkpoint.folder)
     ran: list[list[int]] = []
     runner = thinker.session(1).engine.runner
@@ -34,22 +34,21 @@ def test_the_steps_of_a_thought_are_those_that_run(checkpoint: Checkpoint, monke
 
     monkeypatch.setattr(runner, "run", counted)
     thinker.think("ab", mode="direct", guidance="paper")
-    assert list(_steps(_request(checkpoint, "direct", "paper", 400), "direct")) == ran
+    assert list(steps(request_of(checkpoint, "direct", "paper", 400), "direct")) == ran
 
 
 def test_one_picture_costs_its_tokens(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CHAINS, "direct", Chain(prompt=10, words=0, pictures=1))
-    told = cost(
-        checkpoint, "direct", gpu=gpu_named("1@1"), dtype=torch.float32, int8=False, guidance="paper", context=400
-    )  # fmt: skip
+    monkeypatch.setitem(SHAPES, "direct", Shape(prompt=10, words=0, pictures=1))
+    plan = plan_of(checkpoint, gpu=gpu_named("1@1"), dtype=torch.float32, int8=False, guidance="paper", context=400)
+    told = plan["modes"][0]
     per_token, counts = kv_bytes_per_token(checkpoint.config, torch.float32), sizes(checkpoint)
     tokens = checkpoint.vocab.tokens_per_image
     cached = [(10 + n) + n for n in range(1, tokens + 1)]  # the full and the unconditional row
-    assert (told.steps, told.rows, told.peak) == (tokens, 2, cached[-1] * per_token)
-    assert told.reserved == (400 + 16) * per_token  # the full row, and a page for the unconditional one
+    assert (told["steps"], told["rows"], told["peak"]) == (tokens, 2, cached[-1] * per_token)
+    assert told["reserved"] == (400 + 16) * per_token  # the full row, and a page for the unconditional one
     read = tokens * 4 * (counts.body + counts.head) + sum(cached) * per_token
-    assert told.chain_s[0] == pytest.approx(read / 1e12)
-    assert told.step_ms == pytest.approx(1000 * read / 1e12 / tokens)
+    assert told["chain_s"][0] == pytest.approx(read / 1e12)
+    assert told["step_ms"] == pytest.approx(1000 * read / 1e12 / tokens)
 
 
 def test_chains_that_do_not_fit_are_none(checkpoint: Checkpoint) -> None:

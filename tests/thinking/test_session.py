@@ -139,7 +139,8 @@ def test_what_a_thought_has_read_is_kept_for_one_that_goes_on_from_it() -> None:
 
     engine.runner.run = counted  # type: ignore[method-assign,assignment]
     given = whole.tokens[:-5]
-    again = by.think("ab", **CRITIQUE, given=given)
+    going_on: ThinkOptions = {**CRITIQUE, "given": given}
+    again = by.think("ab", **going_on)
     assert again.tokens == whole.tokens
     rows = 5
     assert sum(read) < rows * (5 + 16 + len(whole.images[0].tokens)), "more than the rest, a page and the open picture"
@@ -149,7 +150,8 @@ def test_the_pictures_of_what_is_given_are_there_without_an_event() -> None:
     by = thinker()
     whole = by.think("ab", **CRITIQUE)
     given = whole.tokens[: len(whole.images[0].tokens)]
-    *events, last = by.stream("ab", **CRITIQUE, given=given)
+    going_on: ThinkOptions = {**CRITIQUE, "given": given}
+    *events, last = by.stream("ab", **going_on)
     assert [event.number for event in events if isinstance(event, ImageFinished)] == [1] * (len(whole.images) - 1)
     assert isinstance(last, Done)
     assert [image.picture is not None for image in last.trace.images] == [True] * len(whole.images)

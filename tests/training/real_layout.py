@@ -9,10 +9,12 @@ from tokenizers import pre_tokenizers
 
 from twgi.checkpoint.save import save
 from twgi.decoding.engine import Engine
+from twgi.decoding.events import Token
 from twgi.decoding.grammar import Grammar
-from twgi.decoding.logits import Noise
+from twgi.decoding.guidance import Guidance
 from twgi.decoding.params import Filter
-from twgi.decoding.sequence import Request, Token
+from twgi.decoding.request import Request
+from twgi.decoding.scheduler import most_positions
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
@@ -63,10 +65,9 @@ def save_real_layout(folder: Path, *, hidden: int = 128, layers: int = 2) -> Voc
 def greedy(model: Transformer, vocab: Vocab, prompt: Sequence[int], budget: int) -> list[int]:
     """The prompt and what the engine makes of it, each token the likeliest that the grammar allows; no guidance."""
     request = Request(
-        id=0, prompt=tuple(prompt), text=Filter(temperature=0), image=Filter(temperature=0), most_rows=2,
-        grammar=Grammar(vocab=vocab, budget=budget, max_images=8),
-        noise=Noise(seed=0, prompt=tuple(prompt), sample=0), guide=lambda number, history: ((history, 1.0),),
+        id=0, prompt=tuple(prompt), text=Filter(temperature=0), image=Filter(temperature=0),
+        grammar=Grammar(vocab=vocab, budget=budget, max_images=8), guidance={"picture": Guidance.normal(1.0)},
     )  # fmt: skip
-    engine = Engine(model, vocab, rows=2)
+    engine = Engine(model, vocab, tokens=most_positions(request))
     engine.submit(request)
     return [*prompt, *(event.token for event in engine.run() if isinstance(event, Token))]

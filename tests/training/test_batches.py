@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.training.test_loss import ROWS, VOCAB, objective
 
+from twgi.data.rows import TokenRow
 from twgi.errors import ConfigError
-from twgi.training.batches import Batching, MicroBatches, Order, RowList, TokenRow, collate
+from twgi.training.batches import Batching, MicroBatches, Order, RowList, collate
 from twgi.training.loss import IGNORED
 
 

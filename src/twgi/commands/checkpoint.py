@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from twgi.commands.loading import Bar, ModelOptions, dtype_named
-from twgi.console import complain
+from twgi.commands.loading import ModelOptions, dtype_named
+from twgi.console import bytes_bar, complain
 
 Folder = Annotated[str, typer.Argument(help="Preset, or folder of a checkpoint in any layout.", show_default=False)]
 VqFile = Annotated[Path | None, typer.Option(help="vqgan.ckpt, for a checkpoint without an image decoder.")]
@@ -104,7 +104,8 @@ def convert(
     options = ModelOptions(model=source, dtype=dtype, vq=vq)
     opened = open_checkpoint(source, vq=vq)
     width = None if options.dtype is None else dtype_named(options.dtype)
-    remarks = convert_checkpoint(opened, target, layout=layout, dtype=width, shards=shards, progress=Bar("converting"))
+    bar = bytes_bar("converting")
+    remarks = convert_checkpoint(opened, target, layout=layout, dtype=width, shards=shards, progress=bar)
     for remark in remarks:
         complain(remark)
     written = open_checkpoint(target)

@@ -1,4 +1,4 @@
-"""`twgi data`: training records, checked and built."""
+"""`twgi encode`, `twgi decode`, `twgi data`: records checked, built, made into token rows, and read back."""
 
 import json as json_lines
 from collections.abc import Iterable
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from twgi.commands.options import Model, Resume
+from twgi.commands.options import Device, Model, Resume, Vq
 from twgi.console import shown, tracked
 from twgi.errors import ConfigError, DataError, TwgiError
 
 if TYPE_CHECKING:
-    from twgi.data.report import Report
+    from twgi.data.encode import RowEncoder
+    from twgi.data.report import EncodingReport, LineOutcome
 
 app = typer.Typer(help="Training data: check it before it is used, or have it made.")
 
@@ -41,11 +42,10 @@ def check(
 
     Example: twgi data check chains.jsonl --model icons
     """
-    total = counted_lines(files)
-    check_limit(max_tokens)
+    total = _counted(files, max_tokens)
     from twgi.checkpoint.load import load_reader
-    from twgi.data.encode import encode_file
-    from twgi.data.report import Report
+    from twgi.data.encode import RowEncoder
+    from twgi.data.report import EncodingReport
     from twgi.tokenizer.image import open_picture
 
     reader = load_reader(model)
@@ -55,16 +55,12 @@ def check(
         open_picture(path)
         return blank
 
-    report = Report(limit=max_tokens or reader.context)
-    outcomes = (
-        outcome
-        for file in files
-        for outcome in encode_file(file, reader.tokenizer, limit=report.limit, images=images, codes_of=opened)
-    )
+    report = EncodingReport(limit=max_tokens or reader.context)
+    encoder = RowEncoder(reader.tokenizer, limit=report.limit, images=images, codes_of=opened)
+    outcomes = (outcome for file in files for outcome in encoder.file(file))
     for outcome in tracked(outcomes, total, "checking", quiet=json):
         report.add(outcome)
-    tell(report, json=json)
-    return status_of(report)
+    return _told(report, json=json)
 
 
 @app.command("build")
@@ -88,42 +84,154 @@ def build_chains(
     Example: twgi data build --recipe recipes/data_icons.yaml --out out/chains count=20
     """
     from twgi.config import load_recipe
+    from twgi.data.factory.build import build
     from twgi.data.factory.recipe import BuildRecipe
-    from twgi.data.factory.run import build
 
     settings = load_recipe(BuildRecipe, recipe, overrides or [])
-    shown_as = partial(tracked, quiet=json)
-    report = build(settings, out, resume=resume, reuse=reuse or (), track=shown_as)
-    tell(report, json=json)
+    report = build(settings, out, resume=resume, reuse=reuse or (), track=partial(tracked, quiet=json))
+    _tell(report, json=json)
     return 0 if report.count("kept") and not report.count("failed") else TwgiError.exit_status
 
 
-def counted_lines(files: Iterable[Path]) -> int:
+def encode(
+    files: Files,
+    out: Annotated[Path, typer.Option(help="File of token rows; folder of parquet.", show_default=False)],
+    model: Model = "icons",
+    device: Device = "cpu",
+    format: Annotated[str, typer.Option(help="twgi; reference: the published rows; parquet: shards.")] = "twgi",
+    compat: Annotated[
+        str, typer.Option(help="twgi, or reference: published rows made as published, mistakes included.")
+    ] = "twgi",
+    shard_rows: Annotated[int, typer.Option(help="Rows of a parquet shard.")] = 4096,
+    max_tokens: MaxTokens = None,
+    images: Images = None,
+    json: AsJson = False,
+) -> int:
+    """Turn training records (docs/data.md) into token rows with a loss mask.
+
+    What is too long or cannot be used is listed with file and line, and left out; the exit status is 2 where a record
+    is refused. A file appears when all is done. Parquet is for much of it: training reads it without holding it in
+    memory, and started again after a kill, it goes on after the last shard.
+
+    Example: twgi encode chains.jsonl --model icons --out rows.jsonl
+
+    Much of it: twgi encode part-*.jsonl --model icons --format parquet --out data/shards
+    """
+    _check_choice("format", format, "twgi", "reference", "parquet")
+    _check_choice("compat", compat, "twgi", "reference")
+    if compat == "reference" and format == "parquet":
+        raise ConfigError("compat reference makes rows to compare, not to train on; leave out --format parquet")
+    total = _counted(files, max_tokens)
+    if out.resolve() in [file.resolve() for file in files]:
+        raise ConfigError(f"{out} is a file of records; give another --out")
+    from twgi.checkpoint.load import load_reader
+    from twgi.data.encode import RowEncoder
+    from twgi.data.shards import ShardWriter
+
+    reader = load_reader(model, device)
+    limit, published = max_tokens or reader.context, compat == "reference"
+    encoder = RowEncoder(reader.tokenizer, limit=limit, images=images, published=published)
+    if format != "parquet":
+        outcomes = (outcome for file in files for outcome in encoder.file(file))
+        shown_as = tracked(outcomes, total, "encoding", quiet=json)
+        return _told(_write_rows(out, shown_as, encoder, as_reference=published or format == "reference"), json=json)
+    writer = ShardWriter(out, files, encoder, rows=shard_rows)
+    for _ in tracked(writer.write(), total, "encoding", quiet=json):
+        pass
+    return _told(writer.report, json=json)
+
+
+def _write_rows(
+    out: Path, outcomes: "Iterable[LineOutcome]", encoder: "RowEncoder", *, as_reference: bool
+) -> "EncodingReport":
+    """Write a line for each row. A row that the published format cannot hold is a fault; no row makes no file."""
+    from contextlib import suppress
+
+    from twgi.data.encode import reference_json
+    from twgi.data.report import Encoded, EncodingReport
+    from twgi.files import Fault, writing_lines
+
+    report = EncodingReport(limit=encoder.limit)
+    with suppress(_NoRows), writing_lines(out) as rows:
+        for outcome in outcomes:
+            if isinstance(outcome, Encoded):
+                try:
+                    rows.write(reference_json(outcome) if as_reference else outcome.row.to_json())
+                except DataError as error:
+                    outcome = Fault(where=outcome.row.source, reason=str(error))
+            report.add(outcome)
+        if not report.kept:
+            raise _NoRows
+    return report
+
+
+class _NoRows(Exception):
+    """Nothing is to be written."""
+
+
+def decode(
+    file: Annotated[Path, typer.Argument(help="Token rows, published results, or traces.jsonl.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="New folder: decoded.jsonl, pictures, index.html.", show_default=False)],
+    model: Model = "icons",
+    device: Device = "cpu",
+    vq: Vq = None,
+    compat: Annotated[str, typer.Option(help="twgi, or reference: cut and marked as published.")] = "twgi",
+    json: AsJson = False,
+) -> int:
+    """Turn token lists into pictures, words and a page.
+
+    Read are {"prompt", "response": [ids]} as the published code writes it, rows with "tokens", and traces.
+    What is malformed is listed, and no words are lost with it. Lines without ids are refused (exit status 2).
+
+    Example: twgi decode rows.jsonl --model icons --out out/rows
+    """
+    _check_choice("compat", compat, "twgi", "reference")
+    total = _counted([file])
+    from twgi.files import check_new
+
+    check_new(out)
+    from twgi.checkpoint.load import load_reader
+    from twgi.data.decode import TokenDecoder
+    from twgi.data.unpack import unpack
+    from twgi.trace import PAGE, ModelId
+
+    reader = load_reader(model, device, vq=vq)
+    whose = ModelId(name=reader.name, sha256="")  # ids do not say which weights wrote them
+    decoder = TokenDecoder(tokenizer=reader.tokenizer, model=whose, reference=compat == "reference")
+    done = unpack(tracked(decoder.decode_file(file), total, "decoding", quiet=json), out, title=file.name)
+    _tell(done, json=json)
+    if not json:
+        print(f"page: {out / PAGE}")
+    return TwgiError.exit_status if done.refused else 0
+
+
+def _counted(files: Iterable[Path], max_tokens: int | None = None) -> int:
     """How many lines there are, before anything that takes long. Raises `DataError` where there is none."""
-    from twgi.data.lines import count_lines
+    from twgi.files import count_lines
 
     counts = {file: count_lines(file) for file in files}
     empty = next((file for file, count in counts.items() if not count), None)
     if empty is not None:
         raise DataError(f"{empty}: no lines in this file; docs/data.md shows what one looks like")
+    if max_tokens is not None and max_tokens < 1:
+        raise ConfigError(f"max-tokens must be 1 or more, got {max_tokens}")
     return sum(counts.values())
 
 
-def check_limit(asked: int | None) -> None:
-    """Whether rows of at most so many tokens can be. Raises `ConfigError`."""
-    if asked is not None and asked < 1:
-        raise ConfigError(f"max-tokens must be 1 or more, got {asked}")
+def _check_choice(name: str, value: str, *choices: str) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} must be {' or '.join(choices)}, got {value!r}")
 
 
-class Told(Protocol):
-    """What became of the lines of files."""
+class LinesReport(Protocol):
+    """What became of many things, for people and for programs."""
 
     def problems(self) -> list[str]: ...
     def summary(self) -> str: ...
     def to_json(self) -> dict[str, Any]: ...
 
 
-def tell(report: Told, *, json: bool) -> None:
+def _tell(report: LinesReport, *, json: bool) -> None:
     """Print it: a line for each problem and one for all, or one JSON object."""
     if json:
         print(json_lines.dumps(report.to_json(), ensure_ascii=False))
@@ -131,6 +239,7 @@ def tell(report: Told, *, json: bool) -> None:
         print("\n".join(shown(line) for line in [*report.problems(), report.summary()]))
 
 
-def status_of(report: "Report") -> int:
-    """2 where a line is refused or none is kept."""
+def _told(report: "EncodingReport", *, json: bool) -> int:
+    """Print it; the exit status is 2 where a line is refused or none is kept."""
+    _tell(report, json=json)
     return TwgiError.exit_status if report.refused or not report.kept else 0

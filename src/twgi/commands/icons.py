@@ -36,11 +36,11 @@ def dense(
     Example: twgi icons dense --count 100 --out dense.csv
     """
     from twgi.errors import ConfigError
+    from twgi.files import write_whole
     from twgi.icons.dense import dense_prompts, write_dense
-    from twgi.trace import write_file
 
     if out.suffix not in (".csv", ".jsonl"):
         raise ConfigError(f"--out must end in .csv or .jsonl, got {out}")
     prompts = dense_prompts(count, seed=seed)
-    write_file(out, write_dense(prompts, lines=out.suffix == ".jsonl").encode())
+    write_whole(out, write_dense(prompts, lines=out.suffix == ".jsonl").encode())
     print(f"{len(prompts)} prompts with {sum(len(prompt.claims) for prompt in prompts)} questions: {out}")

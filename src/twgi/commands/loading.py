@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from twgi.commands.options import CfgRows, Compat, Context, Device, Dtype, Int8, Model, Vq
-from twgi.console import complain
+from twgi.console import bytes_bar, complain
 from twgi.decoding.compat import PUBLISHED_LENGTH, Quirk, parse_compat
 from twgi.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import torch
 
     from twgi.thinking.thinker import Thinker
 
 DTYPES = ("float32", "bfloat16", "float16")
 ROWS = ("parallel", "serial")
-SHOWN = 10**9  # bytes from which on loading shows a bar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +59,7 @@ def load_thinker(options: ModelOptions) -> Thinker:
     """The thinker of these options. What is worth knowing about it is said on stderr."""
     from twgi import load
 
-    thinker = load(options.model, **options.loading(), progress=Bar("loading"))
+    thinker = load(options.model, **options.loading(), progress=bytes_bar("loading"))
     for remark in thinker.remarks:
         complain(remark)
     if options.device != "cpu":
@@ -78,31 +74,3 @@ def dtype_named(name: str) -> torch.dtype:
 
     dtype: torch.dtype = getattr(torch, name)
     return dtype
-
-
-class Bar:
-    """A bar on stderr for work on many bytes, where people look; nothing for small work or in a log."""
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self._advance: Callable[[int], None] | None = None
-
-    def __call__(self, done: int, total: int) -> None:
-        """So many bytes of so many are done."""
-        if total < SHOWN or not sys.stderr.isatty():
-            return
-        if self._advance is None:
-            self._advance = self._start(total)
-        self._advance(done)
-        if done >= total:
-            self._bar.stop()
-
-    def _start(self, total: int) -> Callable[[int], None]:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True))
-        task = self._bar.add_task(self.title, total=total)
-        self._bar.start()
-        return lambda done: self._bar.update(task, completed=done)

@@ -11,13 +11,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from twgi.data.lines import Fault, Line, Object, read_lines
-from twgi.data.rows import check_row
+from twgi.data.rows import scan
 from twgi.errors import DataError, TraceError
-from twgi.thinking.modes import MODES, Mode
+from twgi.files import Fault, Line, Object, read_lines
+from twgi.thinking.modes import MODES, Mode, with_kinds
 from twgi.tokenizer.multimodal import PLACEHOLDER, MultimodalTokenizer
 from twgi.tokenizer.published import PublishedTokenizer
-from twgi.trace import Anomaly, ImageSegment, ModelId, Role, Segment, TextSegment, Trace
+from twgi.trace import Anomaly, ImageSegment, ModelId, Segment, TextSegment, Trace
 
 VERSION = 1
 
@@ -59,7 +59,7 @@ def read_source(line: Line) -> Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoder:
+class TokenDecoder:
     """Lines of ids -> `Decoded`. `model` is whose tokenizer it is; with `reference`, cut and marked as published."""
 
     tokenizer: MultimodalTokenizer
@@ -89,10 +89,9 @@ class Decoder:
     def _as_ours(self, where: str, source: Source, stem: str) -> Decoded:
         read = _read(source, self.tokenizer)
         mode, asked = mode_of(read.prompt or source.prompt)
-        images = sum(isinstance(segment, ImageSegment) for segment in read.segments)
-        roles = [image.role for image in source.trace.images] if source.trace else mode.roles(images)
         inputs = [replace(image, role="input", tokens=()) for image in _images(self.tokenizer.draw(read.inputs))]
-        drawn = _with_roles(self.tokenizer.draw(read.segments), roles)
+        segments = self.tokenizer.draw(read.segments)
+        drawn = _as_in(source.trace, segments) if source.trace else with_kinds(segments, mode)
         trace = source.trace or self._blank(where, asked, mode)
         inputs += [image for image in _images(trace.segments) if image.role == "input"]
         trace = replace(trace, segments=(*inputs, *drawn), anomalies=read.anomalies).filed(stem)
@@ -111,7 +110,7 @@ class Decoder:
                 segments.append(TextSegment(text=piece.text))
         text = "".join(piece.text for piece in pieces)
         line = {"source": where, "prompt": source.prompt, "text": text, "image_paths": paths}
-        trace = replace(self._blank(where, source.prompt, MODES["general"]), segments=tuple(segments))
+        trace = replace(self._blank(where, source.prompt, MODES["general"]), id=stem, segments=tuple(segments))
         return Decoded(where=where, line=line, trace=trace)
 
     def _blank(self, where: str, prompt: str, mode: Mode) -> Trace:
@@ -143,7 +142,7 @@ def _read(source: Source, tokenizer: MultimodalTokenizer) -> _Read:
     asked, before = tokenizer.decode(ids[begin : max(end, begin)])
     segments, after = tokenizer.decode(ids[end + 1 :])
     anomalies = [*_moved(before, begin), *_moved(after, end + 1)]
-    if not check_row(ids, vocab, turns=None):  # further turns too are as they should be
+    if not scan(ids, vocab)[1]:  # further turns too are as they should be
         segments, anomalies = _turn_by_turn(ids[end + 1 :], tokenizer), []
     prompt = "".join(part.text if isinstance(part, TextSegment) else PLACEHOLDER for part in asked)
     return _Read(prompt=prompt, inputs=asked, segments=segments, anomalies=tuple(anomalies))
@@ -165,10 +164,14 @@ def _images(segments: Iterable[Segment]) -> Iterator[ImageSegment]:
     return (segment for segment in segments if isinstance(segment, ImageSegment))
 
 
-def _with_roles(segments: Iterable[Segment], roles: Sequence[Role]) -> Iterator[Segment]:
-    left = iter(roles)
+def _as_in(trace: Trace, segments: Iterable[Segment]) -> Iterator[Segment]:
+    """The segments of a trace's ids, with what it says its pictures were drawn as."""
+    left = iter(trace.images)
     for segment in segments:
-        yield replace(segment, role=next(left, "draft")) if isinstance(segment, ImageSegment) else segment
+        told = next(left, None) if isinstance(segment, ImageSegment) else None
+        yield (
+            replace(segment, role=told.role, kind=told.kind) if isinstance(segment, ImageSegment) and told else segment
+        )
 
 
 def _stored(where: str, read: str, given: str, trace: Trace) -> dict[str, Any]:

@@ -5,13 +5,13 @@ with its place; the other lines live. What a record says is not yet tokens: see 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twgi.data.lines import Fault, Line, Object, read_lines
 from twgi.errors import DataError
+from twgi.files import Object
 from twgi.tokenizer.multimodal import PLACEHOLDER
 
 ONE_TURN = ("prompt", "input_images", "response", "images", "segments")
@@ -65,9 +65,14 @@ class Turn:
         """The pictures of the response."""
         return tuple(part.image for part in self.response if isinstance(part, ImagePart))
 
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """Those of the prompt and of the response, in the order of the row."""
+        return *self.input_images, *self.images
+
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class TrainingRecord:
     """One record. With `tokens` it is tokenised already; then `turns` may be empty.
 
     `where` is `file:line`; picture paths are relative to `folder`.
@@ -80,31 +85,14 @@ class Record:
     id: str | None = None
 
 
-def read_records(path: Path, *, images: Path | None = None) -> Iterator[Record | Fault]:
-    """Every record of a file, one in memory at a time; pictures lie in `images`, or else beside the file.
-
-    Raises `DataError` where the file cannot be read.
-    """
-    for line in read_lines(path):
-        yield line if isinstance(line, Fault) else record_or_fault(line, images=images)
-
-
-def record_or_fault(line: Line, *, images: Path | None = None) -> Record | Fault:
-    """The record of a line, or what is wrong with it."""
-    try:
-        return parse_record(line.value, where=line.where, folder=images or line.folder)
-    except DataError as error:
-        return Fault(where=line.where, reason=str(error))
-
-
-def parse_record(value: Object, *, where: str, folder: Path) -> Record:
+def parse_record(value: Object, *, where: str, folder: Path) -> TrainingRecord:
     """One JSON object as a record. Raises `DataError` for whatever docs/data.md does not allow."""
     _refuse_unknown(value, KNOWN, "record")
     tokens = _tokens(value["tokens"]) if "tokens" in value else None
     name = value.get("id")
     if not isinstance(name, str | None):
         raise DataError(f'"id" must be a text, got {_short(name)}')
-    return Record(where=where, folder=folder, turns=_turns(value, tokens is not None), tokens=tokens, id=name)
+    return TrainingRecord(where=where, folder=folder, turns=_turns(value, tokens is not None), tokens=tokens, id=name)
 
 
 def _turns(value: Object, tokenised: bool) -> tuple[Turn, ...]:

@@ -1,25 +1,52 @@
-"""What became of the lines of data files: kept, too long, refused."""
+"""What becomes of a line of a data file: a row, too long a row, or a fault; and of all lines of files."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from twgi.data.encode import Encoded, Outcome, TooLong
-from twgi.data.lines import Fault
+from twgi.data.records import TrainingRecord
+from twgi.data.rows import TrainingRow
+from twgi.files import Fault, Object
 
 
-@dataclass
-class Report:
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A row, and the record it was made from; the record is None where the line was a row already.
+
+    `published` is the line that the published code would write, where it was made in its way.
+    """
+
+    row: TrainingRow
+    record: TrainingRecord | None = None
+    published: Object | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TooLong:
+    """A line whose row would have more tokens than the limit."""
+
+    where: str
+    tokens: int
+
+    def to_json(self) -> Object:
+        return {"where": self.where, "tokens": self.tokens}
+
+
+LineOutcome = Encoded | TooLong | Fault
+
+
+@dataclass(kw_only=True)
+class EncodingReport:
     """Counts of what was kept, and the place of everything that was not. `limit`: most tokens of a row."""
 
-    limit: int | None
     kept: int = 0
     tokens: int = 0
     learnt: int = 0
     images: int = 0
+    limit: int | None
     too_long: list[TooLong] = field(default_factory=list)
     refused: list[Fault] = field(default_factory=list)
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: LineOutcome) -> None:
         """One more line."""
         if isinstance(outcome, Encoded):
             self.kept += 1
@@ -30,11 +57,6 @@ class Report:
             self.too_long.append(outcome)
         else:
             self.refused.append(outcome)
-
-    @property
-    def lines(self) -> int:
-        """How many there were."""
-        return self.kept + len(self.too_long) + len(self.refused)
 
     def problems(self) -> list[str]:
         """A line of text for each row that was not kept, as `file:line: reason`."""
@@ -48,11 +70,16 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, for programs."""
-        counts = {"lines": self.lines, "kept": self.kept, "tokens": self.tokens, "learnt": self.learnt}
         return {
-            **counts,
-            "images": self.images,
-            "limit": self.limit,
+            "lines": self.kept + len(self.too_long) + len(self.refused),
+            **vars(self),
             "too_long": [row.to_json() for row in self.too_long],
             "refused": [fault.to_json() for fault in self.refused],
         }
+
+    @classmethod
+    def from_json(cls, value: Object) -> "EncodingReport":
+        """Read `to_json` back."""
+        counts = {name: value[name] for name in ("kept", "tokens", "learnt", "images", "limit")}
+        too_long = [TooLong(**row) for row in value["too_long"]]
+        return cls(**counts, too_long=too_long, refused=[Fault(**row) for row in value["refused"]])

@@ -12,8 +12,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from twgi.data.lines import Object
 from twgi.errors import DataError
+from twgi.files import Object
+from twgi.tokenizer.faults import end_of_image, image_anomalies, kind_of_misplaced, misplaced
+from twgi.trace import Anomaly
 from twgi.vocab import Vocab
 
 VERSION = 1
@@ -36,7 +38,16 @@ class Span:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class TokenRow:
+    """Ids [length], which of them are to be learnt [length], and where the row comes from."""
+
+    ids: npt.NDArray[np.integer[Any]]
+    learn: npt.NDArray[np.bool_]
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRow:
     """Ids and the spans they are cut into, without a gap. `source` is the `file:line` it was made from."""
 
     tokens: tuple[int, ...]
@@ -50,7 +61,7 @@ class Row:
             raise DataError(f"the segments do not cover the {len(self.tokens)} tokens without a gap")
 
     @classmethod
-    def of(cls, pieces: Iterable[Piece], *, source: str = "", id: str | None = None) -> "Row":
+    def of(cls, pieces: Iterable[Piece], *, source: str = "", id: str | None = None) -> "TrainingRow":
         """A row of these pieces in order; empty ones are left out."""
         tokens: list[int] = []
         spans: list[Span] = []
@@ -68,10 +79,10 @@ class Row:
             mask[span.start : span.end] = span.loss
         return mask
 
-    @property
-    def turns(self) -> int:
-        """How many prompts it has."""
-        return sum(span.kind == "separator" for span in self.spans)
+    def compact(self) -> "TokenRow":
+        """What of it training holds, in arrays."""
+        width = np.uint16 if max(self.tokens) < 2**16 else np.int64
+        return TokenRow(ids=np.array(self.tokens, width), learn=self.mask, source=self.source)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object of version 1 (docs/data.md)."""
@@ -81,7 +92,7 @@ class Row:
         return {**head, **name, "tokens": list(self.tokens), "segments": segments}
 
     @classmethod
-    def from_json(cls, value: Object) -> "Row":
+    def from_json(cls, value: Object) -> "TrainingRow":
         """Read `to_json` back. Raises `DataError` for anything unknown, missing, or of another type."""
         if value.get("version") != VERSION:
             raise DataError(f"a row of version {value.get('version')!r}; this program reads version {VERSION}")
@@ -105,99 +116,94 @@ def _span(value: Any) -> Span:
     return Span(kind=kind, start=start, end=end, loss=loss)
 
 
-def cut(ids: Sequence[int], vocab: Vocab) -> Iterator[Piece]:
-    """The pieces of a row that `check_row` finds no fault in; loss on all of every response."""
-    marks: dict[int, Kind] = {vocab.bos: "bos", vocab.separator: "separator", vocab.eos: "eos"}
-    start, answering = 0, False
-    while start < len(ids):
-        kind = marks.get(ids[start], "image" if ids[start] == vocab.boi else "text")
-        end = start + 1
-        if kind == "image":
-            end = start + vocab.image_length
-        while kind == "text" and end < len(ids) and vocab.is_text(ids[end]):
-            end += 1
-        yield kind, ids[start:end], answering
-        answering = kind == "separator" or (answering and kind != "eos")
-        start = end
+def pieces_of(ids: Sequence[int], vocab: Vocab) -> Iterator[Piece]:
+    """The pieces that ids are cut into; loss on all of every response."""
+    return ((span.kind, ids[span.start : span.end], span.loss) for span in scan(ids, vocab)[0])
 
 
-@dataclass(frozen=True, kw_only=True)
-class RowFault:
-    """What is wrong with the ids of a row, and where; `position` counts from 0."""
+def check_row(row: TrainingRow, vocab: Vocab, *, turns: int | None = 1) -> None:
+    """Whether a model may be trained on a row: on its ids, and where its spans say that loss lies.
 
-    position: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"token {self.position}: {self.reason}"
-
-
-def check_row(
-    ids: Sequence[int], vocab: Vocab, *, turns: int | None = 1, limit: int | None = None
-) -> tuple[RowFault, ...]:
-    """Every fault in the ids of a row, in order; none where a model may be trained on it.
-
-    It must start with bos and be `turns` turns of a prompt, one separator, a response and eos, with whole images, no
-    control id in text, and at most `limit` ids. With `turns` None there may be any number.
+    The ids must be bos and `turns` turns (None: any number) of a prompt, one separator, a response and eos, with whole
+    images and no control id in text. The spans must be those of the ids, at most with text cut finer, and loss may lie
+    on responses alone. Raises `DataError`, which names the first fault.
     """
-    faults = sorted(_faults(ids, vocab, turns), key=lambda fault: fault.position)
-    if limit is not None and len(ids) > limit:
-        faults.append(RowFault(position=limit, reason=f"too long: {len(ids)} tokens, at most {limit}"))
-    return tuple(faults)
+    spans, faults = scan(row.tokens, vocab, turns=turns)
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        first = faults[0]
+        raise DataError(f"token {first.position}: {first.kind.replace('_', ' ')}: {first.detail}{more}")
+    found, expected = _joined(row.spans), _joined(spans)
+    if [(span.kind, span.end) for span in found] != [(span.kind, span.end) for span in expected]:
+        raise DataError("the segments of the row are not those of its tokens")
+    early = next((span for span, may in zip(found, expected, strict=True) if span.loss and not may.loss), None)
+    if early is not None:
+        raise DataError(f"tokens {early.start} to {early.end - 1} carry loss, but are not of a response")
 
 
-def _faults(ids: Sequence[int], vocab: Vocab, turns: int | None) -> Iterator[RowFault]:
-    starts_well = bool(ids) and ids[0] == vocab.bos
-    if not starts_well:
-        yield RowFault(position=0, reason=f"a row starts with bos ({vocab.bos}), got {ids[0] if ids else 'nothing'}")
-    position, begin, answering = int(starts_well), int(starts_well), False  # begin: of this prompt or response
-    separators: list[int] = []
+def _joined(spans: Sequence[Span]) -> list[Span]:
+    """Neighbouring spans of text as one, which carries loss where any does."""
+    joined: list[Span] = []
+    for span in spans:
+        if joined and span.kind == joined[-1].kind == "text":
+            span = Span(kind="text", start=joined[-1].start, end=span.end, loss=span.loss or joined[-1].loss)
+            joined.pop()
+        joined.append(span)
+    return joined
+
+
+def scan(ids: Sequence[int], vocab: Vocab, *, turns: int | None = None) -> tuple[list[Span], list[Anomaly]]:
+    """The spans of ids, with loss on every response, and every fault in them, in order; see `check_row`.
+
+    Of any ids: the spans cover them, and what has no place where it stands is text.
+    """
+    spans, faults = list[Span](), list[Anomaly]()
+    if len(ids) and ids[0] == vocab.bos:
+        spans.append(Span(kind="bos", start=0, end=1, loss=False))
+    else:
+        detail = f"{ids[0] if len(ids) else 'nothing'} where a row starts with {vocab.bos}"
+        faults.append(Anomaly(position=0, kind="no_bos", detail=detail))
+    position = begin = len(spans)  # begin: of this prompt or response
+    answering, separators = False, list[int]()
     while position < len(ids):
-        here, token = position, ids[position]
-        position += 1
-        if token == vocab.boi:
-            position, faults = _image(ids, here, vocab)
-            yield from faults
-        elif token == (vocab.eos if answering else vocab.separator):
-            if here == begin:
-                yield RowFault(position=here, reason=f"the {'response' if answering else 'prompt'} is empty")
-            separators += [] if answering else [here]
-            begin, answering = position, not answering
-        elif not vocab.is_text(token):
-            yield RowFault(position=here, reason=_misplaced(token, vocab))
-    yield from _end_faults(separators, turns, len(ids), ended=not answering and begin == len(ids))
+        kind, end = _stretch(ids, position, vocab, mark="eos" if answering else "separator")
+        faults += _faults_of(kind, ids, position, end, vocab)
+        spans.append(Span(kind=kind, start=position, end=end, loss=answering))
+        if kind in ("separator", "eos"):
+            if position == begin:
+                part = "response" if answering else "prompt"
+                faults.append(Anomaly(position=position, kind=f"empty_{part}", detail=f"{kind} without a {part}"))
+            separators += [] if answering else [position]
+            begin, answering = end, not answering
+        position = end
+    faults += _end_faults(separators, turns, len(ids), ended=not answering and begin == len(ids))
+    return spans, sorted(faults, key=lambda fault: fault.position)
 
 
-def _end_faults(separators: Sequence[int], turns: int | None, length: int, *, ended: bool) -> Iterator[RowFault]:
+def _stretch(ids: Sequence[int], start: int, vocab: Vocab, *, mark: Literal["separator", "eos"]) -> tuple[Kind, int]:
+    """What begins here, and its end; `mark` is what may end this prompt or response."""
+    if ids[start] == vocab.boi:
+        return "image", end_of_image(ids, start, vocab)
+    if ids[start] == (vocab.eos if mark == "eos" else vocab.separator):
+        return mark, start + 1
+    end = start + 1
+    while vocab.is_text(ids[start]) and end < len(ids) and vocab.is_text(ids[end]):
+        end += 1
+    return "text", end
+
+
+def _faults_of(kind: Kind, ids: Sequence[int], start: int, end: int, vocab: Vocab) -> Iterator[Anomaly]:
+    if kind == "image":
+        yield from image_anomalies(ids, start, end, vocab)
+    elif kind == "text" and not vocab.is_text(ids[start]):
+        yield misplaced(kind_of_misplaced(ids[start], vocab), start, ids[start:end])
+
+
+def _end_faults(separators: Sequence[int], turns: int | None, length: int, *, ended: bool) -> Iterator[Anomaly]:
     if not separators:
-        yield RowFault(position=length, reason="the row lacks a separator")
+        yield Anomaly(position=length, kind="no_separator", detail="the row has a prompt at most")
     elif not ended:
-        yield RowFault(position=length, reason="the row lacks eos at its end")
+        yield Anomaly(position=length, kind="no_eos", detail="the row ends without it")
     if separators and turns is not None and len(separators) != turns:
         position = separators[turns] if len(separators) > turns else length
-        yield RowFault(position=position, reason=f"{len(separators)} turn(s) instead of {turns}")
-
-
-def _image(ids: Sequence[int], start: int, vocab: Vocab) -> tuple[int, list[RowFault]]:
-    """Where the image that starts here ends, and what is wrong with it."""
-    end = start + 1
-    while end < len(ids) and vocab.is_image(ids[end]):
-        end += 1
-    count, wanted = end - start - 1, vocab.tokens_per_image
-    closed = end < len(ids) and ids[end] == vocab.eoi
-    faults = []
-    if count != wanted:
-        faults.append(RowFault(position=start, reason=f"an image of {count} image tokens instead of {wanted}"))
-    if not closed:
-        after = f"id {ids[end]} stands there" if end < len(ids) else "the row ends"
-        faults.append(RowFault(position=end, reason=f"an image lacks its eoi ({vocab.eoi}): {after}"))
-    return end + closed, faults
-
-
-def _misplaced(token: int, vocab: Vocab) -> str:
-    if not 0 <= token < vocab.size:
-        return f"id {token} is not in the vocabulary of {vocab.size}"
-    if vocab.is_image(token):
-        return f"image token {token} outside an image"
-    name = next((name for name, known in vocab.special.items() if known == token), "reserved id")
-    return f"{name} ({token}) where only text or an image may stand"
+        yield Anomaly(position=position, kind="wrong_turns", detail=f"{len(separators)} turn(s) instead of {turns}")

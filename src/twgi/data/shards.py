@@ -10,8 +10,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import json
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twgi.data.encode import Encoded, Encoder, Outcome
-from twgi.data.lines import Fault, Line, read_lines
-from twgi.data.report import Report
-from twgi.data.rows import Row, Span
+from twgi.data.encode import RowEncoder
+from twgi.data.report import Encoded, EncodingReport, LineOutcome
+from twgi.data.rows import Span, TokenRow, TrainingRow
 from twgi.errors import ConfigError, DataError
+from twgi.files import Object, read_json, read_lines, reading, write_json, writing_whole
 from twgi.tokenizer.multimodal import MultimodalTokenizer
-from twgi.trace import write_file
 
 VERSION = 1
 MANIFEST, META = "shards.json", b"twgi"
@@ -51,7 +49,6 @@ def _schema(size: int) -> Any:
                       ("length", pa.int32())])  # fmt: skip
 
 
-@dataclass
 class ShardWriter:
     """Files of records or rows -> shards in a folder; run it again and it goes on after the last whole shard.
 
@@ -59,75 +56,61 @@ class ShardWriter:
         folder: where the shards go.
         files: in this order, read line by line.
         encoder: what makes rows of lines.
-        images: the folder that picture paths are relative to; None for that of each file.
         rows: of a shard.
     """
 
-    folder: Path
-    files: Sequence[Path]
-    encoder: Encoder
-    images: Path | None = None
-    rows: int = ROWS
-    report: Report = field(init=False)
-    made_of: dict[str, Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        if self.rows < 1:
-            raise ConfigError(f"rows of a shard must be 1 or more, got {self.rows}")
-        self.report = Report(limit=self.encoder.limit)
-        vocab = self.encoder.tokenizer.vocab
-        self.made_of = {
+    def __init__(self, folder: Path, files: Sequence[Path], encoder: RowEncoder, rows: int = ROWS) -> None:
+        need_parquet()
+        if rows < 1:
+            raise ConfigError(f"rows of a shard must be 1 or more, got {rows}")
+        self.folder, self.files, self.encoder, self.rows = folder, files, encoder, rows
+        self.report = EncodingReport(limit=encoder.limit)
+        tokenizer = encoder.tokenizer
+        self.made_of: Object = {
             "version": VERSION,
-            "sources": [[str(file), sha256_of(file)] for file in self.files],
-            "vocabulary": vocabulary_of(self.encoder.tokenizer),
-            "ids": vocab.size, "limit": self.encoder.limit, "rows": self.rows,
+            "sources": [[str(file), sha256_of(file)] for file in files],
+            "vocabulary": vocabulary_of(tokenizer),
+            "ids": tokenizer.vocab.size, "limit": encoder.limit, "rows": rows,
         }  # fmt: skip
 
-    def write(self) -> Generator[Outcome, None, None]:
+    def write(self) -> Generator[LineOutcome, None, None]:
         """Write what is not there yet; gives each line's outcome as it comes (skipped lines give none).
 
         Raises `DataError` where the folder holds shards of other files, settings or another vocabulary.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        number, skip = self._found()
-        kept: list[Row] = []
-        for place, line in self._lines():
-            if place < skip:
+        number, done = self._found()
+        kept: list[TrainingRow] = []
+        lines = (line for file in self.files for line in read_lines(file))
+        for end, line in enumerate(lines, 1):
+            if end <= done:
                 continue
-            outcome = line if isinstance(line, Fault) else self.encoder.outcome(line, self.images or line.folder)
+            outcome = self.encoder.line(line)
             self.report.add(outcome)
             if isinstance(outcome, Encoded):
                 kept.append(outcome.row)
             if len(kept) == self.rows:
-                self._put(number, kept, end=place + 1)
+                self._put(number, kept, end=end)
                 number, kept = number + 1, []
             yield outcome
         if kept:
-            self._put(number, kept, end=place + 1)
+            self._put(number, kept, end=end)
         self._finish()
-
-    def _lines(self) -> Iterator[tuple[int, Line | Fault]]:
-        return enumerate(line for file in self.files for line in read_lines(file))
 
     def _found(self) -> tuple[int, int]:
         """(number of the next shard, lines that are done): the report goes on as it was, too."""
-        done = 0
-        for number in range(10**6):
-            file = self.folder / shard_name(number)
-            if not file.is_file():
-                return number, done
+        number = done = 0
+        while (file := self.folder / shard_name(number)).is_file():
             meta = read_meta(file)
             if meta["made_of"] != self.made_of:
                 raise DataError(f"{file} was made of other files or settings; give another folder, or delete this one")
-            done, self.report = meta["end"], _report(meta["report"])
-        raise AssertionError("a million shards")
+            number, done, self.report = number + 1, meta["end"], EncodingReport.from_json(meta["report"])
+        return number, done
 
-    def _put(self, number: int, rows: Sequence[Row], *, end: int) -> None:
+    def _put(self, number: int, rows: Sequence[TrainingRow], *, end: int) -> None:
         """Write one shard, whole or not at all."""
         pq = need_parquet()
         import pyarrow as pa
 
-        schema = _schema(self.encoder.tokenizer.vocab.size)
         columns = {
             "ids": [row.tokens for row in rows],
             "segments": [[vars(span) for span in row.spans] for row in rows],
@@ -136,26 +119,16 @@ class ShardWriter:
             "length": [len(row.tokens) for row in rows],
         }
         meta = {"made_of": self.made_of, "end": end, "report": self.report.to_json()}
+        schema = _schema(self.encoder.tokenizer.vocab.size)
         table = pa.table(columns, schema=schema).replace_schema_metadata({META: json.dumps(meta).encode()})
-        unfinished = self.folder / f".{shard_name(number)}"
-        pq.write_table(table, unfinished, row_group_size=GROUP, compression="zstd")
-        unfinished.replace(self.folder / shard_name(number))
+        with writing_whole(self.folder / shard_name(number)) as file:
+            pq.write_table(table, file, row_group_size=GROUP, compression="zstd")
 
     def _finish(self) -> None:
         shards = [file.name for file in shard_files(self.folder)]
         if not shards:
             raise DataError(f"{', '.join(map(str, self.files))}: no row to write")
-        content = {"made_of": self.made_of, "shards": shards, "report": self.report.to_json()}
-        write_file(self.folder / MANIFEST, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def _report(value: dict[str, Any]) -> Report:
-    from twgi.data.encode import TooLong
-
-    return Report(
-        **{name: value[name] for name in ("limit", "kept", "tokens", "learnt", "images")},
-        too_long=[TooLong(**row) for row in value["too_long"]], refused=[Fault(**row) for row in value["refused"]],
-    )  # fmt: skip
+        write_json(self.folder / MANIFEST, {"made_of": self.made_of, "shards": shards, "report": self.report.to_json()})
 
 
 def vocabulary_of(tokenizer: MultimodalTokenizer) -> str:
@@ -173,11 +146,8 @@ def shard_files(folder: Path) -> list[Path]:
 
 def sha256_of(file: Path) -> str:
     """Of a file's content; raises `DataError` where it cannot be read."""
-    try:
-        with file.open("rb") as data:
-            return hashlib.file_digest(data, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    with reading(file), file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 def read_meta(file: Path) -> dict[str, Any]:
@@ -198,44 +168,46 @@ class ShardRows:
     Args:
         folder: as `ShardWriter` finished it.
 
+    `lengths` are the tokens of each row; `blocks` the ends of the groups, which are quick to read together.
+
     Raises `DataError` where it is not finished, or a shard is missing or not readable.
     """
 
     def __init__(self, folder: Path) -> None:
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{folder}: no readable {MANIFEST}; finish it with `twgi data shards`") from error
+            manifest = read_json(folder / MANIFEST)
+        except DataError as error:
+            raise DataError(f"{error}; finish it with `twgi encode --format parquet`") from None
         self.digest = hashlib.sha256(json.dumps(manifest["made_of"], sort_keys=True).encode()).hexdigest()
         self.vocabulary: str = manifest["made_of"]["vocabulary"]
-        self.files = [folder / shard_name(number) for number in range(len(manifest["shards"]))]
-        self.lengths, self.groups = self._index()
-        self.blocks = [end for end, _, _ in self.groups]
+        self.lengths, self._groups = _index([folder / shard_name(number) for number in range(len(manifest["shards"]))])
+        self.blocks: Sequence[int] = [end for end, _, _ in self._groups]
         self._group = lru_cache(maxsize=OPEN_GROUPS)(self._read_group)
 
-    def _index(self) -> tuple[npt.NDArray[np.int64], list[tuple[int, Path, int]]]:
-        """Length of every row; (number of the row after it, file, place in the file) of every group."""
-        lengths: list[npt.NDArray[np.int64]] = []
-        groups: list[tuple[int, Path, int]] = []
-        end = 0
-        for file in self.files:
-            read_meta(file)
-            parquet = need_parquet().ParquetFile(file)
-            lengths.append(parquet.read(columns=["length"])["length"].to_numpy().astype(np.int64))
-            for place in range(parquet.num_row_groups):
-                end += parquet.metadata.row_group(place).num_rows
-                groups.append((end, file, place))
-        return np.concatenate(lengths), groups
-
-    def _read_group(self, number: int) -> list[dict[str, Any]]:
-        _, file, place = self.groups[number]
-        rows: list[dict[str, Any]] = need_parquet().ParquetFile(file).read_row_group(place).to_pylist()
+    def _read_group(self, number: int) -> list[Object]:
+        _, file, place = self._groups[number]
+        rows: list[Object] = need_parquet().ParquetFile(file).read_row_group(place).to_pylist()
         return rows
 
-    def row(self, index: int) -> Row:
-        """One row, as it was written."""
+    def __getitem__(self, index: int) -> TokenRow:
+        """One row, as training holds it."""
         number = bisect.bisect_right(self.blocks, index)
         start = self.blocks[number - 1] if number else 0
         value = self._group(number)[index - start]
         spans = tuple(Span(**segment) for segment in value["segments"])
-        return Row(tokens=tuple(value["ids"]), spans=spans, source=value["source"], id=value["id"])
+        return TrainingRow(tokens=tuple(value["ids"]), spans=spans, source=value["source"], id=value["id"]).compact()
+
+
+def _index(files: Sequence[Path]) -> tuple[npt.NDArray[np.int64], list[tuple[int, Path, int]]]:
+    """Length of every row; (number of the row after it, file, place in the file) of every group."""
+    lengths: list[npt.NDArray[np.int64]] = []
+    groups: list[tuple[int, Path, int]] = []
+    end = 0
+    for file in files:
+        read_meta(file)
+        parquet = need_parquet().ParquetFile(file)
+        lengths.append(parquet.read(columns=["length"])["length"].to_numpy().astype(np.int64))
+        for place in range(parquet.num_row_groups):
+            end += parquet.metadata.row_group(place).num_rows
+            groups.append((end, file, place))
+    return np.concatenate(lengths), groups

@@ -96,7 +96,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "bool": lambda value: isinstance(value, bool),
     "float | None": lambda value: value is None or _is_number(value),
     "Mapping[str, float]": _is_weights,
-    "FinishReason": lambda value: value in set(FinishReason),
+    "FinishReason": lambda value: isinstance(value, str) and value in set(FinishReason),
 }
 
 

@@ -73,21 +73,21 @@ class Pages:
 
     def match(self, ids: Sequence[int]) -> tuple[list[int], int]:
         """Pages that hold the longest beginning of these ids, and its length. The last id is always read anew."""
-        pages: list[int] = []
+        found: list[dict[int, None]] = []
         key, length, most = b"", 0, len(ids) - 1
-        while length < most:
+        while length < most and length == len(found) * self.size:
             ahead = tuple(ids[length : min(length + self.size, most)])
             count = next((n for n in range(len(ahead), 0, -1) if (key, ahead[:n]) in self._holders), 0)
             if not count:
                 break
-            holders = self._holders[key, ahead[:count]]
-            next_to = pages[-1] + 1 if pages else -1
-            pages.append(next_to if next_to in holders else next(reversed(holders)))
+            found.append(self._holders[key, ahead[:count]])
             length += count
-            if count < self.size:
-                break
             key = _key(key, ahead)
-        return pages, length
+        pages: list[int] = []
+        for holders in reversed(found):  # of the pages with the same content, those of one row
+            page = pages[-1] - 1 if pages else -1
+            pages.append(page if page in holders else next(reversed(holders)))
+        return pages[::-1], length
 
     def open(self, row: Row) -> Copy | None:
         """Give a row its pages, with the beginning of it that is here; what must be copied for that.
@@ -115,7 +115,6 @@ class Pages:
         """The row is not used any more. What it holds stays while there is room, unless it is not to be kept."""
         if keep:
             self.note(row)
-        self._clock += 1
         for page in row.pages:
             self._refs[page] -= 1
             if not keep and not self._refs[page]:

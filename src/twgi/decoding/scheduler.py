@@ -7,7 +7,8 @@ have at once, each as long as it may ever be. So nothing that began waits for ro
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence as Ordered
+from collections.abc import Iterator
+from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
 
 from twgi.decoding.events import Event

@@ -4,23 +4,22 @@ The folder holds `scenes.jsonl` (a line of GenEval's metadata for each scene, wi
 `images/` as a run has them, and the page `index.html`. What is here is true by construction; no model is asked.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from twgi.errors import ConfigError, RunError
+from twgi.errors import ConfigError
+from twgi.files import writing_lines
 from twgi.icons import chains
-from twgi.icons.chains import Chain, Drawn
+from twgi.icons.chains import Chain
 from twgi.icons.checker import find
 from twgi.icons.tasks import TASKS, Request, make_scene
 from twgi.icons.world import CELL_PX, ICON_PX, Scene, render
-from twgi.render import render_page
-from twgi.thinking.modes import MODES, mode_named, roles
-from twgi.files import write_whole as write_file
-from twgi.trace import PAGE, TRACES, ImageSegment, ModelId, Role, Segment, TextSegment, Trace, to_line
+from twgi.runs.folder import RunFolder
+from twgi.thinking.modes import MODES, mode_named, with_kinds
+from twgi.trace import ImageSegment, ModelId, Segment, TextSegment, Trace
 
 SCENES = "scenes.jsonl"
 MODEL = ModelId(name="icon world", sha256="")  # nobody's weights
@@ -36,7 +35,7 @@ class Sampled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class SampleReport:
     """What `write_sample` did: the page, how many scenes, and how many of them the checker reads exactly."""
 
     page: Path
@@ -44,7 +43,7 @@ class Sample:
     read_right: int
 
 
-def write_sample(out: Path, *, scenes: int = 32, seed: int = 0) -> Sample:
+def write_sample(out: Path, *, scenes: int = 32, seed: int = 0) -> SampleReport:
     """Write random scenes over all tasks and modes in turn into a new or empty folder.
 
     Raises:
@@ -53,17 +52,18 @@ def write_sample(out: Path, *, scenes: int = 32, seed: int = 0) -> Sample:
     """
     if scenes < 1:
         raise ConfigError(f"scenes must be 1 or more, got {scenes}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} is there already and not empty: give a new folder as --out")
-    drawn = [draw(number, seed) for number in range(scenes)]
-    traces = [as_trace(sampled.chain, seed=seed).filed(f"{n:05d}-0") for n, sampled in enumerate(drawn)]
-    for trace in traces:
-        for name, content in trace.files().items():
-            write_file(out / name, content)
-    write_file(out / TRACES, b"".join(to_line(trace) for trace in traces))
-    write_file(out / SCENES, "".join(json.dumps(_line(sampled)) + "\n" for sampled in drawn).encode())
-    write_file(out / PAGE, render_page(traces, folder=out, title=f"{scenes} scenes of the icon world").encode())
-    return Sample(page=out / PAGE, scenes=scenes, read_right=sum(is_read_right(sampled.scene) for sampled in drawn))
+    read_right = 0
+    with (
+        RunFolder(out, run={"icons": {"scenes": scenes, "seed": seed}}) as folder,
+        writing_lines(out / SCENES) as lines,
+    ):
+        for number in range(scenes):
+            sampled = draw(number, seed)
+            read_right += is_read_right(sampled.scene)
+            folder.add(as_trace(sampled.chain, seed=seed).filed(f"{number:05d}-0"))
+            lines.write(_line(sampled))
+        page = folder.write_page(title=f"{scenes} scenes of the icon world")
+    return SampleReport(page=page, scenes=scenes, read_right=read_right)
 
 
 def draw(number: int, seed: int) -> Sampled:
@@ -89,31 +89,13 @@ def chain_of(mode: str, request: Request, scene: Scene, rng: np.random.Generator
 
 def as_trace(chain: Chain, *, seed: int = 0) -> Trace:
     """A chain as if a model had thought it: words and pictures, but no tokens."""
-    kinds = kinds_of(chain)
-    named = iter(zip(kinds, roles(kinds), strict=True))
     given = tuple(ImageSegment(role="input", picture=render(scene)) for scene in chain.pictures)
-    said = tuple(
-        TextSegment(text=part) if isinstance(part, str) else _image(part, *next(named)) for part in chain.response
-    )
-    segments: tuple[Segment, ...] = (*given, *said)
+    said = [
+        TextSegment(text=part) if isinstance(part, str) else ImageSegment(picture=render(part.scene))
+        for part in chain.response
+    ]
+    segments: tuple[Segment, ...] = (*given, *with_kinds(said, mode_named(chain.mode)))
     return Trace(prompt=chain.prompt, mode=chain.mode, seed=seed, model=MODEL, finish_reason="stop", segments=segments)
-
-
-def kinds_of(chain: Chain) -> list[str]:
-    """What each picture of a chain is drawn as, by the words before it."""
-    kinds: list[str] = []
-    words = ""
-    for part in chain.response:
-        if isinstance(part, str):
-            words += part
-        else:
-            kinds.append(mode_named(chain.mode).kind_of(len(kinds), words))
-            words = ""
-    return kinds
-
-
-def _image(part: Drawn, kind: str, role: Role) -> ImageSegment:
-    return ImageSegment(role=role, kind=kind, picture=render(part.scene))
 
 
 def _line(sampled: Sampled) -> dict[str, Any]:

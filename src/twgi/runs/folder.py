@@ -245,12 +245,17 @@ class RunFolder:
         """Take a run away that has no thought in it, so that all is as it was before."""
         assert not self._places
         with suppress(OSError):
-            for file in (*self.path.glob(f"{IMAGES}/*"), *(self.path / name for name in (RUN, TRACES, ERRORS, PAGE))):
-                file.unlink(missing_ok=True)
-            (self.path / IMAGES).rmdir()
+            _remove_run(self.path)
             (self.path / LOCK).unlink()
             for folder in self._made:
                 folder.rmdir()
+
+
+def _remove_run(path: Path) -> None:
+    for file in (*path.glob(f"{IMAGES}/*"), *(path / name for name in (RUN, TRACES, ERRORS, PAGE))):
+        file.unlink(missing_ok=True)
+    if (path / IMAGES).exists():
+        (path / IMAGES).rmdir()
 
 
 def _natural(id: str) -> list[tuple[int, str]]:
@@ -318,23 +323,16 @@ def _id_of(path: Path, line: bytes) -> str | None:
 
 def save_trace(trace: Trace, folder: Path, *, overwrite: bool = False) -> Path:
     """A run folder that holds one thought; returns the path of its page. Raises `RunError`."""
-    if (folder / TRACES).exists():
-        if not overwrite:
-            raise RunError(f"{folder} holds a run already; give another folder, or overwrite=True")
+    if overwrite:
         with writing(folder):
-            for name in (TRACES, RUN):
-                (folder / name).unlink(missing_ok=True)
-    filed = trace.filed(trace.id or f"00000-{trace.sample}")
+            _remove_run(folder)
+    elif (folder / TRACES).exists():
+        raise RunError(f"{folder} holds a run already; give another folder, or overwrite=True")
     run = {"version": VERSION, "settings": _settings(trace), "seed": trace.seed, "samples": 1, "part": [1, 1]}
     run |= {"model": trace.model.to_json(), "prompts": {}, "versions": {}, "started": ""}
-    for name, content in filed.files().items():
-        write_whole(folder / name, content)
-    write_json(folder / RUN, run)
-    write_whole(folder / TRACES, to_line(filed))
-    with writing_whole(folder / PAGE) as file:
-        for piece in page(lambda: iter([filed]), 1, folder=folder):
-            file.write(piece.encode())
-    return folder / PAGE
+    with RunFolder(folder, run=run) as opened:
+        opened.add(trace.filed(trace.id or f"00000-{trace.sample}"))
+        return opened.write_page()
 
 
 def _settings(trace: Trace) -> Mapping[str, Any]:

@@ -10,11 +10,11 @@ build the rows of training data.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from twgi.errors import ConfigError
-from twgi.trace import Role
+from twgi.trace import Role, Segment, TextSegment
 
 NEGATIVE_PROMPT = (
     "text in the image, text, lowres, bad anatomy, bad hands, text, error, missing fingers, extra digit, fewer digits, "
@@ -107,6 +107,27 @@ class Mode:
 def roles(kinds: Sequence[str]) -> list[Role]:
     """The roles of the pictures of one thought, in order, from their kinds."""
     return [*(KINDS[kind].role for kind in kinds[:-1]), "final"] if kinds else []
+
+
+def with_kinds(segments: Iterable[Segment], mode: Mode) -> list[Segment]:
+    """Words and drawn pictures of which nobody recorded what they were drawn as: the kind that the mode gives each, by
+    its number and the words since the one before, and its role."""
+    found, kinds, words = list(segments), list[str](), ""
+    for segment in found:
+        if isinstance(segment, TextSegment):
+            words += segment.text
+        else:
+            kinds.append(mode.kind_of(len(kinds), words))
+            words = ""
+    named = zip(kinds, roles(kinds), strict=True)
+
+    def of_kind(segment: Segment) -> Segment:
+        if isinstance(segment, TextSegment):
+            return segment
+        kind, role = next(named)
+        return replace(segment, kind=kind, role=role)
+
+    return [of_kind(segment) for segment in found]
 
 
 MODES: dict[str, Mode] = {

@@ -21,7 +21,7 @@ MOST_ROWS = len(Branch)  # rows of one thought at most, each up to the whole con
 SHARE = 0.8  # of the free memory, for the cache
 
 
-class Checkpoint(Protocol):
+class ModelSource(Protocol):
     """What a checkpoint says of itself."""
 
     @property
@@ -75,7 +75,7 @@ class Thinker:
     """
 
     def __init__(
-        self, model: Transformer, tokenizer: MultimodalTokenizer, checkpoint: Checkpoint, *, serial: bool = False
+        self, model: Transformer, tokenizer: MultimodalTokenizer, checkpoint: ModelSource, *, serial: bool = False
     ) -> None:
         self.model, self.tokenizer, self.serial = model, tokenizer, serial
         self.remarks = checkpoint.remarks

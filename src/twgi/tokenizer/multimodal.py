@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from twgi.errors import CheckpointError, ImageError, PromptError
+from twgi.tokenizer.faults import end_of_image, image_anomalies, kind_of_misplaced, misplaced
 from twgi.tokenizer.text import TextStream, TextTokenizer
 from twgi.trace import Anomaly, ImageSegment, Segment, TextSegment
 from twgi.vocab import Vocab
@@ -127,7 +128,7 @@ class MultimodalTokenizer:
             run = tokens[start:end]
             if run[0] == self.vocab.boi:
                 segments.append(ImageSegment(tokens=tuple(run)))
-                anomalies += self._image_anomalies(run, start, tokens[end:])
+                anomalies += image_anomalies(tokens, start, end, self.vocab)
             else:
                 segments.append(TextSegment(text=self._words(run), tokens=tuple(run)))
                 anomalies += self._text_anomalies(run, start, tokens)
@@ -168,15 +169,9 @@ class MultimodalTokenizer:
         start = 0
         while start < len(tokens):
             is_image = tokens[start] == self.vocab.boi
-            end = self._end_of_image(tokens, start) if is_image else self._end_of_text(tokens, start)
+            end = end_of_image(tokens, start, self.vocab) if is_image else self._end_of_text(tokens, start)
             yield start, end
             start = end
-
-    def _end_of_image(self, tokens: Sequence[int], start: int) -> int:
-        end = start + 1
-        while end < len(tokens) and self.vocab.is_image(tokens[end]):
-            end += 1
-        return end + (tokens[end : end + 1] == [self.vocab.eoi])
 
     def _end_of_text(self, tokens: Sequence[int], start: int) -> int:
         for end in range(start, len(tokens)):
@@ -186,18 +181,6 @@ class MultimodalTokenizer:
                 return end + 1
         return len(tokens)
 
-    def _image_anomalies(self, run: Sequence[int], start: int, after: Sequence[int]) -> Iterator[Anomaly]:
-        wanted, closed = self.vocab.tokens_per_image, run[-1] == self.vocab.eoi
-        count = len(run) - 1 - closed
-        if count != wanted:
-            kind = "short_image" if count < wanted else "long_image"
-            yield Anomaly(position=start, kind=kind, detail=f"{count} image tokens instead of {wanted}")
-        if not closed:
-            nested = after[:1] == [self.vocab.boi]
-            what = "the sequence ends" if not after else "another image begins" if nested else f"id {after[0]} follows"
-            kind = "boi_in_image" if nested else "missing_eoi"
-            yield Anomaly(position=start + len(run), kind=kind, detail=f"{what} before the end of the image")
-
     def _text_anomalies(self, run: Sequence[int], start: int, tokens: Sequence[int]) -> Iterator[Anomaly]:
         """One anomaly for each stretch of ids of the same wrong kind."""
         previous, begin = None, 0
@@ -205,20 +188,14 @@ class MultimodalTokenizer:
             kind = None if token is None else self._wrong_in_text(token, start + index, tokens)
             if kind != previous:
                 if previous is not None:
-                    yield _stretch(previous, start + begin, run[begin:index])
+                    yield misplaced(previous, start + begin, run[begin:index])
                 previous, begin = kind, index
 
     def _wrong_in_text(self, token: int, position: int, tokens: Sequence[int]) -> str | None:
         vocab = self.vocab
         if vocab.is_text(token) or self._may_stand(token, position, tokens):
             return None
-        if not 0 <= token < vocab.size:
-            return "unknown_id"
-        if vocab.is_image(token):
-            return "image_id_in_text"
-        names = {vocab.eoi: "eoi_in_text", vocab.eos: "eos_before_end"}
-        special = "special_id_in_text" if token in vocab.special.values() else "reserved_id_in_text"
-        return names.get(token, special)
+        return kind_of_misplaced(token, vocab)
 
     def _may_stand(self, token: int, position: int, tokens: Sequence[int]) -> bool:
         """bos at the start, eos at the end, and the first separator of a row that starts with bos."""
@@ -239,8 +216,3 @@ def _need_picture(segment: ImageSegment) -> Image.Image:
     if segment.picture is None:
         raise ImageError("an image segment has neither tokens nor a picture to encode")
     return segment.picture
-
-
-def _stretch(kind: str, position: int, ids: Sequence[int]) -> Anomaly:
-    what = f"id {ids[0]}" if len(ids) == 1 else f"{len(ids)} ids from {ids[0]}"
-    return Anomaly(position=position, kind=kind, detail=f"{what} where only text may stand")

@@ -17,20 +17,12 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from twgi.data.rows import TokenRow
 from twgi.errors import ConfigError
 from twgi.training.loss import IGNORED
 
 Ints = npt.NDArray[np.int64]
 WINDOW = 16  # batches whose rows may change places so that rows of like length meet
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenRow:
-    """Ids, which of them are to be learnt, and where the row comes from."""
-
-    ids: npt.NDArray[np.integer[Any]]
-    learn: npt.NDArray[np.bool_]
-    source: str
 
 
 class Rows(Protocol):

@@ -6,15 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from twgi.data.encode import Encoded, TooLong, encode_file
-from twgi.data.lines import Fault
-from twgi.data.rows import Row
+from twgi.data.encode import RowEncoder
+from twgi.data.report import Encoded, TooLong
+from twgi.data.rows import TokenRow
 from twgi.data.shards import ShardRows, vocabulary_of
 from twgi.errors import ConfigError, DataError
+from twgi.files import Fault
 from twgi.tokenizer.multimodal import MultimodalTokenizer
-from twgi.training.batches import RowList, Rows, TokenRow
+from twgi.training.batches import RowList, Rows
 
 
 def open_rows(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_length: int) -> tuple[Rows, str]:
@@ -42,7 +41,7 @@ def _open_shards(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_lengt
     """One folder of shards, which must be of this model's ids and no longer than asked."""
     if len(paths) > 1:
         raise ConfigError(
-            "data: give one folder of shards, or files; `twgi data shards` makes one folder of many files"
+            "data: give one folder of shards, or files; `twgi encode --format parquet` makes one folder of many files"
         )
     rows = ShardRows(Path(paths[0]))
     if rows.vocabulary != vocabulary_of(tokenizer):
@@ -52,37 +51,20 @@ def _open_shards(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_lengt
         raise DataError(
             f"{paths[0]}: a row has {longest} tokens, more than max_length {max_length}; make the shards anew"
         )
-    return ShardedRows(rows), rows.digest
-
-
-class ShardedRows:
-    """Rows of shards, as training holds them."""
-
-    def __init__(self, shards: ShardRows) -> None:
-        self.shards, self.lengths = shards, shards.lengths
-        self.blocks: Sequence[int] = shards.blocks
-
-    def __getitem__(self, index: int) -> TokenRow:
-        return token_row(self.shards.row(index))
+    return rows, rows.digest
 
 
 def read_file(path: Path, tokenizer: MultimodalTokenizer, max_length: int) -> list[TokenRow]:
     """The rows of one file of records or rows, in memory."""
     rows, left_out = [], 0
-    for outcome in encode_file(path, tokenizer, limit=max_length):
+    for outcome in RowEncoder(tokenizer, limit=max_length).file(path):
         match outcome:
             case Fault():
                 raise DataError(f"{outcome.where}: {outcome.reason}; `twgi data check {path}` lists every such line")
             case TooLong():
                 left_out += 1
             case Encoded():
-                rows.append(token_row(outcome.row))
+                rows.append(outcome.row.compact())
     if left_out:
         print(f"{path}: {left_out} of {left_out + len(rows)} rows have more than {max_length} tokens and are left out")
     return rows
-
-
-def token_row(row: Row) -> TokenRow:
-    """A row as training holds it."""
-    kind = np.uint16 if max(row.tokens) < 2**16 else np.int64
-    return TokenRow(ids=np.array(row.tokens, kind), learn=row.mask, source=row.source)

@@ -8,10 +8,11 @@ import yaml
 from tests.data.factory.studio import PROMPTS, Studio
 
 from twgi.config import load_recipe
+from twgi.data.factory.build import RECORDS, build
 from twgi.data.factory.recipe import BuildRecipe
-from twgi.data.factory.report import Report
-from twgi.data.factory.run import RECORDS, build
-from twgi.data.records import Record, read_records
+from twgi.data.factory.report import BuildReport
+from twgi.data.records import TrainingRecord, parse_record
+from twgi.files import read_objects
 
 SECRET = "sk-very-secret"
 KEPT = [prompt for number, prompt in enumerate(PROMPTS) if number != 1]  # the second is the first again
@@ -34,7 +35,7 @@ def recipe_file(folder: Path, served: Studio) -> Path:
     return path
 
 
-def built(folder: Path, served: Studio, *, overrides: list[str] | None = None, **options: Any) -> Report:
+def built(folder: Path, served: Studio, *, overrides: list[str] | None = None, **options: Any) -> BuildReport:
     recipe = load_recipe(BuildRecipe, recipe_file(folder, served), overrides or [])
     return build(recipe, folder / "out", **options)
 
@@ -43,10 +44,10 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def records(folder: Path) -> dict[str, Record]:
-    read = list(read_records(folder / "out" / RECORDS))
-    assert all(isinstance(record, Record) for record in read)
-    return {str(record.id): record for record in read if isinstance(record, Record)}
+def records(folder: Path) -> dict[str, TrainingRecord]:
+    lines = read_objects(folder / "out" / RECORDS)
+    read = [parse_record(line.value, where=line.where, folder=line.folder) for line in lines]
+    return {str(record.id): record for record in read}
 
 
 def everything(folder: Path) -> bytes:

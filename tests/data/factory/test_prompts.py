@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twgi.data.factory.prompts import Sieve
+from twgi.data.factory.prompts import PromptFilter
 
 
-def sifted(*prompts: str, max_words: int = 5) -> Sieve:
-    sieve = Sieve(max_words=max_words)
+def sifted(*prompts: str, max_words: int = 5) -> PromptFilter:
+    sieve = PromptFilter(max_words=max_words)
     for prompt in prompts:
         sieve.add(prompt)
     return sieve

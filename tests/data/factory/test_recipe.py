@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from twgi.config import build, load_recipe
-from twgi.data.factory.recipe import ROLES, BuildRecipe, Icons, Price, Prompts, Station
+from twgi.data.factory.recipe import ROLES, BuildRecipe, IconScenes, Price, PromptSource, TeacherEndpoint
 from twgi.errors import ConfigError
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -76,19 +76,19 @@ def test_a_price_is_not_below_nothing(wrong: dict[str, float]) -> None:
 @pytest.mark.parametrize("wrong", [{"batch": 0}, {"max_words": 0}, {"themes": ()}])
 def test_prompts_check_themselves(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        Prompts(**wrong)
+        PromptSource(**wrong)
 
 
 @pytest.mark.parametrize("wrong", [{"seed": -1}, {"tasks": ()}, {"tasks": ("two_object", "zoo")}])
 def test_icons_check_themselves(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        Icons(**wrong)
+        IconScenes(**wrong)
 
 
 def test_the_pace_is_no_part_of_the_identity() -> None:
     slow = {**STATION, "concurrency": 1, "attempts": 9, "timeout": 1.0, "price": Price(input=1.0), "key_variable": "K"}
     recipes = [
-        BuildRecipe(teacher="endpoints", workers=n, endpoints={"all": Station(**station)}, roles=_roles())
+        BuildRecipe(teacher="endpoints", workers=n, endpoints={"all": TeacherEndpoint(**station)}, roles=_roles())
         for n, station in enumerate((STATION, slow), 1)
     ]
     assert recipes[0].identity() == recipes[1].identity()

@@ -1,20 +1,16 @@
 """A build that is killed, stopped, or started twice: nothing is lost, nothing is paid for twice."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import pytest
 from tests.data.factory.building import built, everything, lines, recipe_file, records
-from tests.data.factory.studio import Asked, Reply, Studio, studio
+from tests.data.factory.studio import Asked, Reply, studio
 
-from twgi.data.factory.answers import ANSWERS
-from twgi.data.factory.run import ITEMS, REPORT
-from twgi.errors import RunError
+from twgi.data.factory.build import ANSWERS, ITEMS, REPORT
 
 
 def test_a_build_that_was_killed_goes_on_to_what_it_would_have_been(tmp_path: Path) -> None:
@@ -63,15 +59,3 @@ def test_a_build_that_is_stopped_ends_at_once_and_leaves_its_records(tmp_path: P
         assert len(served.asked) == 63  # the three that were on their way, and no more
     kept = json.loads((tmp_path / "out" / REPORT).read_text())["kept"]
     assert len(records(tmp_path)) == kept > 0
-
-
-def test_two_builds_do_not_share_a_folder(tmp_path: Path) -> None:
-    with studio() as served:
-
-        def second(asked: Asked, number: int) -> None:
-            if number == 0:
-                with pytest.raises(RunError, match=f"in use by process {os.getpid()}"):
-                    built(tmp_path, Studio(url=served.url), resume=True)
-
-        served.trouble = second
-        assert built(tmp_path, served).count("kept") == 6

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twgi.data.factory import words
-from twgi.data.factory.words import Critique, Verdict
-from twgi.data.records import ImagePart, Part, TextPart, parse_record
 from twgi.client import Unusable
+from twgi.data.factory import words
+from twgi.data.factory.words import Critique, Judgement
+from twgi.data.records import ImagePart, Part, TextPart, parse_record
 
 
 @pytest.mark.parametrize("around", ["{}", "Here you are:\n```json\n{}\n```\nI hope it helps.", "\n\n{}"])
@@ -85,13 +85,13 @@ def test_a_critique_that_says_nothing_to_do_or_nothing_at_all_is_refused(value: 
 
 
 def test_a_verdict_is_a_score_with_a_reason() -> None:
-    assert words.read_verdict('{"score": 6.5, "reason": "No dog."}') == Verdict(score=6.5, reason="No dog.")
+    assert words.read_judgement('{"score": 6.5, "reason": "No dog."}') == Judgement(score=6.5, reason="No dog.")
 
 
 @pytest.mark.parametrize("score", ["7", True, None, -1, 11, "NaN"])
 def test_a_score_outside_its_range_is_refused(score: Any) -> None:
     with pytest.raises(Unusable):
-        words.read_verdict(f'{{"score": {score if score == "NaN" else json.dumps(score)}, "reason": "."}}')
+        words.read_judgement(f'{{"score": {score if score == "NaN" else json.dumps(score)}, "reason": "."}}')
 
 
 @given(st.text())

@@ -1,81 +1,157 @@
-"""Chains with a crew: what is drawn and said, in the order of the paper's steps, up to the judge's verdict."""
+"""Chains to be made, and how: by teachers, in the order of the paper's steps, or by the icon world."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from hashlib import sha256
+from typing import Any, TypeVar
+
+import numpy as np
 
 from twgi.data.factory import words
-from twgi.data.factory.crew import Crew
-from twgi.data.factory.recipe import BuildRecipe
-from twgi.data.factory.words import Verdict
+from twgi.data.factory.pictures import PictureStore
+from twgi.data.factory.recipe import BEST, BuildRecipe
+from twgi.data.factory.teachers import NotMade, Teachers
+from twgi.data.factory.words import Judgement
 from twgi.data.records import ImagePart, Part, TextPart
+from twgi.files import Object
+from twgi.icons.chains import Drawn
+from twgi.icons.sample import chain_of, is_read_right
+from twgi.icons.tasks import TASKS, make_scene
+from twgi.icons.world import render
+from twgi.thinking.modes import MODES, mode_named
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class MadeChain:
     """A chain that came to its end.
 
     Args:
         prompt: what was asked for, without the mode's template; `<image>` is the place of an input picture.
         response: texts and pictures in order.
-        verdict: on its last picture.
+        judged: its last picture.
         notes: what else is worth keeping beside it.
     """
 
     prompt: str
     response: tuple[Part, ...]
-    verdict: Verdict
+    judged: Judgement
     input_images: tuple[str, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Dropped(Exception):
-    """A chain that is given up before there is anything to judge, and at which step."""
+@dataclass(frozen=True, kw_only=True)
+class ChainJob:
+    """One chain to be made: its name, its mode, the prompt or the number of the scene it is about, and the way."""
 
-    def __init__(self, step: str, reason: str) -> None:
-        super().__init__(reason)
-        self.step = step
+    id: str
+    mode: str
+    about: str | int
+    make: Callable[[], MadeChain]
+
+    def item(self, keep_from: float) -> Object:
+        """Have it made: the line of `items.jsonl` that says what became of it."""
+        line: Object = {"id": self.id, "mode": self.mode, "about": self.about}
+        try:
+            chain = self.make()
+        except NotMade as error:
+            return {**line, "status": error.status, "step": error.step, "reason": str(error)}
+        given = {"input_images": list(chain.input_images)} if chain.input_images else {}
+        prompt = mode_named(self.mode).prompt_text(chain.prompt)
+        record = {"id": self.id, "prompt": prompt, **given, "segments": [part.to_json() for part in chain.response]}
+        line["status"] = "kept" if chain.judged.score >= keep_from else "dropped"
+        line |= {"step": "judge", "reason": chain.judged.reason, "score": chain.judged.score, "record": record}
+        return {**line, "notes": chain.notes} if chain.notes else line
 
 
-def subgoal(crew: Crew, prompt: str, recipe: BuildRecipe) -> Made:
+def endpoint_jobs(recipe: BuildRecipe, teachers: Teachers, prompts: Sequence[str]) -> list[ChainJob]:
+    """A chain of each mode about each prompt."""
+    named = [(sha256(prompt.encode()).hexdigest()[:16], prompt) for prompt in prompts]
+    return _jobs(recipe, named, lambda mode, prompt: _MAKERS[mode](teachers, prompt, recipe))
+
+
+def icon_jobs(recipe: BuildRecipe, pictures: PictureStore) -> list[ChainJob]:
+    """A chain of each mode about each of random scenes; true by construction, and the checker is the judge."""
+    named = [(f"{number:06d}", number) for number in range(recipe.count)]
+    return _jobs(recipe, named, lambda mode, number: _icon_chain(recipe, pictures, mode, number))
+
+
+About = TypeVar("About", str, int)
+
+
+def _jobs(
+    recipe: BuildRecipe, named: Sequence[tuple[str, About]], make: Callable[[str, About], MadeChain]
+) -> list[ChainJob]:
+    return [
+        ChainJob(id=f"{mode}-{name}", mode=mode, about=about, make=partial(make, mode, about))
+        for name, about in named
+        for mode in recipe.modes
+    ]
+
+
+def subgoal(teachers: Teachers, prompt: str, recipe: BuildRecipe) -> MadeChain:
     """Part after part, then the whole from all parts; the words are written by who sees all the pictures.
 
-    Raises:
-        Dropped: the prompt has fewer than two parts.
-        Unanswered: somebody did not do their part.
+    Raises `NotMade`: the prompt has fewer than two parts, or somebody did not do their part.
     """
     read = words.read_list("parts", least=1, most=recipe.max_parts)
-    parts = crew.ask("decomposer", words.decompose(prompt, recipe.max_parts), read)
+    parts = teachers.ask("decomposer", words.told("parts", prompt=prompt, most=recipe.max_parts), read)
     if len(parts) < 2:
-        raise Dropped("decomposer", "fewer than two parts")
-    first = crew.paint("painter", words.first_part(parts[0]))
-    others = [crew.paint("editor", words.next_part(part), [first]) for part in parts[1:]]
-    whole = crew.paint("editor", words.whole(prompt), [first, *others])
+        raise NotMade("dropped", "decomposer", "fewer than two parts")
+    first = teachers.paint("painter", words.told("first part", part=parts[0]))
+    others = [teachers.paint("editor", words.told("next part", part=part), [first]) for part in parts[1:]]
+    whole = teachers.paint("editor", words.told("whole", prompt=prompt), [first, *others])
     pictures = [first, *others, whole]
-    steps = crew.ask("writer", words.narrate(prompt, parts), words.read_steps(len(parts)), pictures)
+    steps = teachers.ask("writer", words.narrate(prompt, parts), words.read_steps(len(parts)), pictures)
     pairs = zip(steps, pictures, strict=True)
     response = tuple(part for step, path in pairs for part in (TextPart(text=step), ImagePart(image=path)))
-    return Made(prompt=prompt, response=response, verdict=_judged(crew, prompt, whole), notes={"parts": parts})
+    return MadeChain(prompt=prompt, response=response, judged=_judged(teachers, prompt, whole), notes={"parts": parts})
 
 
-def critique(crew: Crew, prompt: str, recipe: BuildRecipe) -> Made:
+def critique(teachers: Teachers, prompt: str, recipe: BuildRecipe) -> MadeChain:
     """A draft, what is to be said about it, and, unless all fits, the picture drawn again.
 
-    Raises:
-        Unanswered: somebody did not do their part.
+    Raises `NotMade`: somebody did not do their part.
     """
-    draft = crew.paint("drafter", prompt)
-    said = crew.ask("critic", words.criticise(prompt), words.read_critique, [draft])
+    draft = teachers.paint("drafter", prompt)
+    said = teachers.ask("critic", words.told("critique", prompt=prompt), words.read_critique, [draft])
     learnt = said.matches or recipe.learn_draft
     response: tuple[Part, ...] = (ImagePart(image=draft, loss=learnt), TextPart(text=said.text))
     last = draft
     if not said.matches:
-        last = crew.paint("editor", words.redraw(prompt, said.text), [draft])
+        last = teachers.paint("editor", words.told("redrawn", prompt=prompt, said=said.text), [draft])
         response = (*response, ImagePart(image=last))
-    return Made(
-        prompt=prompt, response=response, verdict=_judged(crew, prompt, last), notes={"redrawn": not said.matches}
+    judged = _judged(teachers, prompt, last)
+    return MadeChain(prompt=prompt, response=response, judged=judged, notes={"redrawn": not said.matches})
+
+
+_MAKERS = {"subgoal": subgoal, "critique": critique}
+
+
+def _judged(teachers: Teachers, prompt: str, picture: str) -> Judgement:
+    return teachers.ask("judge", words.told("judgement", prompt=prompt, best=BEST), words.read_judgement, [picture])
+
+
+def _icon_chain(recipe: BuildRecipe, pictures: PictureStore, mode: str, number: int) -> MadeChain:
+    """A function of seed, number and mode. Its notes are what the last picture must show, as GenEval's metadata, where
+    the chain is about that."""
+    icons = recipe.icons
+    rng = np.random.default_rng([icons.seed, number, list(MODES).index(mode)])
+    request = TASKS[icons.tasks[number % len(icons.tasks)]](rng)
+    chain = chain_of(mode, request, make_scene(request, rng), rng)
+
+    def part(said: str | Drawn) -> Part:
+        if isinstance(said, str):
+            return TextPart(text=said)
+        return ImagePart(image=pictures.add(render(said.scene)), loss=said.learn)
+
+    scenes = [*chain.pictures, *(said.scene for said in chain.response if isinstance(said, Drawn))]
+    wrong = sum(not is_read_right(scene) for scene in scenes)
+    told = f"misreads {wrong} of {len(scenes)}" if wrong else f"reads all of {len(scenes)}"
+    return MadeChain(
+        prompt=chain.prompt,
+        input_images=tuple(pictures.add(render(scene)) for scene in chain.pictures),
+        response=tuple(part(said) for said in chain.response),
+        judged=Judgement(score=0 if wrong else BEST, reason=f"the checker {told} pictures"),
+        notes={"request": request.metadata()} if chain.prompt == request.prompt else {},
     )
-
-
-def _judged(crew: Crew, prompt: str, picture: str) -> Verdict:
-    return crew.ask("judge", words.judge(prompt), words.read_verdict, [picture])

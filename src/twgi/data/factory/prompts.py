@@ -1,4 +1,4 @@
-"""Prompts for chains: written by endpoints or read from a file, kept by rules, each only once."""
+"""Prompts for chains: written by teachers or read from a file, kept by rules, each only once."""
 
 import re
 import unicodedata
@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from twgi.data.factory import words
-from twgi.data.factory.crew import Crew, Unanswered
 from twgi.data.factory.recipe import BuildRecipe
-from twgi.thinking.prompts import BadLine, read_prompts
+from twgi.data.factory.teachers import NotMade, Teachers
+from twgi.files import Object
+from twgi.runs.prompts import BadLine, read_prompts
 from twgi.tokenizer.multimodal import PLACEHOLDER
 
 WAVES = 4  # how often more prompts are asked for where some were dropped
@@ -20,27 +20,26 @@ Together = Callable[[Callable[[int], list[str]], Sequence[int]], Iterable[list[s
 
 
 @dataclass
-class Sieve:
+class PromptFilter:
     """Prompts that passed, in order, and what became of each that was seen."""
 
     max_words: int
     kept: list[str] = field(default_factory=list)
-    seen: list[dict[str, Any]] = field(default_factory=list)
+    seen: list[Object] = field(default_factory=list)
     _known: set[str] = field(default_factory=set)
 
     def add(self, prompt: str) -> None:
         """One more, kept or not."""
         prompt = " ".join(prompt.split())
-        reason = self._fault(prompt)
-        if reason is None:
-            self._known.add(_bare(prompt))
-            self.kept.append(prompt)
-        self.refuse(prompt, reason)
+        if (reason := self._fault(prompt)) is not None:
+            return self.refuse(prompt, reason)
+        self._known.add(_bare(prompt))
+        self.kept.append(prompt)
+        self.seen.append({"prompt": prompt, "status": "kept"})
 
-    def refuse(self, prompt: str, reason: str | None) -> None:
-        """Note what became of a prompt; None: it was kept."""
-        verdict = {"status": "kept"} if reason is None else {"status": "dropped", "reason": reason}
-        self.seen.append({"prompt": prompt, **verdict})
+    def refuse(self, prompt: str, reason: str) -> None:
+        """Note why one is not kept."""
+        self.seen.append({"prompt": prompt, "status": "dropped", "reason": reason})
 
     def _fault(self, prompt: str) -> str | None:
         if not _bare(prompt):
@@ -52,45 +51,42 @@ class Sieve:
         return "there already" if _bare(prompt) in self._known else None
 
 
-def find_prompts(recipe: BuildRecipe, crew: Crew, together: Together) -> Sieve:
+def find_prompts(recipe: BuildRecipe, teachers: Teachers, together: Together) -> PromptFilter:
     """`recipe.count` prompts, or as many as there are."""
-    sieve = Sieve(max_words=recipe.prompts.max_words)
-    source = (
-        _filed(Path(recipe.prompts.file), sieve) if recipe.prompts.file else _written(recipe, crew, together, sieve)
-    )
-    for prompt in source:
-        if len(sieve.kept) == recipe.count:
+    found = PromptFilter(max_words=recipe.prompts.max_words)
+    file = recipe.prompts.file
+    for prompt in _filed(Path(file), found) if file else _written(recipe, teachers, together, found):
+        if len(found.kept) == recipe.count:
             break
-        sieve.add(prompt)
-    return sieve
+        found.add(prompt)
+    return found
 
 
-def _filed(path: Path, sieve: Sieve) -> Iterator[str]:
+def _filed(path: Path, found: PromptFilter) -> Iterator[str]:
     for entry in read_prompts(path):
         if isinstance(entry, BadLine):
-            sieve.refuse(entry.where, entry.problem)
+            found.refuse(entry.where, entry.problem)
         elif entry.images:
-            sieve.refuse(entry.prompt, "has pictures")
+            found.refuse(entry.prompt, "has pictures")
         else:
             yield entry.prompt
 
 
-def _written(recipe: BuildRecipe, crew: Crew, together: Together, sieve: Sieve) -> Iterator[str]:
+def _written(recipe: BuildRecipe, teachers: Teachers, together: Together, found: PromptFilter) -> Iterator[str]:
     """Wave after wave, each of as many requests as there are prompts missing; a request that fails costs its share."""
     size, themes = recipe.prompts.batch, recipe.prompts.themes
 
     def ask(number: int) -> list[str]:
-        told = words.prompts(size, themes[number % len(themes)], number)
+        told = words.told("prompts", count=size, theme=themes[number % len(themes)], number=number)
         try:
-            return crew.ask("prompts", told, words.read_list("prompts", least=1))
-        except Unanswered:  # noted in the account
+            return teachers.ask("prompts", told, words.read_list("prompts", least=1))
+        except NotMade:  # noted in the book
             return []
 
     numbers = count()
     for _ in range(WAVES):
-        missing = recipe.count - len(sieve.kept)
-        wave = [next(numbers) for _ in range(-(-missing // size))]
-        for prompts in together(ask, wave):
+        missing = recipe.count - len(found.kept)
+        for prompts in together(ask, [next(numbers) for _ in range(-(-missing // size))]):
             yield from prompts
 
 

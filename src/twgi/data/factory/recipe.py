@@ -39,7 +39,7 @@ class Price:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Station(EndpointOptions):
+class TeacherEndpoint(EndpointOptions):
     """A model behind an endpoint.
 
     Args:
@@ -63,7 +63,7 @@ class Station(EndpointOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prompts:
+class PromptSource:
     """Where prompts come from, and the rules they must pass.
 
     Args:
@@ -84,7 +84,7 @@ class Prompts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Icons:
+class IconScenes:
     """What the icon world draws: its seed, and its tasks, in turn."""
 
     seed: int = 0
@@ -116,13 +116,13 @@ class BuildRecipe:
     modes: tuple[str, ...] = tuple(STEPS)
     count: int = 100
     workers: int = 8
-    prompts: Prompts = field(default_factory=Prompts)
-    endpoints: dict[str, Station] = field(default_factory=dict)
+    prompts: PromptSource = field(default_factory=PromptSource)
+    endpoints: dict[str, TeacherEndpoint] = field(default_factory=dict)
     roles: dict[str, tuple[str, ...]] = field(default_factory=dict)
     max_parts: int = 4
     keep_from: float = 7.0
     learn_draft: bool = False
-    icons: Icons = field(default_factory=Icons)
+    icons: IconScenes = field(default_factory=IconScenes)
 
     def __post_init__(self) -> None:
         if self.teacher not in TEACHERS:
@@ -156,15 +156,15 @@ class BuildRecipe:
 
     def check_keys(self) -> None:
         """Raises `ConfigError` where a key that is wanted is not there. The variable may be the key: not repeated."""
-        for name, station in self.endpoints.items():
-            if station.key_variable and not os.environ.get(station.key_variable):
+        for name, endpoint in self.endpoints.items():
+            if endpoint.key_variable and not os.environ.get(endpoint.key_variable):
                 raise ConfigError(f"endpoints.{name}.key_variable names an environment variable that is not set")
 
     def identity(self) -> dict[str, Any]:
         """What may not change while a build goes on."""
         settings = asdict(self)
         del settings["workers"]
-        for station in settings["endpoints"].values():
+        for endpoint in settings["endpoints"].values():
             for key in _OPERATION:
-                del station[key]
+                del endpoint[key]
         return settings

@@ -1,105 +1,139 @@
-"""Who makes chains. A teacher has a list of things to make, and makes each of them alone."""
+"""The models behind endpoints, by role: words or a picture asked of one, and every answer written into the book."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
-from typing import Any, Protocol
+import base64
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Literal, TypeVar
+from zlib import crc32
 
-import numpy as np
+from twgi.answers import AnswerBook
+from twgi.client import CHAT, EDIT, GENERATE, Call, Endpoint, NoAnswer, Unusable
+from twgi.data.factory.pictures import PictureStore
+from twgi.data.factory.recipe import BuildRecipe
+from twgi.errors import ImageError
+from twgi.files import Object
+from twgi.tokenizer.image import MAX_BYTES, read_picture
 
-from twgi.data.factory import chains
-from twgi.data.factory.answers import Album
-from twgi.data.factory.chains import Made
-from twgi.data.factory.crew import Crew
-from twgi.data.factory.prompts import Sieve
-from twgi.data.factory.recipe import BEST, STEPS, BuildRecipe
-from twgi.data.factory.words import Verdict
-from twgi.data.records import ImagePart, Part, TextPart
-from twgi.icons.chains import Chain, Drawn
-from twgi.icons.sample import chain_of, is_read_right
-from twgi.icons.tasks import TASKS, Request, make_scene
-from twgi.icons.world import Scene, render
-from twgi.thinking.modes import MODES
+T = TypeVar("T")
+PICTURE_LIMIT = 2 * MAX_BYTES  # of an answer with a picture in base64
+MODALITIES = ["image", "text"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One chain to be made: its name, its mode, and the prompt or the number of the scene it is about."""
+class NotMade(Exception):
+    """A chain that came to no end: dropped, or failed because a role did not do its part; `step` is where."""
 
-    id: str
-    mode: str
-    about: str | int
-
-
-class Teacher(Protocol):
-    """Makes chains; threads may share it."""
-
-    jobs: Sequence[Job]
-    steps: Mapping[str, Sequence[str]]  # mode -> the roles that a chain of it passes, in order
-
-    def make(self, job: Job) -> Made:
-        """Raises `Dropped` or `Unanswered` where nothing comes of it."""
+    def __init__(self, status: Literal["dropped", "failed"], step: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.step = status, step
 
 
-class EndpointTeacher:
-    """A crew that makes a chain of each mode about each prompt."""
+class Teachers:
+    """Who is asked. Threads may share it; after `dismiss` nobody asks or waits any more."""
 
-    def __init__(self, recipe: BuildRecipe, crew: Crew, prompts: Sieve) -> None:
-        self._recipe, self._crew = recipe, crew
-        self.steps: Mapping[str, Sequence[str]] = {mode: STEPS[mode] for mode in recipe.modes}
-        self.jobs: Sequence[Job] = [
-            Job(id=f"{mode}-{sha256(prompt.encode()).hexdigest()[:16]}", mode=mode, about=prompt)
-            for prompt in prompts.kept
-            for mode in recipe.modes
-        ]
+    def __init__(self, recipe: BuildRecipe, pictures: PictureStore, book: AnswerBook) -> None:
+        self._recipe, self._pictures, self._book = recipe, pictures, book
+        self._over = threading.Event()
+        self._endpoints = {name: Endpoint(s, sleep=self._wait) for name, s in recipe.endpoints.items()}
 
-    def make(self, job: Job) -> Made:
-        """By the paper's steps."""
-        maker = chains.subgoal if job.mode == "subgoal" else chains.critique
-        return maker(self._crew, str(job.about), self._recipe)
+    def dismiss(self) -> None:
+        """Let pauses end at once, and nothing more be asked."""
+        self._over.set()
+
+    def _wait(self, seconds: float) -> None:
+        if self._over.wait(seconds):
+            raise NotMade("failed", "", "stopped")
+
+    def ask(self, role: str, words: str, read: Callable[[str], T], pictures: Sequence[str] = ()) -> T:
+        """What `read` makes of the words that the role answers; it raises `Unusable` at those it cannot use.
+
+        Raises `NotMade` where the role gave nothing usable.
+        """
+        name = self._turn(role, words)
+        call = Call(path=CHAT, fields=self._chat(name, words, pictures))
+        return self._answer(role, name, call, lambda value: {"text": _words(value)}, lambda kept: read(kept["text"]))
+
+    def paint(self, role: str, words: str, pictures: Sequence[str] = ()) -> str:
+        """A picture (its path in the build's folder) by these words, and from pictures if there are any.
+
+        Raises `NotMade` where the role gave no picture.
+        """
+        name = self._turn(role, words)
+        options = self._recipe.endpoints[name]
+        if options.pictures == "chat":
+            fields = {**self._chat(name, words, pictures), "modalities": MODALITIES}
+            call = Call(path=CHAT, fields=fields, limit=PICTURE_LIMIT)
+        else:
+            fields = {**options.parameters, "model": options.model, "prompt": words, "n": 1}
+            files = tuple(self._pictures.read(path) for path in pictures)
+            call = Call(path=EDIT if files else GENERATE, fields=fields, pictures=files, limit=PICTURE_LIMIT)
+        return self._answer(role, name, call, self._kept_picture, self._path)
+
+    def _turn(self, role: str, words: str) -> str:
+        """Endpoints of a role take turns, by what is asked and not by when."""
+        names = self._recipe.roles[role]
+        return names[crc32(words.encode("utf-8", "replace")) % len(names)]
+
+    def _chat(self, name: str, words: str, pictures: Sequence[str]) -> Object:
+        options = self._recipe.endpoints[name]
+        shown = [{"type": "image_url", "image_url": {"url": _data_uri(self._pictures.read(p))}} for p in pictures]
+        content = [*shown, {"type": "text", "text": words}] if shown else words
+        return {**options.parameters, "model": options.model, "messages": [{"role": "user", "content": content}]}
+
+    def _answer(self, role: str, name: str, call: Call, keep: Callable[[Any], Object], use: Callable[[Object], T]) -> T:
+        """`keep`: what of a reply goes into the book; `use`: what is made of that."""
+        endpoint = self._endpoints[name]
+        entry: Object = {"key": endpoint.digest(call), "role": role, "endpoint": name}
+        with suppress(Unusable):
+            if (found := self._book.get(entry["key"])) is not None:
+                return use(found)
+        self._wait(0)
+        try:
+            reply = endpoint.post(call, lambda value: (kept := keep(value), use(kept)))
+        except NoAnswer as error:
+            self._book.add({**entry, "problem": str(error), "attempts": error.attempts, "usages": error.usages})
+            raise NotMade("failed", role, str(error)) from None
+        kept, made = reply.value
+        took = {"attempts": reply.attempts, "usages": reply.usages, "seconds": round(reply.seconds, 3)}
+        self._book.add({**entry, **kept, **took})
+        return made
+
+    def _kept_picture(self, value: Any) -> Object:
+        try:
+            return {"picture": self._pictures.add(read_picture(_picture(value), name="the picture"))}
+        except ImageError as error:
+            raise Unusable(str(error)) from None
+
+    def _path(self, kept: Object) -> str:
+        if not self._pictures.has(kept["picture"]):
+            raise Unusable("its picture is gone")
+        return str(kept["picture"])
 
 
-class IconTeacher:
-    """The icon world, whose chains are true by construction. The checker is its judge."""
-
-    def __init__(self, recipe: BuildRecipe, album: Album) -> None:
-        self._icons, self._album = recipe.icons, album
-        self.steps: Mapping[str, Sequence[str]] = dict.fromkeys(recipe.modes, ("judge",))
-        self.jobs: Sequence[Job] = [
-            Job(id=f"{mode}-{number:06d}", mode=mode, about=number)
-            for number in range(recipe.count)
-            for mode in recipe.modes
-        ]
-
-    def make(self, job: Job) -> Made:
-        """A chain about a random scene: a function of seed, number and mode."""
-        number = int(job.about)
-        rng = np.random.default_rng([self._icons.seed, number, list(MODES).index(job.mode)])
-        request = TASKS[self._icons.tasks[number % len(self._icons.tasks)]](rng)
-        chain = chain_of(job.mode, request, make_scene(request, rng), rng)
-        return Made(
-            prompt=chain.prompt,
-            input_images=tuple(self._album.add(render(scene)) for scene in chain.pictures),
-            response=tuple(self._part(part) for part in chain.response),
-            verdict=_checked(chain),
-            notes=_truth(job.mode, request),
-        )
-
-    def _part(self, part: str | Drawn) -> Part:
-        if isinstance(part, str):
-            return TextPart(text=part)
-        return ImagePart(image=self._album.add(render(part.scene)), loss=part.learn)
+def _words(value: Any) -> str:
+    text = value["choices"][0]["message"]["content"]
+    if not isinstance(text, str) or not text.strip():
+        raise Unusable("no words")
+    return text
 
 
-def _checked(chain: Chain) -> Verdict:
-    """All or nothing: whether the checker reads every picture of the chain as what was drawn."""
-    scenes: list[Scene] = [*chain.pictures, *(part.scene for part in chain.response if isinstance(part, Drawn))]
-    wrong = sum(not is_read_right(scene) for scene in scenes)
-    if wrong:
-        return Verdict(score=0, reason=f"the checker misreads {wrong} of {len(scenes)} pictures")
-    return Verdict(score=BEST, reason=f"the checker reads all of {len(scenes)} pictures")
+def _picture(value: Any) -> bytes:
+    """The file of a reply's first picture, as either service sends it."""
+    if "data" in value:
+        first = value["data"][0]
+        if "b64_json" not in first and "url" in first:
+            raise Unusable("an address instead of a picture: set response_format: b64_json under parameters")
+        return base64.b64decode(first["b64_json"], validate=True)
+    message = value["choices"][0]["message"]
+    parts = [*(message.get("images") or ()), *(message["content"] if isinstance(message.get("content"), list) else ())]
+    urls = [part["image_url"]["url"] for part in parts if part.get("type") == "image_url"]
+    if not urls:
+        raise Unusable("no picture")
+    head, _, data = urls[0].partition(",")
+    if not head.startswith("data:image/") or not head.endswith(";base64"):
+        raise Unusable("an address instead of a picture")
+    return base64.b64decode(data, validate=True)
 
 
-def _truth(mode: str, request: Request) -> dict[str, Any]:
-    """What the last picture must show, as GenEval's metadata; a general chain is about something else."""
-    return {} if mode == "general" else {"request": request.metadata()}
+def _data_uri(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"

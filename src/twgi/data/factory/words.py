@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twgi.data.factory.recipe import BEST
 from twgi.client import Unusable
+from twgi.data.factory.recipe import BEST
 from twgi.thinking.modes import subgoal_kind
 from twgi.tokenizer.multimodal import PLACEHOLDER
 
@@ -18,7 +18,7 @@ _OBJECT = "Answer with one JSON object and nothing else: "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Judgement:
     """What a judge says of a picture: 0 (another picture) to 10 (all as the prompt says), and why."""
 
     score: float
@@ -33,67 +33,42 @@ class Critique:
     text: str
 
 
-def prompts(count: int, theme: str, number: int) -> str:
-    return (
-        f"Write {count} different prompts for an image generator, in English, one sentence each, about {theme}. "
-        f"Name things that can be seen. This is request number {number}: write others than in the requests before. "
-        f'{_OBJECT}{{"prompts": ["...", "..."]}}'
-    )
+WORDS = {
+    "prompts": "Write {count} different prompts for an image generator, in English, one sentence each, about {theme}. "
+    "Name things that can be seen. This is request number {number}: write others than in the requests before. "
+    f'{_OBJECT}{{{{"prompts": ["...", "..."]}}}}',
+    "parts": "A painter makes this picture step by step, each thing alone at first: {prompt}\n"
+    "Which are the things? Name each with what is said of it (colour, number, look), at most {most} in all. "
+    f'{_OBJECT}{{{{"parts": ["...", "..."]}}}}',
+    "first part": "{part}, alone, on a plain background",
+    "next part": "Draw another picture in the style of this one, which shows only this: {part}, alone, on a plain "
+    "background",
+    "whole": "Put the things of these pictures together in one picture: {prompt}",
+    "steps": "These {count} pictures were made step by step for the prompt: {prompt}\n"
+    "The first {parts} show parts ({listed}), the last shows the whole. Write what the painter thought "
+    "before each picture: {count} texts, of one to three sentences, that say what is going to be drawn, as it is "
+    'seen in that picture. The last text announces it with the words "the whole picture"; no other text says so. '
+    f'{_OBJECT}{{{{"steps": ["...", "..."]}}}}',
+    "critique": "This picture was made for the prompt: {prompt}\nSay what fits the prompt, what does not, and what to "
+    'change. If all fits, "matches" is true, and "faults" and "change" are empty. '
+    f'{_OBJECT}{{{{"matches": false, "fits": "...", "faults": "...", "change": "..."}}}}',
+    "redrawn": "Correct this picture. It is to show: {prompt}\nWhat was said about it: {said}",
+    "judgement": "How well does this picture show what the prompt says? Things, numbers, colours and places count. "
+    "The prompt: {prompt}\nGive a score from 0 (something else) to {best} (all of it), and the reason in one sentence. "
+    f'{_OBJECT}{{{{"score": 0, "reason": "..."}}}}',
+}
+"""What is wanted -> how it is asked for, with the pictures that it is about."""
 
 
-def decompose(prompt: str, most: int) -> str:
-    return (
-        f"A painter makes this picture step by step, each thing alone at first: {prompt}\n"
-        f"Which are the things? Name each with what is said of it (colour, number, look), at most {most} in all. "
-        f'{_OBJECT}{{"parts": ["...", "..."]}}'
-    )
-
-
-def first_part(part: str) -> str:
-    return f"{part}, alone, on a plain background"
-
-
-def next_part(part: str) -> str:
-    return f"Draw another picture in the style of this one, which shows only this: {part}, alone, on a plain background"
-
-
-def whole(prompt: str) -> str:
-    return f"Put the things of these pictures together in one picture: {prompt}"
+def told(wanted: str, **about: str | int) -> str:
+    """The words that ask for one of `WORDS`."""
+    return WORDS[wanted].format(**about)
 
 
 def narrate(prompt: str, parts: Sequence[str]) -> str:
-    """Asked with the pictures of the parts and of the whole."""
-    count = len(parts) + 1
+    """Asks for the words before each picture of a subgoal chain; shown are the parts and the whole."""
     listed = "; ".join(f"{number}. {part}" for number, part in enumerate(parts, 1))
-    return (
-        f"These {count} pictures were made step by step for the prompt: {prompt}\n"
-        f"The first {len(parts)} show parts ({listed}), the last shows the whole. Write what the painter thought "
-        f"before each picture: {count} texts, of one to three sentences, that say what is going to be drawn, as it is "
-        'seen in that picture. The last text announces it with the words "the whole picture"; no other text says so. '
-        f'{_OBJECT}{{"steps": ["...", "..."]}}'
-    )
-
-
-def criticise(prompt: str) -> str:
-    """Asked with the first picture."""
-    return (
-        f"This picture was made for the prompt: {prompt}\nSay what fits the prompt, what does not, and what to change. "
-        'If all fits, "matches" is true, and "faults" and "change" are empty. '
-        f'{_OBJECT}{{"matches": false, "fits": "...", "faults": "...", "change": "..."}}'
-    )
-
-
-def redraw(prompt: str, critique: str) -> str:
-    return f"Correct this picture. It is to show: {prompt}\nWhat was said about it: {critique}"
-
-
-def judge(prompt: str) -> str:
-    """Asked with the last picture."""
-    return (
-        f"How well does this picture show what the prompt says? Things, numbers, colours and places count. The prompt: "
-        f"{prompt}\nGive a score from 0 (something else) to {BEST} (all of it), and the reason in one sentence. "
-        f'{_OBJECT}{{"score": 0, "reason": "..."}}'
-    )
+    return told("steps", prompt=prompt, count=len(parts) + 1, parts=len(parts), listed=listed)
 
 
 def read_list(key: str, *, least: int, most: int | None = None) -> Callable[[str], list[str]]:
@@ -133,12 +108,12 @@ def read_critique(answer: str) -> Critique:
     return Critique(matches=value["matches"], text=_text(text, "fits"))
 
 
-def read_verdict(answer: str) -> Verdict:
+def read_judgement(answer: str) -> Judgement:
     value = _object(answer)
     score = value.get("score")
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= BEST:
         raise Unusable(f'no score from 0 to {BEST} under "score"')
-    return Verdict(score=float(score), reason=_text(value.get("reason"), "reason"))
+    return Judgement(score=float(score), reason=_text(value.get("reason"), "reason"))
 
 
 def _object(answer: str) -> dict[str, Any]:

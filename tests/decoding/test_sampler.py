@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from twgi.decoding.logits import Noise, draw, gumbel, mixed
 from twgi.decoding.params import Filter
-from twgi.errors import RunError
+from twgi.decoding.sampler import combined, draw, filtered, gumbel
+from twgi.decoding.sequence import Noise
 
 IDS = torch.arange(4096)
 
@@ -17,6 +17,11 @@ IDS = torch.arange(4096)
 def starts(positions: range, **key: Any) -> Tensor:
     noise = Noise(**{"seed": 0, "prompt": (1, 2, 3), **key})
     return torch.tensor([noise.start(position) for position in positions])
+
+
+def drawn(logits: Tensor, ids: Tensor, by: Filter, begin: Tensor) -> list[int]:
+    tokens: list[int] = draw(logits, ids, by, begin).tokens_R.tolist()
+    return tokens
 
 
 def uniform(noise: Tensor) -> Tensor:
@@ -70,52 +75,71 @@ def test_the_noise_is_never_infinite() -> None:
 def test_draws_follow_the_probabilities() -> None:
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
     count, ids = 20_000, torch.tensor([3, 10, 11, 700])
-    tokens = draw(probabilities.log().expand(count, 4), ids, Filter(), starts(range(count)).tolist())
+    tokens = drawn(probabilities.log().expand(count, 4), ids, Filter(), starts(range(count)))
     shares = torch.tensor([tokens.count(token) / count for token in ids.tolist()])
     torch.testing.assert_close(shares, probabilities, rtol=0, atol=0.015)
 
 
 def test_a_draw_does_not_depend_on_its_neighbours() -> None:
     logits = torch.randn(9, 4096, generator=torch.Generator().manual_seed(0))
-    begin = starts(range(9)).tolist()
+    begin = starts(range(9))
     for by in (Filter(), Filter(temperature=0.7, top_p=0.9, top_k=50), Filter(temperature=0)):
-        together = draw(logits, IDS, by, begin)
-        assert together == [draw(logits[r : r + 1], IDS, by, begin[r : r + 1])[0] for r in range(9)]
+        together = draw(logits, IDS, by, begin, logprobs=True)
+        alone = [draw(logits[r : r + 1], IDS, by, begin[r : r + 1], logprobs=True) for r in range(9)]
+        assert together.tokens_R.equal(torch.cat([one.tokens_R for one in alone]))
+        assert together.logprobs_R is not None
+        assert together.logprobs_R.equal(torch.cat([one.logprobs_R for one in alone if one.logprobs_R is not None]))
 
 
 def test_a_draw_does_not_depend_on_what_else_is_allowed() -> None:
     """A token that cannot win may be masked or left out: the others keep their noise."""
     logits = torch.zeros(50, 4096)
     logits[:, ::2] = -1e30
-    begin = starts(range(50)).tolist()
-    assert draw(logits, IDS, Filter(), begin) == draw(logits[:, 1::2], IDS[1::2], Filter(), begin)
+    begin = starts(range(50))
+    assert drawn(logits, IDS, Filter(), begin) == drawn(logits[:, 1::2], IDS[1::2], Filter(), begin)
 
 
 def test_greedy_takes_the_likeliest_and_the_lower_id_wins_a_tie() -> None:
     logits = torch.tensor([[0.0, 2.0, 1.0], [5.0, 1.0, 5.0]])
-    assert draw(logits, torch.tensor([4, 6, 9]), Filter(temperature=0), [0, 0]) == [6, 4]
+    assert drawn(logits, torch.tensor([4, 6, 9]), Filter(temperature=0), torch.zeros(2, dtype=torch.int64)) == [6, 4]
 
 
-@pytest.mark.parametrize("by", [Filter(temperature=0), Filter()])
-def test_logits_that_are_not_numbers_are_an_error(by: Filter) -> None:
-    with pytest.raises(RunError, match="not finite"):
-        draw(torch.tensor([[0.0, float("nan")]]), torch.tensor([0, 1]), by, [0])
+@pytest.mark.parametrize("by", [Filter(temperature=0), Filter(), Filter(top_p=0.5, top_k=2)])
+def test_logits_that_are_not_numbers_are_marked_in_their_own_row(by: Filter) -> None:
+    nan, inf = float("nan"), float("inf")
+    logits = torch.tensor([[0.0, nan], [0.0, 1.0], [nan, nan], [-inf, 1.0], [-inf, -inf], [inf, 0.0]])
+    draws = draw(logits, torch.tensor([0, 1]), by, starts(range(6)))
+    assert draws.finite_R.tolist() == [False, True, False, True, False, False]
 
 
-def test_rows_are_mixed_by_their_weights_at_the_allowed_ids() -> None:
+def test_the_log_probability_is_that_of_the_filtered_distribution() -> None:
+    logits, by = torch.tensor([[0.3, 0.1, 0.35, 0.2, 0.05]]).log(), Filter(top_k=3, top_p=0.75)
+    kept = filtered(logits, by).softmax(-1)[0]
+    assert (kept > 0).tolist() == [True, False, True, False, False]
+    for start in starts(range(8)):
+        draws = draw(logits, torch.arange(5), by, start[None], logprobs=True)
+        assert draws.logprobs_R is not None
+        torch.testing.assert_close(draws.logprobs_R.exp(), kept[draws.tokens_R])
+    greedy = draw(logits, torch.arange(5), Filter(temperature=0), logprobs=True)
+    assert greedy.logprobs_R is not None
+    assert greedy.logprobs_R.tolist() == [0.0]
+    assert draw(logits, torch.arange(5), Filter(temperature=0)).logprobs_R is None
+
+
+def test_rows_are_combined_by_their_weights_at_the_allowed_ids() -> None:
     logits = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
     ids = torch.tensor([2, 3, 7])
     rows = [[(0, 3.0), (2, -2.0)], [(1, 1.0)], [(3, 0.5), (1, 0.25), (0, 0.25)]]
-    total = mixed(logits, rows, ids)
+    total = combined(logits, rows, ids)
     for made, own in zip(total, rows, strict=True):
         torch.testing.assert_close(made, sum(weight * logits[place, ids] for place, weight in own))
 
 
-def test_a_mix_does_not_depend_on_its_neighbours() -> None:
+def test_a_combination_does_not_depend_on_its_neighbours() -> None:
     logits = torch.randn(3, 1000, generator=torch.Generator().manual_seed(0))
     logits[2] = float("nan")
     rows = [[(0, 3.0), (1, -2.0)], [(2, 1.0)], [(1, 1.0)]]
     ids = torch.arange(0, 1000, 3)
-    together = mixed(logits, rows, ids)
-    assert torch.equal(together[0], mixed(logits, rows[:1], ids)[0])
+    together = combined(logits, rows, ids)
+    assert torch.equal(together[0], combined(logits, rows[:1], ids)[0])
     assert torch.equal(together[2], logits[1, ids])
