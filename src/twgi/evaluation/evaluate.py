@@ -16,7 +16,7 @@ from typing import Any
 
 from twgi import __version__
 from twgi.errors import ConfigError, ImageError
-from twgi.evaluation.frame import Benchmark, Judgement, Part, PictureToJudge, Place, PromptSet
+from twgi.evaluation.frame import Benchmark, Part, PictureJudgement, PictureToJudge, Place, PromptSet
 from twgi.evaluation.pictures import NOT_DRAWN, Generation, PictureReader, PictureSet, read_pictures
 from twgi.evaluation.results import SCORES, PictureResult, Result, Results, Status, write_results
 from twgi.files import write_json
@@ -38,11 +38,11 @@ class JudgedThought:
     item: Any
     sample: int
     generation: Generation
-    pictures: Mapping[int, Judgement]
+    pictures: Mapping[int, PictureJudgement]
     hashes: Mapping[int, str]
     status: Status
     why: str | None
-    judgement: Judgement
+    judgement: PictureJudgement
 
     @property
     def label(self) -> str:
@@ -174,7 +174,7 @@ class _Judging:
 
     def __init__(self, benchmark: Benchmark, wanted: list[tuple[Any, int, Generation, Sequence[int]]]) -> None:
         self.benchmark, self.wanted = benchmark, wanted
-        self.judgements: dict[Place, Judgement] = {}
+        self.judgements: dict[Place, PictureJudgement] = {}
         self.hashes: dict[Place, str] = {}
         self.problems: dict[Place, str] = {}
 

@@ -39,7 +39,7 @@ class Item(Protocol):
     def record(self) -> Mapping[str, Any]: ...
 
 
-class Judgement(Protocol):
+class PictureJudgement(Protocol):
     """What is right about one picture.
 
     `score` is in 0..1, None where nothing is known; `reasons` is what is wrong; `pending` counts questions that nobody
@@ -87,7 +87,7 @@ class PictureToJudge:
         return self.item.id, self.sample, self.number
 
 
-Judged = tuple[PictureToJudge, Judgement]
+Judged = tuple[PictureToJudge, PictureJudgement]
 
 
 class Benchmark(Protocol):
@@ -105,7 +105,7 @@ class Benchmark(Protocol):
         Answers that are costly are kept in `out`, so that none is asked for twice.
         """
 
-    def wrong(self, item: Any, problem: str) -> Judgement:
+    def wrong(self, item: Any, problem: str) -> PictureJudgement:
         """The judgement where there is nothing to look at."""
 
     def scores(self, evaluation: "Evaluation") -> dict[str, Any]:

@@ -80,7 +80,8 @@ class Scored(NamedTuple):
 
 
 MADE = {"model": {"name": "m", "sha256": "0"}, "settings": {"seed": 0}, "versions": {"twgi": "1"}}
-Make, Run = Callable[..., Generation], Callable[..., Scored]
+Make = Callable[..., Generation]
+Run = Callable[..., Scored]
 
 
 def test_a_task_scores_the_share_of_its_right_pictures(thought: Make, scored: Run) -> None:

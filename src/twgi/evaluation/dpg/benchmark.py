@@ -19,7 +19,7 @@ from twgi.evaluation.dpg.questions import ID, DpgItem, QuestionSet, read_questio
 from twgi.evaluation.dpg.scores import AnsweredPicture, Share, score, soft_scores
 from twgi.evaluation.dpg.table import table
 from twgi.evaluation.evaluate import Evaluation, JudgedThought, costs
-from twgi.evaluation.frame import Judged, Judgement, Part, PictureToJudge, Place, PromptSet
+from twgi.evaluation.frame import Judged, Part, PictureJudgement, PictureToJudge, Place, PromptSet
 from twgi.evaluation.judges.answer import Answer, Judge, Picture, Query, keep, kept
 from twgi.evaluation.judges.replay import ReplayJudge
 from twgi.evaluation.judges.self_test import self_test
@@ -224,7 +224,7 @@ class Dpg:
         return table(scores)
 
 
-def _answered(judgement: Judgement) -> AnsweredPicture:
+def _answered(judgement: PictureJudgement) -> AnsweredPicture:
     assert isinstance(judgement, AnsweredPicture)
     return judgement
 
