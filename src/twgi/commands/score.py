@@ -93,18 +93,17 @@ def score_dpg(
     Icons: twgi score dpg out/direct --questions dense.csv --judge icons --compat official
     """
     from twgi.console import counting
-    from twgi.evaluation.dpg.benchmark import Dpg, Rules
+    from twgi.evaluation.dpg.benchmark import Dpg
     from twgi.evaluation.dpg.questions import read_questions
     from twgi.evaluation.evaluate import judge_all, score
     from twgi.evaluation.judges.named import judge_named
     from twgi.runs.parts import parse_part
 
-    part, rules = parse_part(shard), Rules.of(gating=gating, compat=compat, self_test=test)
-    asked = read_questions(questions)
+    part, asked = parse_part(shard), read_questions(questions)
     judging = judge_named(
         judge, concurrency=concurrency, timeout=timeout, key_variable=key_variable, probabilities=asked.soft
     )
-    benchmark = Dpg(asked, judging, rules=rules)
+    benchmark = Dpg(asked, judging, gating=gating, compat=compat, self_test=test)
     found = benchmark.asked, benchmark.pictures(pictures, crops=crops, samples=samples)
     place = out or pictures or Path("out") / "recorded"
     if part != (1, 1):

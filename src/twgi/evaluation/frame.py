@@ -20,53 +20,41 @@ if TYPE_CHECKING:
 
 Part = tuple[int, int]
 """(which, of how many), from 1: every so-many-th prompt"""
-Place = tuple[str, int, int]
-"""(id of the prompt, sample, number of the picture)"""
 
 
-class Item(Protocol):
-    """One prompt of a benchmark with what its pictures must show; `record` is its line, `label` names it in lists."""
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One prompt of a benchmark; `record` is its line as it was. What its pictures must show, a benchmark adds."""
+
+    id: str
+    prompt: str
+    task: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
-    def id(self) -> str: ...
-    @property
-    def prompt(self) -> str: ...
-    @property
-    def task(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def record(self) -> Mapping[str, Any]: ...
-
-
-class PictureJudgement(Protocol):
-    """What is right about one picture.
-
-    `score` is in 0..1, None where nothing is known; `reasons` is what is wrong; `pending` counts questions that nobody
-    answered yet; `parts` and `detail` go into the row of results.
-    """
-
-    @property
-    def score(self) -> float | None: ...
-    @property
-    def reasons(self) -> tuple[str, ...]: ...
-    @property
-    def pending(self) -> int: ...
-    @property
-    def parts(self) -> Mapping[str, tuple[float, float]]: ...
-    @property
-    def detail(self) -> Mapping[str, Any]: ...
+    def label(self) -> str:
+        """What lists call it."""
+        return self.id
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """A judgement without parts: right or wrong, and each thing that is wrong."""
+    """What is right about one picture.
+
+    Args:
+        score: in 0..1; None where nothing is known.
+        reasons: each thing that is wrong.
+        pending: questions that nobody answered yet.
+        parts, detail: for the row of results.
+        source: what the benchmark makes its scores of.
+    """
 
     score: float | None
     reasons: tuple[str, ...] = ()
     pending: int = 0
     parts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     detail: Mapping[str, Any] = field(default_factory=dict)
+    source: Any = None
 
     @property
     def correct(self) -> bool:
@@ -75,23 +63,19 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureToJudge:
-    """One picture, opened; without an image there are recorded answers only."""
+    """Picture `number` of a thought, opened; without an image there are recorded answers only."""
 
     item: Any
     sample: int
     number: int
     image: Image.Image | None
 
-    @property
-    def place(self) -> Place:
-        return self.item.id, self.sample, self.number
 
-
-Judged = tuple[PictureToJudge, PictureJudgement]
+Judged = tuple[PictureToJudge, Verdict]
 
 
 class Benchmark(Protocol):
-    """What is to be said of a benchmark; `name` is its key in `benchmarks.BENCHMARKS`."""
+    """What the frame asks of a benchmark; `name` is its key in `benchmarks.BENCHMARKS`."""
 
     @property
     def name(self) -> str: ...
@@ -100,16 +84,16 @@ class Benchmark(Protocol):
         """All prompts of a file. Raises `PromptError`."""
 
     def judge(self, pictures: Iterable[PictureToJudge], out: Path, part: Part) -> Iterable[Judged]:
-        """The judgement of each picture, in any order, after whoever judges has shown that it can see.
+        """The verdict on each picture, in any order, after whoever judges has shown that it can see.
 
         Answers that are costly are kept in `out`, so that none is asked for twice.
         """
 
-    def wrong(self, item: Any, problem: str) -> PictureJudgement:
-        """The judgement where there is nothing to look at."""
+    def wrong(self, item: Any, problem: str) -> Verdict:
+        """The verdict where there is nothing to look at."""
 
     def scores(self, evaluation: "Evaluation") -> dict[str, Any]:
-        """What the judgements come to: what `scores.json` holds beside what the frame says."""
+        """What the verdicts come to: what `scores.json` holds beside what the frame says."""
 
     def describe(self) -> dict[str, Any]:
         """Who judges, and how."""
@@ -131,15 +115,13 @@ class PromptSet:
 
     def limited(self, limit: int | None) -> "PromptSet":
         """The first so many prompts of each task. Raises `ConfigError` for a limit below one."""
-        if limit is None:
-            return self
-        if limit < 1:
+        if limit is not None and limit < 1:
             raise ConfigError(f"limit must be 1 or more, got {limit}")
         taken: Counter[str] = Counter()
         kept = []
         for item in self.items:
             taken[item.task] += 1
-            kept += [item] if taken[item.task] <= limit else []
+            kept += [item] if limit is None or taken[item.task] <= limit else []
         return replace(self, items=tuple(kept))
 
     def lines(self) -> tuple[PromptLine | BadLine, ...]:
@@ -148,12 +130,6 @@ class PromptSet:
 
     def describe(self, benchmark: str) -> dict[str, Any]:
         """What a run says of its benchmark in `run.json`, so that its folder can be judged without anything else."""
-        return {
-            "benchmark": {
-                "name": benchmark,
-                "whole": self.whole,
-                "left_out": list(self.left_out),
-                "ids": [item.id for item in self.items],
-                "lines": [dict(item.record) for item in self.items],
-            }
-        }
+        told = {"name": benchmark, "whole": self.whole, "left_out": list(self.left_out)}
+        lines = {"ids": [item.id for item in self.items], "lines": [dict(item.record) for item in self.items]}
+        return {"benchmark": told | lines}

@@ -10,7 +10,7 @@ Every reader gives a `PictureSet`, keyed by the prompt's id and the sample:
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from twgi.runs.folder import ERRORS, Description, read_run, read_thoughts
 from twgi.runs.parts import merge, parts_in
 from twgi.runs.plan import parse_job_id
 from twgi.runs.prompts import BadLine, PromptLine
-from twgi.tokenizer.image import read_picture
+from twgi.tokenizer.image import MAX_BYTES, read_picture
 from twgi.trace import ImageSegment, Trace
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
@@ -38,23 +38,16 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True, kw_only=True)
 class PictureRef:
-    """Where one picture is: a file, or a quarter of it (0 top left, 1 top right, 2 bottom left, 3 bottom right).
+    """One picture of a thought: its file, or a quarter of it (0 top left, 1 top right, 2 and 3 below).
 
-    Without a file it is nowhere: an image that was not whole and so was not drawn, or one that is not here.
+    Without a file it is nowhere: an image that was not whole and so was not drawn, or one that is not here. `kind` is
+    what it was drawn as, where that is known, `image_tokens` what it took.
     """
 
     file: Path | None
     crop: int | None = None
-
-    def cut(self, whole: Image.Image) -> Image.Image:
-        """The picture out of its file's content. Raises `ImageError`."""
-        if self.crop is None:
-            return whole
-        width, height = whole.width // 2, whole.height // 2
-        if not width or not height:
-            raise ImageError(f"{self.file}: {whole.width} x {whole.height} pixels cannot hold four pictures")
-        left, top = self.crop % 2 * width, self.crop // 2 * height
-        return whole.crop((left, top, left + width, top + height))
+    kind: str | None = None
+    image_tokens: int = 0
 
 
 class PictureReader:
@@ -69,16 +62,23 @@ class PictureReader:
             raise ImageError(NOT_DRAWN)
         if self._last is None or self._last[0] != ref.file:
             self._last = None
-            content = _bytes(ref.file)
+            try:
+                with ref.file.open("rb") as file:
+                    content = file.read(MAX_BYTES + 1)
+            except OSError as error:
+                raise ImageError(f"{ref.file}: cannot be read ({error.strerror})") from None
             self._last = ref.file, hashlib.sha256(content).hexdigest(), read_picture(content, name=str(ref.file))
-        return self._last[1], ref.cut(self._last[2])
+        return self._last[1], _cut(self._last[2], ref)
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
+def _cut(whole: Image.Image, ref: PictureRef) -> Image.Image:
+    if ref.crop is None:
+        return whole
+    width, height = whole.width // 2, whole.height // 2
+    if not width or not height:
+        raise ImageError(f"{ref.file}: {whole.width} x {whole.height} pixels cannot hold four pictures")
+    left, top = ref.crop % 2 * width, ref.crop // 2 * height
+    return whole.crop((left, top, left + width, top + height))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,24 +86,16 @@ class Generation:
     """The pictures of one thought in order, or why it `failed`.
 
     Args:
-        kinds: of each picture what it is for, as in its trace; empty where that is not known.
         recorded: there are answers only; the refs stand for pictures that nobody has here.
-        image_tokens: of each picture.
         seconds: the work up to the end of each picture, and last up to the end of the thought.
     """
 
     pictures: tuple[PictureRef, ...] = ()
-    kinds: tuple[str | None, ...] = ()
     failed: str | None = None
     well_formed: bool | None = None
     finish_reason: str = "unknown"
     recorded: bool = False
-    image_tokens: tuple[int, ...] = ()
     seconds: tuple[float, ...] = ()
-
-    def kind(self, number: int) -> str | None:
-        """What the picture of this number is for."""
-        return self.kinds[number] if number < len(self.kinds) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,16 +113,16 @@ class PictureSet:
     told: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        prompt, last = max(self.generations, key=lambda key: key[1], default=("", 0))
+        name, last = max(self.generations, key=lambda key: key[1], default=("", 0))
         if last >= self.samples:
             raise ConfigError(
-                f"{self.root}: picture {last + 1} of {prompt}, not {self.samples}: say --samples {last + 1}"
+                f"{self.root}: picture {last + 1} of {name}, not {self.samples}: say --samples {last + 1}"
             )
 
     def only(self, ids: Collection[str]) -> "PictureSet":
         """Those of known prompts; the others are `unknown`."""
         known = {key: generation for key, generation in self.generations.items() if key[0] in ids}
-        unknown = tuple(f"{prompt}, sample {sample}" for prompt, sample in self.generations if prompt not in ids)
+        unknown = (f"{name}, sample {sample}" for name, sample in self.generations if name not in ids)
         return replace(self, generations=known, unknown=(*self.unknown, *unknown))
 
 
@@ -147,7 +139,7 @@ def read_pictures(folder: Path, benchmark: str, *, samples: int | None = None) -
     if told["name"] != benchmark:
         raise RunError(f"{folder} is a run of {told['name']}, not of {benchmark}")
     ids = ids_of(told)
-    there = {_key(trace, ids): generation_of(trace, folder) for trace in read_thoughts(folder)}
+    there = {_key(trace, ids): _generation(trace, folder) for trace in read_thoughts(folder)}
     return PictureSet(
         root=folder,
         samples=samples or run.samples,
@@ -161,16 +153,11 @@ def told_of(folder: Path, run: Description) -> Mapping[str, Any]:
     """What a run says of its benchmark (see `PromptSet.describe`). Raises `RunError`."""
     told = run.about.get("benchmark")
     if told is None and (folder / MANIFEST).exists():
-        told = _of_manifest(folder)
+        ids = list(dict.fromkeys(line.value["item_id"] for line in list(read_objects(folder / MANIFEST))[1:]))
+        return {"name": "dpg", "whole": len(ids), "left_out": [], "ids": ids, "lines": []}
     if not isinstance(told, dict) or not told.keys() >= {"name", "whole", "left_out", "lines"}:
         raise RunError(f"{folder} is a run of no benchmark: make one with twgi eval")
     return told
-
-
-def _of_manifest(folder: Path) -> dict[str, Any]:
-    """What an older run of DPG-Bench is about: the ids of its prompts in order, from its index of pictures."""
-    ids = list(dict.fromkeys(line.value["item_id"] for line in list(read_objects(folder / MANIFEST))[1:]))
-    return {"name": "dpg", "whole": len(ids), "left_out": [], "ids": ids, "lines": []}
 
 
 def ids_of(told: Mapping[str, Any]) -> list[str]:
@@ -191,17 +178,16 @@ def prompt_line(name: str, prompt: str) -> PromptLine | BadLine:
         return BadLine(where=f"prompt {name}", problem=str(error))
 
 
-def generation_of(trace: Trace, folder: Path) -> Generation:
+def _generation(trace: Trace, folder: Path) -> Generation:
     """A thought; a picture whose file is gone counts as not whole."""
     images, timing = trace.images, trace.timing
-    seconds = (*timing.get("busy_at_pictures", ()), timing["busy"]) if "busy" in timing else ()
     return Generation(
-        pictures=tuple(PictureRef(file=_file(image, folder)) for image in images),
-        kinds=tuple(image.kind for image in images),
+        pictures=tuple(
+            PictureRef(file=_file(image, folder), kind=image.kind, image_tokens=len(image.tokens)) for image in images
+        ),
         well_formed=bool(images) and not trace.anomalies and all(image.image for image in images),
         finish_reason=trace.finish_reason,
-        image_tokens=tuple(len(image.tokens) for image in images),
-        seconds=seconds,
+        seconds=(*timing.get("busy_at_pictures", ()), timing["busy"]) if "busy" in timing else (),
     )
 
 
@@ -265,15 +251,13 @@ def read_named(root: Path, ids: Collection[str], *, crops: int | None = None, sa
             _put(found, place[0], sample, ref)
     if not found:
         raise RunError(f"{root}: {len(unknown)} picture files and none of a known prompt; they must be named ID.png")
-    first = min(1, *(sample for _, sample in found))
+    first = min(1, *(sample for _, sample in found))  # counted from 0 or from 1
     counted = {(name, sample - first): generation for (name, sample), generation in sorted(found.items())}
-    single = crops == 1 and all(sample == 0 for _, sample in found)
-    return PictureSet(
-        root=root, samples=samples or (1 if single else GRID), generations=counted, unknown=tuple(unknown)
-    )
+    each = samples or (1 if crops == 1 and all(sample == 0 for _, sample in found) else GRID)
+    return PictureSet(root=root, samples=each, generations=counted, unknown=tuple(unknown))
 
 
-def _entries(folder: Path) -> Iterable[Path]:
+def _entries(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError as error:
@@ -322,10 +306,10 @@ def recorded_pictures(images: Mapping[Key, int], ids: Collection[str], *, sample
     Raises:
         RunError: there are none of a known prompt.
     """
-    found = {key: Generation(pictures=(PictureRef(file=None),) * count, recorded=True) for key, count in images.items()}
-    last = max((sample for name, sample in found if name in ids), default=None)
-    if last is None:
+    refs = {key: (PictureRef(file=None),) * count for key, count in images.items()}
+    known = {key: Generation(pictures=pictures, recorded=True) for key, pictures in refs.items() if key[0] in ids}
+    if not known:
         raise RunError(f"the recording speaks of {len(images)} pictures and of none of a known prompt")
-    known = {key: one for key, one in found.items() if key[0] in ids}
-    unknown = tuple(f"{name}, sample {sample}" for name, sample in found if name not in ids)
-    return PictureSet(root=Path(), samples=samples or 1 + last, generations=known, unknown=unknown)
+    unknown = tuple(f"{name}, sample {sample}" for name, sample in images if name not in ids)
+    each = samples or 1 + max(sample for _, sample in known)
+    return PictureSet(root=Path(), samples=each, generations=known, unknown=unknown)

@@ -117,7 +117,7 @@ def test_a_torn_last_line_is_cut_off_and_any_other_is_named(tmp_path: Path) -> N
     assert right(replayed(tmp_path / RECORD), drawn("red"))
     assert judged(Slow(), tmp_path, drawn("red")) == [True]
     assert (tmp_path / RECORD).read_text() == whole
-    (tmp_path / RECORD).write_text("{}\n" + whole)
+    (tmp_path / RECORD).write_text('{"picture": 1}\n' + whole)
     with pytest.raises(RunError, match=r"detections.jsonl:1"):
         replayed(tmp_path / RECORD)
     with pytest.raises(RunError, match="no recording"):

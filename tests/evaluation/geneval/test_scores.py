@@ -1,8 +1,9 @@
 """What a run scores: the last picture counts, a failed thought is wrong, a missing one makes the score partial."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,14 +47,13 @@ def drawn(name: str, color: str) -> Image.Image:
 def thought(folder: Path) -> Callable[..., Generation]:
     """A thought with these pictures; None is one that is not whole."""
 
-    def make(*pictures: str | None, **more: Any) -> Generation:
-        return Generation(
-            **{
-                "pictures": tuple(PictureRef(file=folder / name if name else None) for name in pictures),
-                "image_tokens": (66,) * len(pictures), "well_formed": bool(pictures) and all(pictures),
-                "finish_reason": "stop", **more,
-            }
-        )  # fmt: skip
+    def make(*pictures: str | None, kinds: Sequence[str] = (), **more: Any) -> Generation:
+        refs = tuple(
+            PictureRef(file=folder / name if name else None, kind=kind, image_tokens=66)
+            for name, kind in zip_longest(pictures, kinds[: len(pictures)])
+        )
+        whole = bool(pictures) and all(pictures)
+        return Generation(**{"pictures": refs, "well_formed": whole, "finish_reason": "stop", **more})
 
     return make
 

@@ -5,7 +5,7 @@ Beside a run lie ``samples/ID/K.png``, the last picture of thought K about promp
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from twgi.evaluation.dpg.questions import ID, DpgItem, QuestionSet, read_questio
 from twgi.evaluation.dpg.scores import AnsweredPicture, Share, score, soft_scores
 from twgi.evaluation.dpg.table import table
 from twgi.evaluation.evaluate import Evaluation, JudgedThought, costs
-from twgi.evaluation.frame import Judged, Part, PictureJudgement, PictureToJudge, Place, PromptSet
+from twgi.evaluation.frame import Judged, Part, PictureToJudge, PromptSet, Verdict
 from twgi.evaluation.judges.answer import Answer, Judge, Picture, Query, keep, kept
+from twgi.evaluation.judges.named import self_test
 from twgi.evaluation.judges.replay import ReplayJudge
-from twgi.evaluation.judges.self_test import self_test
 from twgi.evaluation.pictures import GRID, PictureSet, read_named, read_pictures, recorded_pictures
 from twgi.files import read_objects, read_text, write_whole
 from twgi.runs.parts import link, parts_in
@@ -30,45 +30,39 @@ from twgi.tokenizer.image import open_picture
 from twgi.trace import RUN, png
 
 SAMPLES, GRIDS = "samples", "grids"
-COMPARED: tuple[Rule, ...] = ("cascade", "one-level", "none")
+RULES: tuple[Rule, ...] = ("cascade", "one-level", "none")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """How answers become scores.
+class Dpg:
+    """The benchmark, judged by a judge who is asked the questions; without them its prompts can be drawn only.
 
     Args:
         gating: the rule of the main score; the others stand beside it.
         compat: `official` adds what the published program would have printed.
         self_test: a judge that needs one must first tell red from blue.
+
+    Raises:
+        ConfigError: an unknown rule or compat.
     """
-
-    gating: Rule = "cascade"
-    compat: str | None = None
-    self_test: bool = True
-
-    @classmethod
-    def of(cls, *, gating: str, **options: Any) -> "Rules":
-        """From words as a user gives them. Raises `ConfigError`."""
-        rule = next((rule for rule in COMPARED if rule == gating), None)
-        if rule is None:
-            raise ConfigError(f"gating must be one of {', '.join(COMPARED)}, got {gating!r}")
-        return cls(gating=rule, **options)
-
-    def __post_init__(self) -> None:
-        if self.compat not in (None, "official"):
-            raise ConfigError(f"compat must be official, got {self.compat!r}")
-
-
-class Dpg:
-    """The benchmark, judged by a judge who is asked the questions; without them its prompts can be drawn only."""
 
     name = "dpg"
 
     def __init__(
-        self, questions: QuestionSet | None = None, judge: Judge | None = None, *, rules: Rules = Rules()
+        self,
+        questions: QuestionSet | None = None,
+        judge: Judge | None = None,
+        *,
+        gating: str = "cascade",
+        compat: str | None = None,
+        self_test: bool = True,
     ) -> None:
-        self._questions, self._judge, self.rules = questions, judge, rules
+        rule = next((rule for rule in RULES if rule == gating), None)
+        if rule is None:
+            raise ConfigError(f"gating must be one of {', '.join(RULES)}, got {gating!r}")
+        if compat not in (None, "official"):
+            raise ConfigError(f"compat must be official, got {compat!r}")
+        self._questions, self._judge = questions, judge
+        self.rule, self.official, self.self_test = rule, compat == "official", self_test
 
     @property
     def questions(self) -> QuestionSet:
@@ -133,21 +127,21 @@ class Dpg:
         """
         book = out / ("answers.jsonl" if part[1] == 1 else f"answers-{part[0]}-of-{part[1]}.jsonl")
         others = sorted(path for path in out.glob("answers*.jsonl") if path != book)
-        said: dict[Place, tuple[PictureToJudge, dict[int, Answer]]] = {}
+        said: dict[tuple[str, int, int], tuple[PictureToJudge, dict[int, Answer]]] = {}
         with AnswerBook(book, others=others) as answers:
             for query, answer in self.judging.answer(self._after_test(self._unanswered(pictures, answers, said))):
                 said[query.item, query.sample, query.image][1][query.proposition] = answer
                 keep(answers, query, self.judging, answer)
-        return [(asked, AnsweredPicture.of(asked.item, heard, self.rules.gating)) for asked, heard in said.values()]
+        return [(asked, AnsweredPicture.of(asked.item, heard).verdict(self.rule)) for asked, heard in said.values()]
 
     def _unanswered(
-        self, pictures: Iterable[PictureToJudge], book: AnswerBook, said: dict[Place, Any]
+        self, pictures: Iterable[PictureToJudge], book: AnswerBook, said: dict[tuple[str, int, int], Any]
     ) -> Iterator[Query]:
         """The questions that the book cannot answer; the others are `said` at once."""
         for asked in pictures:
             picture = None if asked.image is None else Picture(image=asked.image)
             heard: dict[int, Answer] = {}
-            said[asked.place] = replace(asked, image=None), heard
+            said[asked.item.id, asked.sample, asked.number] = replace(asked, image=None), heard
             for query in _queries(asked, picture):
                 answer = kept(book, query, self.judging)
                 if answer is None:
@@ -157,41 +151,42 @@ class Dpg:
 
     def _after_test(self, queries: Iterator[Query]) -> Iterator[Query]:
         for number, query in enumerate(queries):
-            if number == 0 and self.judging.needs_test and self.rules.self_test:
+            if number == 0 and self.judging.needs_test and self.self_test:
                 self_test(self.judging)
             yield query
 
-    def wrong(self, item: DpgItem, problem: str) -> AnsweredPicture:
-        return AnsweredPicture(item=item, problem=problem, gating=self.rules.gating)
+    def wrong(self, item: DpgItem, problem: str) -> Verdict:
+        return AnsweredPicture(item=item, problem=problem).verdict(self.rule)
 
     def describe(self) -> dict[str, Any]:
-        tested = "asked for" if self.rules.self_test else "skipped"
+        tested = "asked for" if self.self_test else "skipped"
         return {
             "judge": {"name": self.judging.name, "version": self.judging.version},
             "questions": {"name": self.questions.path.name, "sha256": self.questions.sha256},
             "self_test": tested if self.judging.needs_test else "not needed",
-            "gating": self.rules.gating,
+            "gating": self.rule,
         }
 
     def scores(self, evaluation: Evaluation) -> dict[str, Any]:
         """By the gating rule and by the others, in categories, by probabilities, and as published."""
-        thoughts, which, rule = evaluation.thoughts, evaluation.which, self.rules.gating
-        judged = [_answered(thought.judgement) for thought in thoughts]
-        firsts = [_answered(one.pictures.get(0, one.judgement)) for one in thoughts]
-        costly = [thought.generation for thought in thoughts if thought.generation.image_tokens]
-        most = max((len(generation.image_tokens) for generation in costly), default=0)
+        thoughts, which, rule = evaluation.thoughts, evaluation.which, self.rule
+        judged = [thought.verdict.source for thought in thoughts]
+        firsts = [thought.verdicts.get(0, thought.verdict).source for thought in thoughts]
+        drawn = (thought.generation for thought in thoughts)
+        costly = [one for one in drawn if any(ref.image_tokens for ref in one.pictures)]
+        most = max((len(generation.pictures) for generation in costly), default=0)
         upto = {"each": range(1, most + 1), "first": [1], "final": [most]}[which]
         return {
             "schema": "geneval2" if self.questions.soft else "dpg",
             **score(judged, rule).to_json(),
-            "by_gating": {rule: score(judged, rule).overall for rule in COMPARED},
+            "by_gating": {rule: score(judged, rule).overall for rule in RULES},
             "answers": Share.of(truth for picture in judged for truth in picture.truths().values()).to_json(),
             "soft": soft_scores(judged).to_json(),
-            "official": self._official(thoughts, evaluation.pictures.unknown) if self.rules.compat else None,
+            "official": self._official(thoughts, evaluation.pictures.unknown) if self.official else None,
             "first_picture": {"overall": score(firsts, rule).overall} if which == "each" else None,
             "by_picture": costs(costly, upto),
             "wrong": [f"{thought.label}: {thought.status}" for thought in thoughts if thought.status != "scored"],
-            "nothing_known": [thought.label for thought in thoughts if thought.judgement.score is None],
+            "nothing_known": [thought.label for thought in thoughts if thought.verdict.score is None],
             "question_faults": list(self.questions.notes),
             "made": dict(evaluation.pictures.made),
         }
@@ -224,11 +219,6 @@ class Dpg:
         return table(scores)
 
 
-def _answered(judgement: PictureJudgement) -> AnsweredPicture:
-    assert isinstance(judgement, AnsweredPicture)
-    return judgement
-
-
 def _queries(asked: PictureToJudge, picture: Picture | None) -> Iterator[Query]:
     for question in asked.item.questions:
         yield Query(
@@ -247,7 +237,7 @@ def _files(thoughts: Iterable[JudgedThought]) -> Iterator[PictureFile]:
         if thought.status == "unreadable" and grids:
             crops[name] = None
         elif thought.status == "scored" and there is not None:
-            there.append({number: answer.text for number, answer in _answered(thought.judgement).said.items()})
+            there.append({number: answer.text for number, answer in thought.verdict.source.said.items()})
     return (PictureFile(name=name, crops=said) for name, said in crops.items())
 
 

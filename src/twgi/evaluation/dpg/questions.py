@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from twgi.errors import DataError, PromptError
+from twgi.evaluation.frame import Item
 from twgi.files import read_text, reading
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {  # ours -> the names it has in the published files
@@ -69,21 +70,11 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DpgItem:
+class DpgItem(Item):
     """One prompt and its questions, each after its parents."""
 
-    id: str
-    prompt: str
     questions: tuple[Question, ...] = ()
     task: str = "dpg"
-
-    @property
-    def label(self) -> str:
-        return self.id
-
-    @property
-    def record(self) -> Mapping[str, Any]:
-        return {"id": self.id, "prompt": self.prompt}
 
 
 @dataclass(frozen=True, kw_only=True)

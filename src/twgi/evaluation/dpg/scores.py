@@ -14,6 +14,7 @@ from typing import Any
 
 from twgi.evaluation.dpg.gating import Rule, Truth, gate
 from twgi.evaluation.dpg.questions import BROAD, DpgItem
+from twgi.evaluation.frame import Verdict
 from twgi.evaluation.judges.answer import Answer
 
 TRUTHS: Mapping[str, Truth] = {"yes": True, "no": False, "invalid": None}
@@ -56,7 +57,6 @@ class AnsweredPicture:
     Args:
         answers: whether the wanted answer was given. p_yes: its probability, where the judge says so.
         said: the judge's words. problem: why the picture cannot be looked at; then it is wrong in everything.
-        gating: the rule of its own score.
     """
 
     item: DpgItem
@@ -64,14 +64,13 @@ class AnsweredPicture:
     p_yes: Mapping[int, float] = field(default_factory=dict)
     said: Mapping[int, Answer] = field(default_factory=dict)
     problem: str | None = None
-    gating: Rule = "cascade"
 
     @classmethod
-    def of(cls, item: DpgItem, said: Mapping[int, Answer], gating: Rule) -> "AnsweredPicture":
+    def of(cls, item: DpgItem, said: Mapping[int, Answer]) -> "AnsweredPicture":
         """A picture by the words of a judge."""
         answers = {number: TRUTHS[answer.parsed] for number, answer in said.items()}
         p_yes = {number: answer.p_yes for number, answer in said.items() if answer.p_yes is not None}
-        return cls(item=item, answers=answers, p_yes=p_yes, said=said, gating=gating)
+        return cls(item=item, answers=answers, p_yes=p_yes, said=said)
 
     def truths(self) -> dict[int, Truth]:
         """The answer to each question, False to all where the picture cannot be looked at."""
@@ -81,32 +80,10 @@ class AnsweredPicture:
         """The answers after the parents had their say."""
         return gate(self.item.questions, self.truths(), rule)
 
-    @property
-    def score(self) -> float | None:
-        return Share.of(self.gated(self.gating).values()).value
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """The questions that were not answered as wanted."""
-        truths = self.truths()
-        return (self.problem,) if self.problem else tuple(q.text for q in self.item.questions if truths[q.id] is False)
-
-    @property
-    def pending(self) -> int:
-        """Questions to which nobody said anything yet, so that the next run asks them again."""
+    def verdict(self, rule: Rule) -> Verdict:
+        """The score by a gating rule; wrong are the questions that were not answered as wanted."""
+        own, gated, shares = self.truths(), self.gated(rule), categories([self], broad=True)
         known = {number for number, answer in self.said.items() if answer.problem is None}
-        return 0 if self.problem else sum(question.id not in known for question in self.item.questions)
-
-    @property
-    def parts(self) -> dict[str, tuple[float, float]]:
-        """Broad categories: (answers that are yes, answers that are known)."""
-        shares = categories([self], broad=True)
-        return {name: (share.yes, share.yes + share.no) for name, share in shares.items() if share.yes + share.no}
-
-    @property
-    def detail(self) -> dict[str, Any]:
-        """Every question and answer."""
-        own, gated = self.truths(), self.gated(self.gating)
         answers = [
             {
                 "proposition_id": question.id,
@@ -118,7 +95,15 @@ class AnsweredPicture:
             }
             for question in sorted(self.item.questions, key=lambda question: question.id)
         ]
-        return {"answers": answers, "invalid": Share.of(own.values()).invalid}
+        wrong = tuple(question.text for question in self.item.questions if own[question.id] is False)
+        return Verdict(
+            score=Share.of(gated.values()).value,
+            reasons=(self.problem,) if self.problem else wrong,
+            pending=0 if self.problem else sum(question.id not in known for question in self.item.questions),
+            parts={name: (one.yes, one.yes + one.no) for name, one in shares.items() if one.yes + one.no},
+            detail={"answers": answers, "invalid": Share.of(own.values()).invalid},
+            source=self,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,13 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from twgi.errors import DataError, PromptError
 from twgi.evaluation.detectors.recorded import recorded
 from twgi.evaluation.detectors.suite import DetectorSuite, self_test
-from twgi.evaluation.evaluate import Evaluation, costs, listed, share
+from twgi.evaluation.evaluate import Evaluation, costs, listed
 from twgi.evaluation.frame import Judged, Part, PictureToJudge, PromptSet, Verdict
 from twgi.evaluation.geneval.rules import GenEvalItem, item_of, judge, overall, task_scores
 from twgi.evaluation.pictures import PictureSet, ids_of, read_numbered, read_pictures
@@ -117,13 +118,13 @@ class GenEval:
             "overall_if_missing_were_wrong": overall(task_scores([*((r.task, r.score) for r in rows), *missing])),
             "first_picture": _picture(rows, 0),
             "by_picture": [{**(_picture(rows, number) or {}), **cost} for number, cost in enumerate(spent)],
-            "correct_images": share(row.score == 1 for row in rows),
+            "correct_images": fmean(row.score == 1 for row in rows) if rows else None,
             "correct_prompts": len(right) / len(prompts) if prompts else 0.0,
-            "well_formed": share(map(bool, formed)),
+            "well_formed": fmean(formed) if formed else None,
             "finish_reasons": dict(Counter(row.detail["finish_reason"] for row in rows)),
             "images_per_thought": sum(len(row.pictures) for row in rows) / max(len(rows), 1),
             "wrong_without_a_look": [
-                f"{one.label}: {one.status}" + (f", {one.why}" if one.why else "")
+                f"{one.label}: {one.status}" + (f", {one.problem}" if one.problem != one.status else "")
                 for one in thoughts
                 if one.status != "scored"
             ],

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from twgi.errors import PromptError
-from twgi.evaluation.frame import Verdict
+from twgi.evaluation.frame import Item, Verdict
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 RELATIONS = ("left of", "right of", "above", "below")
@@ -89,15 +89,11 @@ class Requirement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenEvalItem:
-    """One prompt of GenEval; `id` is its place in the file, in five digits; `record` its line as it was."""
+class GenEvalItem(Item):
+    """One prompt of GenEval; `id` is its place in the file, in five digits."""
 
-    id: str
-    task: str
-    prompt: str
-    include: tuple[Requirement, ...]
+    include: tuple[Requirement, ...] = ()
     exclude: tuple[Requirement, ...] = ()
-    record: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for number, clause in enumerate(self.include):
@@ -126,9 +122,7 @@ class GenEvalItem:
             include = tuple(Requirement.from_json(clause) for clause in record["include"])
             exclude = tuple(Requirement.from_json(clause) for clause in record.get("exclude", ()))
             task, prompt = record["tag"], record["prompt"]
-            return cls(
-                id=f"{index:05d}", task=task, prompt=prompt, include=include, exclude=exclude, record=record
-            )
+            return cls(id=f"{index:05d}", task=task, prompt=prompt, include=include, exclude=exclude, record=record)
         except (KeyError, TypeError, ValueError) as error:
             raise PromptError(f"not a metadata line of GenEval: {type(error).__name__} {error}") from None
 
@@ -137,7 +131,7 @@ def item_of(record: Mapping[str, Any], index: int) -> GenEvalItem:
     """A line of GenEval's metadata, or of any prompts: then nothing says what is right. Raises `PromptError`."""
     if "include" in record:
         return GenEvalItem.from_json(record, index)
-    return GenEvalItem(id=f"{index:05d}", task="", prompt=record["prompt"], include=(), record=record)
+    return GenEvalItem(id=f"{index:05d}", prompt=record["prompt"], record=record)
 
 
 def judge(item: GenEvalItem, picture: Image.Image, detections: Iterable[Detection], colors: ColorClassifier) -> Verdict:

@@ -1,7 +1,7 @@
 """Scored folders -> what a report says, as numbers: scores with intervals, paired tests, curves, wins and losses."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -10,16 +10,8 @@ from typing import Any, Literal
 from twgi.errors import ConfigError, DataError, RunError
 from twgi.evaluation.benchmarks import entry_of
 from twgi.evaluation.report.charts import Point, Series
-from twgi.evaluation.report.paper import PAPER, Columns
-from twgi.evaluation.report.statistics import (
-    Estimate,
-    best_by_verdict,
-    best_of,
-    by_prompt,
-    differences,
-    scores,
-    sums,
-)
+from twgi.evaluation.report.paper import PAPER
+from twgi.evaluation.report.statistics import Estimate, best_by_verdict, best_of, by_prompt, differences, scores, sums
 from twgi.evaluation.results import SCORES, Result, Results, read_results
 from twgi.files import read_json
 from twgi.thinking.modes import KINDS
@@ -54,19 +46,15 @@ class ScoredRun:
         judged = all(picture.score is not None for row in self.rows for picture in row.pictures)
         return max((len(row.pictures) for row in self.rows), default=1) if judged else 1
 
-    @cached_property
-    def kinds(self) -> frozenset[str | None]:
-        """What its pictures are for."""
-        return frozenset(picture.kind for row in self.rows for picture in row.pictures)
+    def has(self, what: Literal["draft", "part"]) -> bool:
+        """Whether some picture is a draft, or a part."""
+        kinds = {picture.kind for row in self.rows for picture in row.pictures}
+        return any(getattr(KINDS[kind], what) for kind in kinds if kind in KINDS)
 
-    @property
+    @cached_property
     def drafts(self) -> bool:
         """Whether first pictures are drafts of the final ones, so that the two can be compared."""
         return self.pictures > 1 and self.has("draft")
-
-    def has(self, what: Literal["draft", "part"]) -> bool:
-        """Whether some picture is a draft, or a part."""
-        return any(getattr(KINDS[kind], what) for kind in self.kinds if kind in KINDS)
 
     @property
     def first(self) -> str:
@@ -86,50 +74,6 @@ class ScoredRun:
     def mean_pictures(self) -> float:
         """Pictures a thought has, in the mean."""
         return fmean(len(row.pictures) for row in self.rows)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """b minus a, prompt by prompt."""
-
-    a: str
-    b: str
-    columns: Mapping[str, Estimate]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShownPicture:
-    """One picture of a pair: whether it is right, and what is wrong."""
-
-    name: str
-    file: Path | None
-    right: bool
-    reasons: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gallery:
-    """Wins and losses of b against a: (prompt, picture of a, picture of b) of some; `counts` of all."""
-
-    a: str
-    b: str
-    wins: Sequence[tuple[str, ShownPicture, ShownPicture]]
-    losses: Sequence[tuple[str, ShownPicture, ShownPicture]]
-    counts: tuple[int, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """All that a report says of one benchmark."""
-
-    benchmark: str
-    columns: tuple[str, ...]
-    table: Mapping[str, Mapping[str, Estimate]]
-    paper: Mapping[str, Columns]
-    comparisons: Sequence[Comparison]
-    curves: Mapping[str, Sequence[Series]] = field(default_factory=dict)
-    galleries: Sequence[Gallery]
-    runs: Sequence[ScoredRun]
 
 
 def read_runs(folders: Sequence[Path]) -> list[ScoredRun]:
@@ -155,51 +99,133 @@ def _read(folder: Path, name: str) -> ScoredRun:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
     try:
-        content = read_json(path)
+        content = read_json(path) if path.exists() else None
     except DataError as error:
         raise RunError(str(error)) from None
-    if not isinstance(content, dict):
+    if content is not None and not isinstance(content, dict):
         raise RunError(f"{path} is not a JSON object: score the folder again")
     return content
 
 
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """b minus a, prompt by prompt."""
+
+    a: str
+    b: str
+    columns: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownPicture:
+    """The picture of a run that is held against another's: whether it is right, and what is wrong."""
+
+    name: str
+    file: Path | None
+    right: bool
+    reasons: str
+
+
+Pair = tuple[str, ShownPicture, ShownPicture]
+"""A prompt, and two pictures of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Some wins and losses of b against a, and how many there are."""
+
+    a: str
+    b: str
+    wins: Sequence[Pair]
+    losses: Sequence[Pair]
+    counts: tuple[int, int]
+
+
+class Section:
+    """All that a report says of one benchmark; the first run is what the others are held against."""
+
+    def __init__(self, runs: Sequence[ScoredRun]) -> None:
+        self.runs, self.benchmark = runs, runs[0].results.benchmark
+        self.paper = PAPER.get(self.benchmark, {})
+
+    @cached_property
+    def table(self) -> dict[str, dict[str, Estimate]]:
+        """Run, or its first pictures -> column -> score."""
+        rows = dict[str, dict[str, Estimate]]()
+        for run in self.runs:
+            rows |= {run.first: run.scores(0)} if run.drafts else {}
+            rows[run.name] = run.scores()
+        return rows
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """In the order in which they come, the overall score last."""
+        return (*dict.fromkeys(c for row in self.table.values() for c in row if c != "overall"), "overall")
+
+    @cached_property
+    def comparisons(self) -> list[Comparison]:
+        """Final pictures against drafts, and every run against the first."""
+        found, base = [], self.runs[0]
+        for run in self.runs:
+            if run.drafts:
+                moved = differences(sums(run.rows, 0), sums(run.rows, run.pictures - 1))
+                found.append(Comparison(a=run.first, b=run.name, columns=moved))
+        for other in self.runs[1:]:
+            moved = differences(sums(base.rows), sums(other.rows))
+            moved |= differences(_whole(base), _whole(other)) if other.over == "prompts" else {}
+            found.append(Comparison(a=base.name, b=other.name, columns=moved))
+        return found
+
+    @cached_property
+    def curves(self) -> dict[str, list[Series]]:
+        """Of each cost the score after each picture, and of choices among samples."""
+        return {cost: list(_curves(self.runs, cost)) for cost in ("image_tokens", "seconds")}
+
+    @cached_property
+    def galleries(self) -> list[Gallery]:
+        """Of each comparison."""
+        found, base = [], self.runs[0]
+        for run in self.runs:
+            if run.drafts:
+                both = [(row, row) for row in run.rows if len(row.pictures) > 1]
+                found.append(_gallery((run, run.first, 0), (run, run.name, -1), both))
+        there = {(row.id, row.sample): row for row in base.rows}
+        for other in self.runs[1:]:
+            both = [(there[key], row) for row in other.rows if (key := (row.id, row.sample)) in there]
+            found.append(_gallery((base, base.name, -1), (other, other.name, -1), both))
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """As numbers."""
+        return {
+            "scores": {name: _estimates(row) for name, row in self.table.items()},
+            "marks": {run.name: run.mark for run in self.runs if run.mark},
+            "paper": {name: dict(row) for name, row in self.paper.items()},
+            "differences": [{"a": c.a, "b": c.b, "columns": _estimates(c.columns)} for c in self.comparisons],
+            **{f"by_{cost}": [one.to_json() for one in series] for cost, series in self.curves.items()},
+            "wins_and_losses": [
+                {"a": one.a, "b": one.b, "wins": one.counts[0], "losses": one.counts[1]} for one in self.galleries
+            ],
+            "audits": {run.name: run.audit for run in self.runs if run.audit},
+            "judged": {run.name: dict(run.results.judged) for run in self.runs},
+            "made": {run.name: dict(run.results.made) for run in self.runs},
+        }
+
+
 def sections(runs: Sequence[ScoredRun]) -> list[Section]:
-    """A section for each benchmark, in the order in which they come; the first run is what others are held against."""
+    """A section for each benchmark, in the order in which they come."""
     names = dict.fromkeys(run.results.benchmark for run in runs)
-    return [_section([run for run in runs if run.results.benchmark == name]) for name in names]
+    return [Section([run for run in runs if run.results.benchmark == name]) for name in names]
 
 
-def _section(runs: Sequence[ScoredRun]) -> Section:
-    name, table = runs[0].results.benchmark, dict[str, Mapping[str, Estimate]]()
-    for run in runs:
-        table |= {run.first: run.scores(0)} if run.drafts else {}
-        table[run.name] = run.scores()
-    columns = dict.fromkeys(column for row in table.values() for column in row if column != "overall")
-    return Section(
-        benchmark=name,
-        columns=(*columns, "overall"),
-        table=table,
-        paper=PAPER.get(name, {}),
-        comparisons=list(_comparisons(runs)),
-        curves={cost: list(_curves(runs, cost)) for cost in ("image_tokens", "seconds")},
-        galleries=list(_galleries(runs)),
-        runs=runs,
-    )
+def to_json(parts: Sequence[Section]) -> dict[str, Any]:
+    """The content of `report.json`."""
+    return {"version": 1, "benchmarks": {part.benchmark: part.to_json() for part in parts}}
 
 
-def _comparisons(runs: Sequence[ScoredRun]) -> Iterator[Comparison]:
-    for run in runs:
-        if run.drafts:
-            moved = differences(sums(run.rows, 0), sums(run.rows, run.pictures - 1))
-            yield Comparison(a=run.first, b=run.name, columns=moved)
-    for other in runs[1:]:
-        moved = differences(sums(runs[0].rows), sums(other.rows))
-        if other.over == "prompts":
-            moved |= differences(_whole(runs[0]), _whole(other))
-        yield Comparison(a=runs[0].name, b=other.name, columns=moved)
+def _estimates(row: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {column: estimate.to_json() for column, estimate in row.items()}
 
 
 def _whole(run: ScoredRun) -> dict[str, dict[str, tuple[float, float]]]:
@@ -209,7 +235,6 @@ def _whole(run: ScoredRun) -> dict[str, dict[str, tuple[float, float]]]:
 
 
 def _curves(runs: Sequence[ScoredRun], cost: str) -> Iterator[Series]:
-    """Of each run the score after each picture; of one-picture runs the best of n; of drafts the choice by verdict."""
     for group, run in enumerate(runs):
         costs = [float(point[cost]) for point in run.told.get("by_picture", []) if cost in point]
         if costs and run.has("part"):  # parts are no answers: only the end of a thought is
@@ -226,6 +251,7 @@ def _point(run: ScoredRun, picture: int | None, cost: float) -> Point:
 
 
 def _choices(run: ScoredRun, group: int, cost: float) -> Iterator[Series]:
+    """The best of n samples: where there are drafts by the thoughts' own verdict, else by the judge."""
     samples = min(len(own) for task in by_prompt(run.rows).values() for own in task.values())
     several = [n for n in CHOICES if n <= samples]
     if len(several) < 2 or run.over != "tasks":
@@ -239,20 +265,19 @@ def _choices(run: ScoredRun, group: int, cost: float) -> Iterator[Series]:
         yield Series(name=f"{run.name}, best of n by the judge", group=group, kind="bound", points=bound)
 
 
-def _galleries(runs: Sequence[ScoredRun]) -> Iterator[Gallery]:
-    for run in runs:
-        if run.drafts:
-            several = [row for row in run.rows if len(row.pictures) > 1]
-            pairs = [(row.prompt, _shown(run, run.first, row, 0), _shown(run, run.name, row, -1)) for row in several]
-            yield _gallery(run.first, run.name, pairs)
-    base = {(row.id, row.sample): row for row in runs[0].rows}
-    for other in runs[1:]:
-        both = [(base[key], row) for row in other.rows if (key := (row.id, row.sample)) in base]
-        pairs = [(b.prompt, _shown(runs[0], runs[0].name, a, -1), _shown(other, other.name, b, -1)) for a, b in both]
-        yield _gallery(runs[0].name, other.name, pairs)
+Side = tuple[ScoredRun, str, int]
+"""A run, what its pictures are called, and the number of the picture."""
 
 
-def _shown(run: ScoredRun, name: str, row: Result, number: int) -> ShownPicture:
+def _gallery(a: Side, b: Side, both: Sequence[tuple[Result, Result]]) -> Gallery:
+    pairs = [(y.prompt, _shown(a, x), _shown(b, y)) for x, y in both]
+    wins = [pair for pair in pairs if not pair[1].right and pair[2].right]
+    losses = [pair for pair in pairs if pair[1].right and not pair[2].right]
+    return Gallery(a=a[1], b=b[1], wins=_spread(wins), losses=_spread(losses), counts=(len(wins), len(losses)))
+
+
+def _shown(side: Side, row: Result) -> ShownPicture:
+    run, name, number = side
     if not row.pictures:
         return ShownPicture(name=name, file=None, right=False, reasons=row.status)
     picture = row.pictures[number]
@@ -260,42 +285,6 @@ def _shown(run: ScoredRun, name: str, row: Result, number: int) -> ShownPicture:
     return ShownPicture(name=name, file=file, right=picture.score == 1, reasons="; ".join(picture.reasons))
 
 
-def _gallery(a: str, b: str, pairs: Sequence[tuple[str, ShownPicture, ShownPicture]]) -> Gallery:
-    wins = [pair for pair in pairs if not pair[1].right and pair[2].right]
-    losses = [pair for pair in pairs if pair[1].right and not pair[2].right]
-    return Gallery(a=a, b=b, wins=_spread(wins), losses=_spread(losses), counts=(len(wins), len(losses)))
-
-
-def _spread(pairs: Sequence[Any]) -> Sequence[Any]:
+def _spread(pairs: Sequence[Pair]) -> Sequence[Pair]:
     """Some of them, from beginning, middle and end, so that every task may be among them."""
-    if len(pairs) <= MOST_SHOWN:
-        return pairs
-    return [pairs[n * len(pairs) // MOST_SHOWN] for n in range(MOST_SHOWN)]
-
-
-def to_json(parts: Sequence[Section]) -> dict[str, Any]:
-    """The report as numbers: the content of `report.json`."""
-    return {"version": 1, "benchmarks": {part.benchmark: _section_json(part) for part in parts}}
-
-
-def _section_json(part: Section) -> dict[str, Any]:
-    curves = {f"by_{cost}": [_series(one) for one in series] for cost, series in part.curves.items()}
-    return {
-        "scores": {name: _estimates(row) for name, row in part.table.items()},
-        "marks": {run.name: run.mark for run in part.runs if run.mark},
-        "paper": {name: dict(row) for name, row in part.paper.items()},
-        "differences": [{"a": c.a, "b": c.b, "columns": _estimates(c.columns)} for c in part.comparisons],
-        **curves,
-        "wins_and_losses": [{"a": g.a, "b": g.b, "wins": g.counts[0], "losses": g.counts[1]} for g in part.galleries],
-        "audits": {run.name: run.audit for run in part.runs if run.audit},
-        "judged": {run.name: dict(run.results.judged) for run in part.runs},
-        "made": {run.name: dict(run.results.made) for run in part.runs},
-    }
-
-
-def _estimates(row: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {column: estimate.to_json() for column, estimate in row.items()}
-
-
-def _series(series: Series) -> dict[str, Any]:
-    return {"name": series.name, "kind": series.kind, "points": [asdict(point) for point in series.points]}
+    return pairs if len(pairs) <= MOST_SHOWN else [pairs[n * len(pairs) // MOST_SHOWN] for n in range(MOST_SHOWN)]

@@ -4,7 +4,7 @@ The same points give the same bytes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from typing import Any, Literal
 
@@ -37,6 +37,9 @@ class Series:
     points: tuple[Point, ...]
     group: int = 0
     kind: Literal["pictures", "choice", "bound"] = "pictures"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "kind": self.kind, "points": [asdict(point) for point in self.points]}
 
 
 def chart(series: Sequence[Series], *, cost: str) -> bytes:
