@@ -27,10 +27,9 @@ from twgi.checkpoint.save import save
 from twgi.config import load_recipe
 from twgi.model.config import TransformerConfig
 from twgi.model.transformer import Transformer
-from twgi.training.checkpoints import rank
+from twgi.training.model import export, load_trainable, whole_copy
 from twgi.training.recipe import Recipe
-from twgi.training.sharding import join_processes, leave_processes, shard, sharder
-from twgi.training.trainee import copied, export, trainee
+from twgi.training.sharding import join_processes, leave_processes, rank, shard, sharder
 
 MB = 10**6
 WAYS = ("streamed", "copied")
@@ -66,7 +65,7 @@ def measure(folder: Path, way: str, largest_file: int) -> None:
     empty = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     place = sharder(device, bf16=False)
-    trained = trainee(recipe, device, place if way == "streamed" else None)
+    trained = load_trainable(recipe, device, place if way == "streamed" else None)
     shard(trained.objective, place)
     loading = memory("VmHWM") - empty
     Path("/proc/self/clear_refs").write_text("5")
@@ -74,7 +73,7 @@ def measure(folder: Path, way: str, largest_file: int) -> None:
     if way == "streamed":
         export(recipe, trained, largest_file=largest_file)
     else:
-        whole = copied(recipe, trained)
+        whole = whole_copy(recipe, trained)
         if whole is not None:
             image = whole.loaded.tokenizer.image
             assert image is not None

@@ -117,19 +117,20 @@ def their_step(args: argparse.Namespace, model: Any, ids: torch.Tensor, labels: 
 
 def our_step(args: argparse.Namespace, model: Any, ids: torch.Tensor, labels: torch.Tensor) -> Any:
     from twgi.training.loss import LossWeights
-    from twgi.training.objective import Counts, Objective
+    from twgi.training.objective import Objective
     from twgi.vocab import Vocab
 
     vocab = Vocab(size=args.vocab, bos=0, pad=1, eos=2, unk=3, boi=4, eoi=5, separator=6, placeholder=7,
                   image_tokens=(8, 9), tokens_per_image=4)  # fmt: skip
     objective = Objective(model, torch.zeros(2, 4), vocab, LossWeights(reconstruction=0)).to(args.device)
-    text, image = objective.count(labels).tolist()
+    batch = {"ids": ids, "labels": labels}
+    counts = objective.count(batch).cpu()
 
     def step() -> float:
         objective.zero_grad(set_to_none=True)
         with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
-            terms = objective(ids, labels)
-        loss = objective.total(terms, Counts(text=text, image=image))
+            terms = objective(batch)
+        loss = objective.total(terms, counts)
         loss.backward()
         return loss.item()
 

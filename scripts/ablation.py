@@ -8,6 +8,7 @@ what is there already is not run again, and a run that was killed goes on from i
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -20,13 +21,14 @@ import numpy as np
 import torch
 
 from twgi.checkpoint.load import load
+from twgi.data.rows import TokenRow
 from twgi.thinking.thinker import Thinker
 from twgi.training.batches import Batching, RowList, collate
-from twgi.training.chains import train
 from twgi.training.loss import LossWeights
+from twgi.training.model import load_trainable
 from twgi.training.recipe import Optimization, Recipe
-from twgi.training.sources import open_rows
-from twgi.training.trainee import trainee
+from twgi.training.sources import read_file
+from twgi.training.train import train
 
 VARIANTS: Mapping[str, LossWeights] = {
     "CE": LossWeights(reconstruction=0),
@@ -54,10 +56,11 @@ def recipe_of(args: argparse.Namespace, name: str, seed: int, data: Path) -> Rec
     )  # fmt: skip
 
 
-def one_run(args: argparse.Namespace, name: str, seed: int, data: Path, rows: RowList, digest: str) -> dict[str, Any]:
+def one_run(args: argparse.Namespace, name: str, seed: int, data: Path, rows: list[TokenRow]) -> dict[str, Any]:
     """Train, draw, measure."""
     recipe = recipe_of(args, name, seed, data)
-    folder = train(recipe, trainee(recipe), RowList(rows.rows[HELD_OUT:]), digest)
+    digest = hashlib.sha256(data.read_bytes()).hexdigest()
+    folder = train(recipe, load_trainable(recipe), RowList(rows[HELD_OUT:]), digest)
     trained = load(folder)
     scores = corners.score(Thinker(trained.model, trained.tokenizer, trained), args.prompts)
     lost = held_out(recipe, folder, rows)
@@ -67,12 +70,11 @@ def one_run(args: argparse.Namespace, name: str, seed: int, data: Path, rows: Ro
 
 
 @torch.no_grad()
-def held_out(recipe: Recipe, folder: Path, rows: RowList) -> float:
+def held_out(recipe: Recipe, folder: Path, rows: list[TokenRow]) -> float:
     """Cross entropy of the image tokens of rows that were not trained on."""
-    trained = trainee(replace(recipe, model=str(folder), loss=LossWeights(reconstruction=0)))
-    batch = collate([[row] for row in rows.rows[:HELD_OUT]], trained.loaded.tokenizer.vocab.pad)
-    terms = trained.objective(batch["ids"], batch["labels"])
-    return float(terms["image_ce"] / trained.objective.count(batch["labels"])[1])
+    trained = load_trainable(replace(recipe, model=str(folder), loss=LossWeights(reconstruction=0)))
+    batch = collate([[row] for row in rows[:HELD_OUT]], trained.loaded.tokenizer.vocab.pad)
+    return float(trained.objective(batch)["image_ce"] / trained.objective.count(batch)[1])
 
 
 def done(path: Path) -> list[dict[str, Any]]:
@@ -117,12 +119,11 @@ def main() -> None:
     data = args.out / "data" / "chains.jsonl"
     if not data.is_file():
         corners.make(data.parent, rows=800)
-    rows, digest = open_rows([str(data)], load("icons").tokenizer, 1024)
-    assert isinstance(rows, RowList)
+    rows = read_file(data, load("icons").tokenizer, 1024)
     for seed in range(args.seeds) if args.seed is None else [args.seed]:
         for name in VARIANTS if args.all else FIRST:
             if not any(row["variant"] == name and row["seed"] == seed for row in done(results)):
-                row = one_run(args, name, seed, data, rows, digest)
+                row = one_run(args, name, seed, data, rows)
                 with results.open("a") as file:
                     print(json.dumps(row), file=file, flush=True)
 

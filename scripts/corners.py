@@ -22,7 +22,7 @@ from twgi.icons import checker, tasks
 from twgi.icons.tasks import COLOR_NAMES, place, with_article
 from twgi.icons.world import NAMES, Placed, Scene, render
 from twgi.thinking.thinker import Thinker
-from twgi.thinking.thought import Task
+from twgi.thinking.events import Task
 from twgi.trace import Trace
 
 CORNERS = ("upper left", "upper right", "lower left", "lower right")  # by quadrant

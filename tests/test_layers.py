@@ -43,14 +43,16 @@ UPWARD = [
     ("twgi.client", "twgi.trace"),
     ("twgi.data.factory.build", "twgi.training.loss"),
     ("twgi.model.config", "twgi.decoding.engine"),
+    ("twgi.model.transformer", "twgi.decoding.cache"),
     ("twgi.decoding.engine", "twgi.tokenizer.multimodal"),
     ("twgi.thinking.modes", "twgi.icons.world"),
-    ("twgi.training.lm", "twgi.cli"),
+    ("twgi.training.icons.lm", "twgi.cli"),
 ]
 HEAVY = [
     ("twgi.trace", "torch"),
     ("twgi.decoding.grammar", "torch"),
-    ("twgi.icons.checker", "twgi.tokenizer.image"),  # torch by way of another module
+    ("twgi.decoding.scheduler", "twgi.decoding.cache"),  # torch by way of another module
+    ("twgi.icons.checker", "twgi.tokenizer.image"),
 ]
 
 
@@ -89,11 +91,11 @@ def test_torch_is_refused_where_it_does_not_belong_directly_or_not(house: Path) 
     [
         "import twgi",
         "import twgi.trace, twgi.render, twgi.vocab",
-        "import twgi.decoding.grammar, twgi.decoding.guidance",
+        "import twgi.decoding.scheduler, twgi.decoding.guidance",
         "import twgi.icons.world, twgi.icons.checker",
         "import sys; sys.argv = ['twgi', '--help']\ntry: import twgi.__main__ as m; m.main()\nexcept SystemExit: pass",
     ],
-    ids=["import twgi", "values and page", "grammar and guidance", "icons", "twgi --help"],
+    ids=["import twgi", "values and page", "scheduler and guidance", "icons", "twgi --help"],
 )
 def test_torch_is_not_loaded_before_it_is_needed(statement: str) -> None:
     heavy = "import sys; print('heavy:', sorted({'torch', 'transformers', 'numba'} & set(sys.modules)))"

@@ -334,7 +334,14 @@ def fresh_folder(parent: Path, title: str) -> Path:
 UNUSABLE = "unusable"  # a stored value that may differ from what it is now: nothing came of it
 
 
-def refuse_changes(folder: Path, stored: Mapping[str, Any], now: Mapping[str, Any], keys: Iterable[str]) -> None:
+def refuse_changes(
+    folder: Path,
+    stored: Mapping[str, Any],
+    now: Mapping[str, Any],
+    keys: Iterable[str],
+    *,
+    otherwise: str = "give another --out for a new run",
+) -> None:
     """Whether what is stored in a folder is what is asked for now, under these keys.
 
     Raises:
@@ -343,7 +350,7 @@ def refuse_changes(folder: Path, stored: Mapping[str, Any], now: Mapping[str, An
     changes = [text for key in keys for text in _differences(key, stored.get(key), now.get(key))]
     if changes:
         more = f" (and {len(changes) - 3} more)" if len(changes) > 3 else ""
-        raise RunError(f"cannot resume {folder}: {'; '.join(changes[:3])}{more}; give another --out for a new run")
+        raise RunError(f"cannot resume {folder}: {'; '.join(changes[:3])}{more}; {otherwise}")
 
 
 def _differences(name: str, there: Any, now: Any) -> Iterator[str]:

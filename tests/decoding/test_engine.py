@@ -158,6 +158,22 @@ def test_sequences_enter_leave_and_are_answered_at_any_step_and_harm_no_other(
         assert tokens == (alone[name][: len(tokens)] if cancelled else alone[name])
 
 
+@settings(max_examples=10)
+@given(st.lists(requests(), min_size=1, max_size=4), st.sampled_from(PAGES), st.randoms())
+def test_what_is_read_anew_is_what_was_there(many: list[Request], page: int, chance: random.Random) -> None:
+    """Rows lose their pages at any step, and find what they held again, or not."""
+    many = numbered(many)
+    engine, events = Engine(tiny_model(), VOCAB, tokens=room(many, page) + 300, page=page), list[Event]()
+    for one in many:
+        engine.submit(one)
+    for event in engine.run(lambda id, number: kind_of(many[id], number)):
+        events.append(event)
+        for sequence in engine.scheduler.live:
+            for row in sequence.rows if chance.random() < 0.05 else ():
+                engine.pages.close(row, keep=chance.random() < 0.5)
+    assert tokens_of(events) == decode(many)
+
+
 def test_tokens_say_where_they_are_and_whether_they_were_drawn() -> None:
     engine = Engine(tiny_model(), VOCAB, tokens=200)
     events = events_of(engine, [request(prompt=PROMPTS[0], starts_with_image=True, stop_after_images=1)])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from twgi.decoding.params import SamplingParams
+from twgi.decoding.params import PUBLISHED, Filter, SamplingParams
 from twgi.errors import ConfigError
 
 
@@ -31,7 +31,11 @@ def test_text_and_images_are_filtered_apart() -> None:
     assert (params.image.top_p, params.image.top_k) == (1.0, 7)
 
 
-def test_a_changed_setting_is_checked_and_must_be_known() -> None:
-    assert SamplingParams().updated({"max_tokens": 5}).max_tokens == 5
+def test_what_is_not_said_is_taken_from_elsewhere_field_by_field() -> None:
+    said = SamplingParams(text_temperature=0.7).over(SamplingParams(text_temperature=0.2, image_temperature=0.3))
+    assert (said.text_temperature, said.image_temperature, said.text_top_p) == (0.7, 0.3, None)
+    assert said.over(PUBLISHED).text == Filter(temperature=0.7, top_p=0.9)
+    assert SamplingParams(image_top_k=5).image == Filter(top_k=5)
+    assert SamplingParams.of({"max_tokens": 5}).max_tokens == 5
     with pytest.raises(ConfigError, match="unknown sampling setting 'temp'; known are text_temperature"):
-        SamplingParams().updated({"temp": 1})
+        SamplingParams.of({"temp": 1})

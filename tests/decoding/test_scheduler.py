@@ -83,8 +83,7 @@ def test_what_is_being_read_is_told_by_the_ids_before_it_too() -> None:
 
 def test_a_sequence_that_asks_rests() -> None:
     made = scheduler(2000, request(guidances=(Guidance.normal(2.0), *FULL), starts_with_image=True))
-    assert not made.busy
-    assert made.schedule() == Batch()
+    assert (made.busy, made.schedule()) == (False, Batch())
     made.live[0].answer("kind 1")
     assert made.busy
     assert len(made.schedule().pieces) == 5

@@ -13,8 +13,8 @@ from twgi.decoding.guidance import Branch, Guidance, branch_ids
 from twgi.decoding.params import Filter
 from twgi.decoding.sampler import combined, filtered
 from twgi.errors import ConfigError
+from twgi.thinking.settings import Settings
 from twgi.thinking.thinker import Thinker
-from twgi.thinking.thought import Task
 
 BRANCHES = {
     "full": Branch.FULL, "image_only": Branch.IMAGE, "unconditional": Branch.UNCONDITIONAL,
@@ -139,8 +139,8 @@ def test_temperature_top_k_and_top_p_cut_where_the_reference_cuts(
 
 def test_compat_samples_as_the_reference_does(cases: dict[str, Any], loaded: Loaded) -> None:
     effective = cases["i"]["effective_sampling_of_the_reference_with_this_checkpoint"]
-    thinking = Thinker(loaded.model, loaded.tokenizer, loaded).thinking
-    sampling = thinking.sampling(Task(prompt="", compat=Quirk.PUBLISHED_SAMPLING))
+    thinker = Thinker(loaded.model, loaded.tokenizer, loaded)
+    sampling = thinker.resolved(Settings(compat=Quirk.PUBLISHED_SAMPLING)).sampling
     for phase, by in (("text_phase", sampling.text), ("image_phase", sampling.image)):
         expected = effective[phase]
         assert (by.temperature, by.top_k, by.top_p) == tuple(expected[key] for key in ("temperature", "top_k", "top_p"))

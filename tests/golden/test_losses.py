@@ -6,18 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from twgi.checkpoint import hf
 from twgi.checkpoint.load import Loaded, load
-from twgi.training.loss import IGNORED, REFERENCE, LossWeights
-from twgi.training.objective import Counts, Objective
-from twgi.training.rows import Row, pad
+from twgi.data.rows import TokenRow
+from twgi.training.batches import collate
+from twgi.training.loss import LossWeights, as_published
+from twgi.training.objective import Objective
 
 LOSS, NORM = 1e-4, 1e-3  # relative
 MEANT = LossWeights()
+REFERENCE = as_published(MEANT)  # what the published trainer computes
 NO_PADDING = replace(REFERENCE, padding_carries_loss=False)
 VARIANTS = {
     "padding_ignored": NO_PADDING,
@@ -40,16 +43,14 @@ def case(cases: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def rows_of(chains: list[list[int]], loaded: Loaded) -> list[Row]:
+def batch_of(chains: list[list[int]], loaded: Loaded, weights: LossWeights) -> dict[str, Any]:
     """Loss on what follows the separator."""
     starts = [chain.index(loaded.tokenizer.vocab.separator) + 1 for chain in chains]
-    return [(ids, [IGNORED] * n + ids[n:]) for ids, n in zip(chains, starts, strict=True)]
-
-
-def batch_of(chains: list[list[int]], loaded: Loaded, weights: LossWeights) -> dict[str, Tensor]:
-    return pad(
-        rows_of(chains, loaded), loaded.tokenizer.vocab.pad, multiple=1, loss_on_padding=weights.padding_carries_loss
-    )
+    rows = [
+        TokenRow(ids=np.array(ids), learn=np.arange(len(ids)) >= n, source="")
+        for ids, n in zip(chains, starts, strict=True)
+    ]
+    return collate([[row] for row in rows], loaded.tokenizer.vocab.pad, weights.padding_carries_loss)
 
 
 def objective_of(loaded: Loaded, arrays: dict[str, Tensor], weights: LossWeights) -> Objective:
@@ -61,10 +62,10 @@ def objective_of(loaded: Loaded, arrays: dict[str, Tensor], weights: LossWeights
     return objective
 
 
-def losses(objective: Objective, batch: dict[str, Tensor], tokens_per_image: int) -> tuple[Tensor, dict[str, float]]:
+def losses(objective: Objective, batch: dict[str, Any], tokens_per_image: int) -> tuple[Tensor, dict[str, float]]:
     """The total, and the two terms as means."""
-    text, image = objective.count(batch["labels"]).tolist()
-    terms = objective(batch["ids"], batch["labels"])
+    counts, terms = objective.count(batch), objective(batch)
+    text, image = counts.tolist()
     tokens = terms["text_ce"] + terms["image_ce"]
     means = {
         "local_loss": float(tokens.detach()) / (text + image),
@@ -72,7 +73,7 @@ def losses(objective: Objective, batch: dict[str, Tensor], tokens_per_image: int
         "supervised_positions": text + image,
         "images_counted": image // tokens_per_image,
     }
-    total = objective.total(terms, Counts(text=text, image=image))
+    total = objective.total(terms, counts)
     return total, {**means, "total_loss": float(total.detach())}
 
 

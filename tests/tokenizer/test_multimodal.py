@@ -57,7 +57,7 @@ def test_pictures_stand_where_the_marks_are() -> None:
 
 @pytest.mark.parametrize(("text", "pictures"), [("a <image>", 0), ("a", 1), ("<image><image>", 1)])
 def test_marks_and_pictures_must_be_as_many(text: str, pictures: int) -> None:
-    with pytest.raises(PromptError, match=f"{text.count('<image>')} <image> .* {pictures} picture"):
+    with pytest.raises(PromptError, match=f"{text.count('<image>') or 'no'} <image> and {pictures} picture"):
         TOKENIZER.encode_prompt(text, [WHOLE] * pictures)
 
 

@@ -68,24 +68,33 @@ def write_recipe(folder: Path, name: str = "run", **changes: object) -> Path:
     return recipe
 
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+
+
 def command(recipe: Path, *overrides: str, processes: int = 1) -> list[str]:
-    start = [sys.executable, "-m", "twgi"]
-    if processes > 1:
-        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        start += ["-m", "twgi"]
-    return [*start, "train", str(recipe), *overrides]
+    start = [*TORCHRUN, f"--nproc_per_node={processes}"] if processes > 1 else [sys.executable]
+    return [*start, "-m", "twgi", "train", str(recipe), *overrides]
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY / "src")}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}"}
 
 
 def train(recipe: Path, *overrides: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
+    return run_to_its_end(command(recipe, *overrides, processes=processes))
+
+
+def run_to_its_end(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(recipe, *overrides, processes=processes), cwd=REPOSITORY, env=environment(), capture_output=True,
-        text=True, timeout=240, check=False,
-    )  # fmt: skip
+        command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def train_together(recipes: list[Path]) -> None:
+    """Train by one recipe after the other in the same two processes, which takes one start."""
+    done = run_to_its_end([*TORCHRUN, "--nproc_per_node=2", "-m", "tests.training.runs", *map(str, recipes)])
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def train_and_kill(recipe: Path, out: Path, *, after: int, processes: int = 1) -> None:
@@ -119,3 +128,14 @@ def descendants(process: int) -> list[int]:
 
 def weights(out: Path) -> bytes:
     return (out / "model" / "model.safetensors").read_bytes()
+
+
+if __name__ == "__main__":
+    from twgi.training import sharding
+    from twgi.training import train as loop
+
+    sharding.join_processes("cpu")
+    setattr(loop, "leave_processes", lambda: None)  # they stay together until all is done  # noqa: B010
+    for each in sys.argv[1:]:
+        loop.train_chains(each)
+    sharding.leave_processes()

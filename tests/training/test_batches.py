@@ -5,12 +5,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.training.test_loss import ROWS, VOCAB, objective
+from tests.training.test_loss import ROWS, VOCAB, batch_of, objective
 
 from twgi.data.rows import TokenRow
 from twgi.errors import ConfigError
-from twgi.training.batches import Batching, MicroBatches, Order, RowList, collate
-from twgi.training.loss import IGNORED
+from twgi.training.batches import Batching, Order, RowList, collate, micro_batches
 
 
 def rows_of(lengths: list[int]) -> RowList:
@@ -46,10 +45,9 @@ def test_what_a_step_sees_depends_neither_on_processes_nor_on_micro_batches(
     rows = rows_of(list(range(1, 22)))
     batching = Batching(batch=8, micro_batch=micro, bucket=bucket, seed=1)
     order = Order(rows, batching)
-    parts = [MicroBatches(order, steps=5, pad=0, rank=r, processes=processes) for r in range(processes)]
     for step in range(5):
-        span = range(step * parts[0].accumulation, (step + 1) * parts[0].accumulation)
-        seen = [source for i in span for part in parts for source in part[i]["sources"]]
+        parts = [micro_batches(order, step, pad=0, rank=r, processes=processes) for r in range(processes)]
+        seen = [source for batches in zip(*parts, strict=True) for batch in batches for source in batch["sources"]]
         assert seen == [f"f:{row}" for (row,) in order.step(step)]
 
 
@@ -70,21 +68,14 @@ def test_rows_of_like_length_go_together_if_asked() -> None:
     assert spread[1] < 0.3 * spread[0]
 
 
-def token_rows() -> list[TokenRow]:
-    return [
-        TokenRow(ids=np.array(ids), learn=np.array(labels) != IGNORED, source=str(i))
-        for i, (ids, labels) in enumerate(ROWS)
-    ]
-
-
 def test_packed_rows_do_not_see_each_other() -> None:
-    trained, rows = objective(), token_rows()
-    packed, apart = collate([rows], VOCAB.pad), collate([[row] for row in rows], VOCAB.pad)
+    trained = objective()
+    packed, apart = collate([ROWS], VOCAB.pad), batch_of(ROWS)
     assert "documents" in packed
     assert "documents" not in apart
-    assert trained.count(packed["labels"]).equal(trained.count(apart["labels"]))
-    together = trained(packed["ids"], packed["labels"], packed["documents"])
-    for name, value in trained(apart["ids"], apart["labels"]).items():
+    assert trained.count(packed).equal(trained.count(apart))
+    together = trained(packed)
+    for name, value in trained(apart).items():
         torch.testing.assert_close(together[name], value, rtol=1e-5, atol=1e-5)
 
 

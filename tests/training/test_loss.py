@@ -1,15 +1,19 @@
 """Laws of the losses: what carries loss, which state is compared with which code, and what a token weighs."""
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.tokenizer.tiny import CODES, multimodal_tokenizer
 from torch import Tensor
 
+from twgi.data.rows import TokenRow
 from twgi.errors import ConfigError
 from twgi.model.config import TransformerConfig
 from twgi.model.transformer import Transformer
+from twgi.training.batches import collate
 from twgi.training.loss import (
     IGNORED,
     NO_CODE,
@@ -19,8 +23,7 @@ from twgi.training.loss import (
     label_codes,
     reconstruction_errors,
 )
-from twgi.training.objective import PIECE_LOGITS, Counts, Objective
-from twgi.training.rows import Row, pad
+from twgi.training.objective import PIECE_LOGITS, Objective
 
 TOKENIZER = multimodal_tokenizer()
 VOCAB = TOKENIZER.vocab
@@ -34,9 +37,16 @@ def text(count: int, first: int = 0) -> list[int]:
     return list(VOCAB.text_ids[first : first + count])
 
 
-def row(prompt: list[int], response: list[int]) -> Row:
-    ids = [VOCAB.bos, *prompt, VOCAB.separator]
-    return [*ids, *response, VOCAB.eos], [IGNORED] * len(ids) + [*response, VOCAB.eos]
+def row(prompt: list[int], response: list[int]) -> TokenRow:
+    ids = np.array([VOCAB.bos, *prompt, VOCAB.separator, *response, VOCAB.eos])
+    return TokenRow(ids=ids, learn=np.arange(len(ids)) >= 2 + len(prompt), source="")
+
+
+def batch_of(rows: list[TokenRow], longer: int = 0) -> dict[str, Any]:
+    """Each row by itself, padded to the longest and `longer` beyond."""
+    batch = collate([[row] for row in rows], VOCAB.pad)
+    more = {"ids": VOCAB.pad, "labels": IGNORED}
+    return batch | {name: torch.nn.functional.pad(batch[name], (0, longer), value=more[name]) for name in more}
 
 
 def objective(weights: LossWeights = ALL_TERMS, seed: int = 0) -> Objective:
@@ -51,13 +61,12 @@ def objective(weights: LossWeights = ALL_TERMS, seed: int = 0) -> Objective:
     return Objective(model, CODEBOOK, VOCAB, weights)
 
 
-def step(trained: Objective, batches: list[dict[str, Tensor]]) -> tuple[float, dict[str, Tensor]]:
+def step(trained: Objective, batches: list[dict[str, Any]]) -> tuple[float, dict[str, Tensor]]:
     """Loss and gradients of one optimizer step of several batches."""
     trained.zero_grad(set_to_none=True)
-    text_count, image_count = torch.stack([trained.count(batch["labels"]) for batch in batches]).sum(0).tolist()
-    counts, total = Counts(text=text_count, image=image_count), 0.0
+    counts, total = torch.stack([trained.count(batch) for batch in batches]).sum(0), 0.0
     for batch in batches:
-        loss = trained.total(trained(batch["ids"], batch["labels"], batch.get("documents")), counts)
+        loss = trained.total(trained(batch), counts)
         loss.backward()
         total += loss.item()
     return total, {n: p.grad.clone() for n, p in trained.named_parameters() if p.grad is not None}
@@ -82,31 +91,28 @@ def test_a_batch_of_unequal_lengths_weighs_every_real_target_alike() -> None:
     trained = objective()
     means = []
     for one in ROWS:
-        batch = pad([one], VOCAB.pad)
-        counts = trained.count(batch["labels"])
-        means.append((trained(batch["ids"], batch["labels"]), counts))
+        means.append((trained(batch_of([one])), trained.count(batch_of([one]))))
     terms = {name: torch.stack([t[name] for t, _ in means]).sum() for name in means[0][0]}
-    text_count, image_count = torch.stack([counts for _, counts in means]).sum(0).tolist()
-    alone = trained.total(terms, Counts(text=text_count, image=image_count))
-    together, _ = step(trained, [pad(ROWS, VOCAB.pad)])
+    alone = trained.total(terms, torch.stack([counts for _, counts in means]).sum(0))
+    together, _ = step(trained, [batch_of(ROWS)])
     assert together == pytest.approx(alone.item(), rel=1e-5)
 
 
 def test_one_batch_of_four_is_four_batches_of_one() -> None:
     trained = objective()
-    assert_same(step(trained, [pad(ROWS, VOCAB.pad)]), step(trained, [pad([one], VOCAB.pad) for one in ROWS]))
+    assert_same(step(trained, [batch_of(ROWS)]), step(trained, [batch_of([one]) for one in ROWS]))
 
 
 def test_padding_and_recomputation_change_nothing() -> None:
     trained = objective()
-    plain = step(trained, [pad(ROWS, VOCAB.pad, multiple=1)])
-    assert_same(plain, step(trained, [pad(ROWS, VOCAB.pad, multiple=64)]))
+    plain = step(trained, [batch_of(ROWS)])
+    assert_same(plain, step(trained, [batch_of(ROWS, longer=40)]))
     trained.decoder.recompute = True
-    assert_same(plain, step(trained, [pad(ROWS, VOCAB.pad, multiple=1)]))
+    assert_same(plain, step(trained, [batch_of(ROWS)]))
 
 
 def test_logits_made_piece_by_piece_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    trained, batch = objective(), pad(ROWS, VOCAB.pad)
+    trained, batch = objective(), weighted(batch_of(ROWS))
     whole = step(trained, [batch])
     monkeypatch.setitem(PIECE_LOGITS, "cpu", 7 * VOCAB.size)
     assert_same(whole, step(trained, [batch]))
@@ -114,11 +120,42 @@ def test_logits_made_piece_by_piece_change_nothing(monkeypatch: pytest.MonkeyPat
     assert_same(whole, step(trained, [batch]))
 
 
+def weighted(batch: dict[str, Any]) -> dict[str, Any]:
+    """With a weight for each label, some of them negative."""
+    weights = torch.randn(batch["labels"].shape, generator=torch.Generator().manual_seed(2))
+    return batch | {"weights": weights}
+
+
+def test_a_label_weighs_one_or_what_it_is_given() -> None:
+    trained, plain = objective(), batch_of(ROWS)
+    ones = plain | {"weights": torch.ones(plain["labels"].shape)}
+    assert_equal(step(trained, [plain]), step(trained, [ones]))
+    batch, terms = weighted(plain), trained(plain)
+    alone = []
+    for place in (plain["labels"][:, 1:] != IGNORED).nonzero().tolist():
+        labels = torch.full_like(plain["labels"], IGNORED)
+        at = (place[0], place[1] + 1)
+        labels[at] = plain["labels"][at]
+        lost = trained(plain | {"labels": labels})
+        alone.append(batch["weights"][at] * (lost["text_ce"] + lost["image_ce"]))
+    found = trained(batch)
+    torch.testing.assert_close(found["text_ce"] + found["image_ce"], torch.stack(alone).sum(), rtol=1e-4, atol=1e-4)
+    for name in ("reconstruction", "discrepancy"):
+        assert found[name].equal(terms[name]), "what is not cross entropy has no such weights"
+
+
+def assert_equal(one: tuple[float, dict[str, Tensor]], other: tuple[float, dict[str, Tensor]]) -> None:
+    """To the bit."""
+    assert one[0] == other[0]
+    assert one[1].keys() == other[1].keys()
+    assert all(grad.equal(other[1][name]) for name, grad in one[1].items())
+
+
 def test_pictures_of_the_prompt_carry_no_loss() -> None:
     trained = objective()
-    batch = pad([ROWS[1]], VOCAB.pad)
-    terms = trained(batch["ids"], batch["labels"])
-    assert trained.count(batch["labels"])[1] == 0
+    batch = batch_of([ROWS[1]])
+    terms = trained(batch)
+    assert trained.count(batch)[1] == 0
     assert terms["image_ce"] == terms["reconstruction"] == terms["discrepancy"] == 0
     _, gradients = step(trained, [batch])
     assert gradients["projection.weight"].abs().max() == 0
@@ -127,12 +164,12 @@ def test_pictures_of_the_prompt_carry_no_loss() -> None:
 
 def test_each_term_reaches_the_model_and_the_projection() -> None:
     for weights in (LossWeights(), LossWeights(target="same")):
-        _, gradients = step(objective(weights), [pad(ROWS, VOCAB.pad)])
+        _, gradients = step(objective(weights), [batch_of(ROWS)])
         assert all(grad.abs().max() > 0 for grad in gradients.values())
-    plain = step(objective(LossWeights(reconstruction=0)), [pad(ROWS, VOCAB.pad)])
+    plain = step(objective(LossWeights(reconstruction=0)), [batch_of(ROWS)])
     assert "projection.weight" not in plain[1]
     for weights in (LossWeights(), LossWeights(reconstruction=0, discrepancy=1)):
-        changed = step(objective(weights), [pad(ROWS, VOCAB.pad)])
+        changed = step(objective(weights), [batch_of(ROWS)])
         assert not torch.allclose(changed[1]["decoder.embed.weight"], plain[1]["decoder.embed.weight"])
 
 

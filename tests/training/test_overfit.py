@@ -14,8 +14,6 @@ from tests.training.real_layout import greedy, save_real_layout
 from twgi.checkpoint.load import load
 from twgi.cli import execute
 
-pytest.importorskip("transformers")
-
 
 @pytest.mark.slow
 def test_the_real_rows_are_learnt_and_drawn_again_token_for_token(

@@ -8,10 +8,10 @@ import pytest
 
 from twgi.config import load_recipe
 from twgi.errors import ConfigError
-from twgi.training.lm import LMRecipe
-from twgi.training.loss import REFERENCE, LossWeights
+from twgi.training.icons.lm import LMRecipe
+from twgi.training.icons.vq import VQRecipe
+from twgi.training.loss import LossWeights, as_published
 from twgi.training.recipe import Recipe
-from twgi.training.vq import VQRecipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -94,8 +94,24 @@ def test_the_recipes_of_the_paper_have_its_numbers(name: str, mode: str) -> None
 
 
 def test_compat_reference_computes_the_losses_as_published_and_keeps_their_weights() -> None:
-    assert Recipe(out="x", compat="reference").loss == REFERENCE
+    assert Recipe(out="x", compat="reference").loss == as_published(LossWeights())
     assert Recipe(out="x", compat="reference", loss=LossWeights(reconstruction=5)).loss.reconstruction == 5
     assert Recipe(out="x").loss == LossWeights()
     with pytest.raises(ConfigError, match="compat must be reference"):
         Recipe(out="x", compat="published")
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"report_to": ("no_tracker",)}, "report_to must be one of tensorboard, trackio, wandb"),
+        ({"report_to": ("wandb",)}, "not installed: pip install wandb"),
+        ({"method": "half"}, "method must be one of full, lora"),
+        ({"keep": 0}, "must be 1 or more"),
+        ({"epochs": 0.0}, "either steps or epochs"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(keys: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twgi.training.recipe.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=says):
+        Recipe(out="x", **keys)

@@ -1,5 +1,6 @@
 """Laws of several processes (gloo, two on this machine): each holds a part, together they are as one."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,20 +8,30 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tests.training.runs import train, train_and_kill, weights, write_recipe
+from tests.training.runs import train, train_and_kill, train_together, weights, write_recipe
 
-from twgi.training.chains import run_chains
 from twgi.training.checkpoints import checkpoints
+from twgi.training.train import train_chains
 
-pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 TWO: dict[str, Any] = {"batching": {"batch": 4, "micro_batch": 1}, "optimizer": {"lr": 1e-3}, "save_every": 2}
+LORA: dict[str, Any] = {"method": "lora", "lora": {"rank": 4, "dropout": 0.2}}
+PLAIN: dict[str, Any] = {"method": "lora", "lora": {"rank": 4}}  # dropout is drawn apart in each process
+VARIANTS: dict[str, dict[str, Any]] = {
+    "full": TWO, "lora": {**TWO, **PLAIN}, "bfloat16": {**TWO, **PLAIN, "dtype": "bfloat16", "bf16": True},
+    "dropout": {**TWO, **LORA},
+}  # fmt: skip
 
 
-def run_two(recipe: Path) -> None:
-    done = train(recipe, processes=2)
-    assert done.returncode == 0, done.stderr[-3000:]
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every variant trained by two processes (`NAME`) and, but for dropout, by one (`NAME-one`)."""
+    folder = tmp_path_factory.mktemp("two")
+    train_together([write_recipe(folder, name, **changes) for name, changes in VARIANTS.items()])
+    for name in ("full", "lora", "bfloat16"):
+        train_chains(write_recipe(folder, f"{name}-one", **VARIANTS[name]))
+    return folder
 
 
 def parts(checkpoint: Path) -> dict[str, list[int]]:
@@ -35,46 +46,59 @@ def parts(checkpoint: Path) -> dict[str, list[int]]:
 
 
 def assert_near(one: Path, other: Path) -> None:
-    first, second = (load_file(out / "model" / "model.safetensors") for out in (one, other))
+    first, second = load_file(one), load_file(other)
     assert first.keys() == second.keys()
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=0, atol=1e-5)
 
 
-def test_two_processes_come_to_what_one_comes_to_and_a_killed_run_to_the_same_bytes(tmp_path: Path) -> None:
-    run_chains(write_recipe(tmp_path, "one", steps=40, **TWO))
-    run_two(write_recipe(tmp_path, "two", steps=40, **TWO))
-    assert_near(tmp_path / "one", tmp_path / "two")
-    spread = parts(checkpoints(tmp_path / "two")[0])
-    assert spread.keys() == parts(checkpoints(tmp_path / "one")[0]).keys()
-    assert all(len(sizes) == 2 for sizes in spread.values()), "every parameter is spread over both"
+@pytest.mark.parametrize("name", ["full", "lora", "bfloat16"])
+def test_two_processes_come_to_what_one_comes_to(folder: Path, name: str) -> None:
+    one, two = folder / f"{name}-one", folder / name
+    assert_near(one / "model" / "model.safetensors", two / "model" / "model.safetensors")
+    if name != "full":
+        adapter = Path("adapter") / "adapter_model.safetensors"
+        assert_near(one / adapter, two / adapter)
+    start = load_file(folder / "start" / "model.safetensors")["lm_head.weight"]
+    assert not load_file(two / "model" / "model.safetensors")["lm_head.weight"].equal(start)
 
-    killed = write_recipe(tmp_path, "killed", steps=40, **TWO)
+
+def test_every_parameter_is_spread_over_both(folder: Path) -> None:
+    spread = parts(checkpoints(folder / "full")[0])
+    assert spread.keys() == parts(checkpoints(folder / "full-one")[0]).keys()
+    assert all(len(sizes) == 2 for sizes in spread.values())
+
+
+def torn(folder: Path, name: str) -> tuple[Path, Path]:
+    """A copy of a run that broke off while it wrote its last checkpoint: its recipe and folder."""
+    copy = folder / f"{name}-torn"
+    shutil.copytree(folder / name, copy)
+    newest, before = checkpoints(copy)
+    (newest / "manifest.json").unlink()
+    shutil.rmtree(copy / "model")
+    assert before.name == "checkpoint-4"
+    return write_recipe(folder, copy.name, **VARIANTS[name]), copy
+
+
+def test_two_processes_resume_to_the_same_bytes(folder: Path) -> None:
+    recipe, out = torn(folder, "dropout")
+    done = train(recipe, processes=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == str(out / "model")
+    assert weights(out) == weights(folder / "dropout")
+
+
+def test_a_checkpoint_of_two_processes_goes_on_in_one(folder: Path) -> None:
+    recipe, out = torn(folder, "full")
+    train_chains(recipe)
+    assert_near(folder / "full" / "model" / "model.safetensors", out / "model" / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_two_killed_processes_resume_to_the_same_bytes(tmp_path: Path) -> None:
+    whole, killed = (write_recipe(tmp_path, name, steps=40, **TWO) for name in ("whole", "killed"))
+    train_together([whole])
     train_and_kill(killed, tmp_path / "killed", after=5, processes=2)
     assert not (tmp_path / "killed" / "model").exists()
-    run_two(killed)
-    assert weights(tmp_path / "killed") == weights(tmp_path / "two")
-
-
-@pytest.mark.parametrize("changes", [{}, {"dtype": "bfloat16", "bf16": True}], ids=["float32", "bfloat16"])
-def test_adapters_in_two_processes_come_to_what_they_come_to_in_one(tmp_path: Path, changes: dict[str, Any]) -> None:
-    lora: dict[str, Any] = {**TWO, **changes, "method": "lora", "lora": {"rank": 4}}
-    run_chains(write_recipe(tmp_path, "one", **lora))
-    run_two(write_recipe(tmp_path, "two", **lora))
-    assert_near(tmp_path / "one", tmp_path / "two")
-    one, two = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two"))
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
-    adapters = [load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two")]
-    assert adapters[0].keys() == adapters[1].keys()
-
-
-def test_a_checkpoint_of_two_processes_goes_on_in_one(tmp_path: Path) -> None:
-    run_two(write_recipe(tmp_path, "run", **TWO))
-    whole = weights(tmp_path / "run")
-    newest, before = checkpoints(tmp_path / "run")
-    (newest / "manifest.json").unlink()
-    run_chains(tmp_path / "run.yaml")
-    assert before.name == "checkpoint-4"
-    assert len(weights(tmp_path / "run")) == len(whole)
+    train_together([killed])
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")

@@ -1,17 +1,13 @@
 """`twgi train`: on chains, by a recipe; and the parts of the bundled model."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from twgi.errors import ConfigError
-
-if TYPE_CHECKING:
-    from twgi.thinking.thinker import Thinker
 
 CHAINS = "chains"
 
@@ -46,13 +42,10 @@ def train_chains(recipe: Recipe, overrides: Overrides = None) -> None:
     Example: twgi train recipes/icons_lora.yaml optimizer.lr=1e-3 out=runs/try
     """
     _check(recipe)
-    _need("transformers", "accelerate")
-    from twgi.config import load_recipe
-    from twgi.training.chains import run_chains
-    from twgi.training.recipe import Recipe as ChainsRecipe
+    from twgi.commands.watch import draw_and_judge
+    from twgi.training.train import train_chains as run
 
-    watching = load_recipe(ChainsRecipe, recipe, overrides or []).watch
-    folder = run_chains(recipe, overrides or [], watch=_watch(watching) if watching.every else None)
+    folder = run(recipe, overrides or [], watch=draw_and_judge)
     if os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first alone speaks
         print(folder)
 
@@ -68,8 +61,7 @@ def train_merge(
 
     Example: twgi train merge runs/icons_lora/adapter out/merged
     """
-    _need("peft")
-    from twgi.training.trainee import merge_folder
+    from twgi.training.model import merge_folder
 
     print(merge_folder(model, adapter, out, dtype=dtype))
 
@@ -81,7 +73,7 @@ def train_vq(recipe: Recipe, overrides: Overrides = None) -> None:
     Example: twgi train vq recipes/icons_vq.yaml seed=1
     """
     _check(recipe)
-    from twgi.training.vq import run_vq
+    from twgi.training.icons.vq import run_vq
 
     print(run_vq(recipe, overrides))
 
@@ -93,8 +85,7 @@ def train_lm(recipe: Recipe, overrides: Overrides = None) -> None:
     Example: twgi train lm recipes/icons_lm.yaml seed=1
     """
     _check(recipe)
-    _need("transformers", "accelerate")
-    from twgi.training.lm import run_lm
+    from twgi.training.icons.lm import run_lm
 
     print(run_lm(recipe, overrides))
 
@@ -103,24 +94,3 @@ def _check(recipe: Path) -> None:
     """Before what takes long to import."""
     if not recipe.is_file():
         raise ConfigError(f"{recipe}: no such recipe; some are in the folder recipes/ of the repository")
-
-
-def _need(*packages: str) -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in packages if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"training needs the package {missing[0]}: pip install 'twgi[train]'")
-    from twgi.checkpoint.quantize import hush_torchao
-
-    hush_torchao()
-
-
-def _watch(watching: Any) -> Any:
-    """Draws the prompts of a recipe's `watch`, and judges what the icon world's checker can judge."""
-    from twgi.commands.watch import draw_and_judge
-
-    def watch(thinker: "Thinker", folder: Path) -> Mapping[str, float]:
-        return draw_and_judge(watching, thinker, folder)
-
-    return watch

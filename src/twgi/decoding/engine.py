@@ -66,15 +66,10 @@ class Engine:
             raise PromptError("a sequence needs a prompt of at least one token")
         if length + budget > context:
             raise PromptError(f"{length} prompt tokens and {budget} more exceed the context of {context}")
-        if max(longest_rows(request)) > context:
-            raise PromptError(
-                f"a row of guidance of {max(longest_rows(request))} tokens exceeds the context of {context}"
-            )
         if request.grammar.max_images and not request.guidance:
             raise ConfigError("a sequence that may draw needs guidance for its pictures")
-        if self.scheduler.most_pages(request) > self.pages.count:
-            needs, room = self.scheduler.most_pages(request) * self.pages.size, self.pages.count * self.pages.size
-            raise ConfigError(f"one thought needs {needs} positions of the cache, and there are {room}")
+        if (longest := max(longest_rows(request))) > context:
+            raise PromptError(f"a row of guidance of {longest} tokens exceeds the context of {context}")
         request.grammar.after(request.given)
         self.scheduler.add(request)
 
@@ -102,8 +97,8 @@ class Engine:
         self.scheduler.remove_finished(sequence)
 
     def run(self, kind_of: Callable[[int, int], str] | None = None) -> Iterator[Event]:
-        """Steps until nothing is left to do. `kind_of`, of a request and the number of a picture, answers what is asked;
-        without it the caller does, before it takes the next event."""
+        """Steps until nothing is left to do. `kind_of` says the kind of a request's picture when that is asked; without
+        it the caller answers before it takes the next event."""
         while self.busy:
             for event in self.step():
                 yield event
@@ -135,10 +130,8 @@ class Engine:
             rows = [[(first + i, weight) for i, (_, weight) in enumerate(one.mix)] for one, first in members]
             starts = [one.noise.start(len(one.full.ids)) for one, _ in members]
             asked = any(one.request.logprobs for one, _ in members)
-            logits_RA = combined(logits_RV, rows, self._ids[choice])
-            draws = draw(
-                logits_RA, self._ids[choice], by, torch.tensor(starts, device=logits_RV.device), logprobs=asked
-            )
+            ids_A, starts_R = self._ids[choice], torch.tensor(starts, device=logits_RV.device)
+            draws = draw(combined(logits_RV, rows, ids_A), ids_A, by, starts_R, logprobs=asked)
             logprobs = [None] * len(members) if draws.logprobs_R is None else draws.logprobs_R.tolist()
             tokens = zip(members, draws.tokens_R.tolist(), draws.finite_R.tolist(), logprobs, strict=True)
             for (sequence, _), token, finite, logprob in tokens:

@@ -141,11 +141,6 @@ class GuidancePlan:
         """Every branch that some picture of this plan has."""
         return frozenset(branch for scales in self.scales.values() for branch in scales.guidance.weights)
 
-    @property
-    def most_rows(self) -> int:
-        """Cache rows that the most demanding picture needs, the full row among them."""
-        return 1 + max(len(set(scales.guidance.weights) - {Branch.FULL}) for scales in self.scales.values())
-
     def with_scales(self, **scales: float) -> GuidancePlan:
         """This plan with some scales replaced wherever the scheme has them; ConfigError if no scheme has one."""
         given = {name: value for name, value in scales.items() if value is not None}

@@ -125,14 +125,10 @@ class Pages:
     def note(self, row: Row) -> None:
         """Let others find what the row has read."""
         while row.noted < row.read:
-            number = row.noted // self.size
-            begin = number * self.size
-            ids, key, page = (
-                tuple(row.ids[begin : min(begin + self.size, row.read)]),
-                row.keys[number],
-                row.pages[number],
-            )
-            for count in range(row.noted - begin + 1, len(ids) + 1):
+            number, known = divmod(row.noted, self.size)
+            page, key, begin = row.pages[number], row.keys[number], number * self.size
+            ids = tuple(row.ids[begin : min(begin + self.size, row.read)])
+            for count in range(known + 1, len(ids) + 1):
                 self._holders.setdefault((key, ids[:count]), {})[page] = None
             self._held[page] = (key, ids)
             row.noted = begin + len(ids)
@@ -153,9 +149,8 @@ class Pages:
         first, end = held[0], held[0] + need
         if held != list(range(first, first + len(held))) or end > self.count or self._refs[first:end].any():
             return False
-        lost = self._used[first + len(held) : end].max(initial=0)
-        if len(self._held[held[-1]][1]) > length - (len(held) - 1) * self.size:
-            lost = self._clock
+        shortens = len(self._held[held[-1]][1]) > length - (len(held) - 1) * self.size
+        lost = self._clock if shortens else self._used[first + len(held) : end].max(initial=0)
         return other is None or bool(lost <= self._used[other : other + need].max())
 
     def _scatter(self, row: Row, shared: list[int], need: int) -> None:

@@ -1,7 +1,8 @@
 """Who runs in a step, and which ids each row reads. No torch here.
 
 Sequences enter in the order they came, each whole: one starts only when pages are free for the most rows it may ever
-have at once, each as long as it may ever be. So nothing that began waits for room.
+have at once, each as long as it may ever be. So nothing that began waits for room. (A row whose pages are closed gets
+others in the next step and reads anew what it does not find: what was taken from a sequence may be given back later.)
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from twgi.decoding.guidance import Branch
 from twgi.decoding.pages import PAGE, Copy, Pages, Row
 from twgi.decoding.request import Request
 from twgi.decoding.sequence import Sequence
+from twgi.errors import ConfigError
 
 PIECE = 512  # ids that one row reads in a step, so that a long prompt does not hold up the others for long
 
@@ -85,11 +87,13 @@ class Scheduler:
         """Whether there is anything to run; sequences that ask for a kind rest."""
         return any(not sequence.asking for sequence in self.live) or self._next_fits()
 
-    def most_pages(self, request: Request) -> int:
-        return most_pages(request, self.pages.size)
-
     def add(self, request: Request) -> None:
-        self.waiting.append(Sequence(request))
+        """Take a request in; ConfigError where it could never start."""
+        pages = most_pages(request, self.pages.size)
+        if pages > self.pages.count:
+            needs, room = pages * self.pages.size, self.pages.count * self.pages.size
+            raise ConfigError(f"one thought needs {needs} positions of the cache, and there are {room}")
+        self.waiting.append(Sequence(request, pages))
 
     def find(self, id: int) -> Sequence | None:
         """The sequence of a request that waits or runs."""
@@ -101,7 +105,7 @@ class Scheduler:
             self.waiting.remove(sequence)
             return
         self.live.remove(sequence)
-        self._reserved -= self.most_pages(sequence.request)
+        self._reserved -= sequence.most_pages
         for row in sequence.rows:
             self.pages.close(row, keep=keep)
 
@@ -114,13 +118,13 @@ class Scheduler:
         """Start what there is room for; the events of its first tokens."""
         while self._next_fits():
             sequence = self.waiting.popleft()
-            self._reserved += self.most_pages(sequence.request)
+            self._reserved += sequence.most_pages
             self.live.append(sequence)
             yield from sequence.begin()
             self.remove_finished(sequence)
 
     def _next_fits(self) -> bool:
-        return bool(self.waiting) and self._reserved + self.most_pages(self.waiting[0].request) <= self.pages.count
+        return bool(self.waiting) and self._reserved + self.waiting[0].most_pages <= self.pages.count
 
     def schedule(self) -> Batch:
         """The next step of all that run."""

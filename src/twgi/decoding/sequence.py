@@ -32,14 +32,15 @@ class Sequence:
     """The state of one request.
 
     Attributes:
+        most_pages: what is set aside for it.
         mix: the rows that the next token is drawn from, with their weights.
         branches: rows beside the full one; in use or kept for the next picture.
         dropped: rows that are not needed any more, for the scheduler to close.
         asking: a picture is open whose kind is not known yet; the sequence rests.
     """
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
+    def __init__(self, request: Request, most_pages: int) -> None:
+        self.request, self.most_pages = request, most_pages
         self.noise = Noise(seed=request.seed, prompt=request.prompt, sample=request.sample)
         self.full = Row([*request.prompt, *request.given], most=len(request.prompt) + request.grammar.budget)
         self.state = State()

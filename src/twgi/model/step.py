@@ -15,6 +15,7 @@ class Step(Protocol):
     tokens: int
     padding: int
     positions_P: Tensor
+    last_indices: list[int]  # of each row, among the N
 
     def attend(self, layer: int, q_PNH: Tensor, k_PKH: Tensor, v_PKH: Tensor) -> Tensor:
         """Keep the new keys and values; what each query sees of its own row, PNH."""

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset
 
 from twgi.data.rows import TokenRow
 from twgi.errors import ConfigError
@@ -32,6 +31,18 @@ class Rows(Protocol):
     blocks: Sequence[int]
 
     def __getitem__(self, index: int) -> TokenRow: ...
+
+
+class RowList:
+    """Rows that are held in memory."""
+
+    def __init__(self, rows: Sequence[TokenRow]) -> None:
+        self.rows = rows
+        self.lengths: Ints = np.array([len(row.ids) for row in rows], dtype=np.int64)
+        self.blocks: Sequence[int] = [len(rows)]
+
+    def __getitem__(self, index: int) -> TokenRow:
+        return self.rows[index]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,25 +136,14 @@ class Order:
         return np.concatenate([*(batches[i] for i in shuffle), *rest])
 
 
-class MicroBatches(Dataset[dict[str, Any]]):
-    """What one process trains on: item i is its forward pass i, counted from the first step on."""
-
-    def __init__(
-        self, order: Order, *, steps: int, pad: int, rank: int = 0, processes: int = 1, loss_on_padding: bool = False
-    ) -> None:
-        self.order, self.steps, self.pad = order, steps, pad
-        self.rank, self.processes, self.loss_on_padding = rank, processes, loss_on_padding
-        self.accumulation = order.batching.accumulation(processes)
-
-    def __len__(self) -> int:
-        return self.steps * self.accumulation
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        step, part = divmod(index, self.accumulation)
-        size = self.order.batching.micro_batch
-        first = (part * self.processes + self.rank) * size
-        items = self.order.step(step)[first : first + size]
-        return collate([[self.order.rows[row] for row in item] for item in items], self.pad, self.loss_on_padding)
+def micro_batches(
+    order: Order, step: int, *, pad: int, rank: int = 0, processes: int = 1, loss_on_padding: bool = False
+) -> list[dict[str, Any]]:
+    """What one process's forward passes of a step read, in turn."""
+    items, size = order.step(step), order.batching.micro_batch
+    starts = ((part * processes + rank) * size for part in range(order.batching.accumulation(processes)))
+    parts = (items[start : start + size] for start in starts)
+    return [collate([[order.rows[row] for row in item] for item in part], pad, loss_on_padding) for part in parts]
 
 
 def collate(items: Sequence[Sequence[TokenRow]], pad: int, loss_on_padding: bool = False) -> dict[str, Any]:
@@ -166,15 +166,3 @@ def collate(items: Sequence[Sequence[TokenRow]], pad: int, loss_on_padding: bool
             documents[place, start:end] = number
     batch = {"ids": ids, "labels": labels, "sources": [row.source for item in items for row in item]}
     return batch | ({"documents": documents} if any(len(item) > 1 for item in items) else {})
-
-
-class RowList:
-    """Rows that are held in memory."""
-
-    def __init__(self, rows: Sequence[TokenRow]) -> None:
-        self.rows = rows
-        self.lengths: Ints = np.array([len(row.ids) for row in rows], dtype=np.int64)
-        self.blocks: Sequence[int] = [len(rows)]
-
-    def __getitem__(self, index: int) -> TokenRow:
-        return self.rows[index]

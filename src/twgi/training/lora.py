@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from twgi.checkpoint.quantize import hush_torchao
 from twgi.errors import CheckpointError, ConfigError
 from twgi.model.transformer import Transformer
 from twgi.vocab import Vocab
@@ -136,6 +137,7 @@ def head_weight(decoder: Transformer) -> Tensor:
 
 def need_peft() -> Any:
     """The package, or what to install."""
+    hush_torchao()
     try:
         import peft
     except ImportError as error:

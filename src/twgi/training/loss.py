@@ -60,10 +60,6 @@ def as_published(weights: LossWeights) -> LossWeights:
     return replace(weights, target="same", table="id", padding_carries_loss=True)
 
 
-REFERENCE = as_published(LossWeights())
-"""What the published trainer computes."""
-
-
 def codes_of_ids(vocab: Vocab, table: str = "name") -> Tensor:
     """Row of the codebook for every id, int64 [V]; NO_CODE for what is no image token."""
     ids = vocab.image_tokens if table == "name" else sorted(vocab.image_tokens)
@@ -88,12 +84,6 @@ def supervised(hidden_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor]:
 def cross_entropies(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """Cross entropy of each token, float32 [N]."""
     return F.cross_entropy(logits_NV.float(), targets_N, reduction="none")
-
-
-def token_loss_sum(hidden_BTD: Tensor, labels_BT: Tensor, head: Project) -> Tensor:
-    """Summed cross entropy of every label but the ignored ones."""
-    states_ND, targets_N = supervised(hidden_BTD, labels_BT)
-    return cross_entropies(head(states_ND), targets_N).sum()
 
 
 def reconstruction_errors(

@@ -6,7 +6,8 @@ accumulation, nor the number of devices changes what a token weighs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,23 +31,39 @@ from twgi.vocab import Vocab
 
 PIECE_LOGITS = {"cpu": 2**26, "cuda": 2**27}  # logits that are made at once
 KEPT_LOGITS = 2**28  # logits that are kept for the gradient at most
-TERMS = ("text_ce", "image_ce", "reconstruction", "discrepancy")
+
+Batch = Mapping[str, Any]
+"""Tensors of one forward pass by name, and `sources`: where its rows come from."""
+Terms = dict[str, Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """Supervised tokens of a step: of text (marks of images are text here), and of images."""
+class LossModule(nn.Module):
+    """What the loop trains. A forward pass takes a `Batch` and gives the terms of its loss."""
 
-    text: int
-    image: int
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
 
-    def divisors(self) -> dict[str, int]:
-        """What each term's sum is divided by for its own mean."""
-        return dict(zip(TERMS, (max(self.text, 1), *[max(self.image, 1)] * 3), strict=True))
+    def count(self, batch: Batch) -> Tensor:
+        """What a batch adds to the divisors of its step, int64."""
+        raise NotImplementedError
+
+    def total(self, terms: Terms, counts: Tensor) -> Tensor:
+        """A batch's part of the step's loss; `counts` are those of the whole step."""
+        raise NotImplementedError
+
+    def means(self, terms: Terms, counts: Tensor) -> Terms:
+        """A batch's part of what is logged of the step."""
+        return terms
+
+    def moving(self) -> dict[str, Tensor]:
+        """Tensors that change, beside the parameters that train: they belong into a checkpoint."""
+        return {}
 
 
-class Objective(nn.Module):
-    """Decoder and projection; a forward pass gives the terms of the loss, as sums.
+class Objective(LossModule):
+    """Decoder and projection over token rows. Counts are of supervised tokens: [text with the marks of images, image].
 
     Args:
         decoder: the transformer; adapters may be injected into it.
@@ -68,12 +85,19 @@ class Objective(nn.Module):
         self.register_buffer("codes_V", codes, persistent=False)
         self.register_buffer("image_ids_K", (codes != NO_CODE).nonzero()[:, 0][_order(codes)], persistent=False)
 
-    def forward(self, ids_BT: Tensor, labels_BT: Tensor, documents_BT: Tensor | None = None) -> dict[str, Tensor]:
-        """Sums of the terms in float32, by name (see `TERMS`)."""
+    def forward(self, batch: Batch) -> Terms:
+        """Sums of the terms, float32: text_ce, image_ce, reconstruction, discrepancy.
+
+        `batch` has ids, labels, and perhaps documents (see `collate`), all [B, T]; and perhaps weights, float32
+        [B, T], by which each label's cross entropy is multiplied (a policy's advantages; 1 where nothing is said).
+        """
+        ids_BT, labels_BT = batch["ids"], batch["labels"]
         visible_BT = ids_BT != self.pad if self.weights.padding_carries_loss else None  # its states count then
-        hidden_BTD = self.decoder(ids_BT, documents_BT=documents_BT, visible_BT=visible_BT)
+        hidden_BTD = self.decoder(ids_BT, documents_BT=batch.get("documents"), visible_BT=visible_BT)
         states_ND, targets_N = supervised(hidden_BTD, labels_BT)
-        text, image, discrepancy = (term.clone() for term in self._token_terms(states_ND, targets_N))  # FSDP2: no views
+        weights_N = _token_weights(batch, targets_N)
+        sums = self._token_terms(states_ND, targets_N, weights_N)
+        text, image, discrepancy = (term.clone() for term in sums)  # FSDP2: no views
         terms = {"text_ce": text, "image_ce": image}
         if self.weights.reconstruction > 0:
             codes_BT = label_codes(labels_BT, self.codes_V)
@@ -83,7 +107,7 @@ class Objective(nn.Module):
             terms["reconstruction"] = errors_M.sum()
         return terms | ({"discrepancy": discrepancy} if self.weights.discrepancy > 0 else {})
 
-    def _token_terms(self, states_ND: Tensor, targets_N: Tensor) -> Tensor:
+    def _token_terms(self, states_ND: Tensor, targets_N: Tensor, weights_N: Tensor) -> Tensor:
         """[text CE, image CE, discrepancy], summed over the tokens: a piece at a time where logits would be many.
 
         Where even more would be kept for the gradient, a piece keeps none and makes them again: much less memory.
@@ -91,38 +115,52 @@ class Objective(nn.Module):
         weight_VD = head_weight(self.decoder).to(activation_dtype(states_ND))
         size = max(1, PIECE_LOGITS[states_ND.device.type] // len(weight_VD))
         if len(states_ND) <= size:
-            return self._piece(states_ND, targets_N, weight_VD)
-        pieces = zip(states_ND.split(size), targets_N.split(size), strict=True)
+            return self._piece(states_ND, targets_N, weights_N, weight_VD)
+        pieces = list(zip(states_ND.split(size), targets_N.split(size), weights_N.split(size), strict=True))
         if len(states_ND) * len(weight_VD) <= KEPT_LOGITS:
-            return torch.stack([self._piece(states, targets, weight_VD) for states, targets in pieces]).sum(0)
-        parts = [checkpoint(self._piece, states, targets, weight_VD, use_reentrant=False) for states, targets in pieces]
-        return torch.stack(parts).sum(0)
+            return torch.stack([self._piece(*piece, weight_VD) for piece in pieces]).sum(0)
+        return torch.stack([checkpoint(self._piece, *piece, weight_VD, use_reentrant=False) for piece in pieces]).sum(0)
 
-    def _piece(self, states_ND: Tensor, targets_N: Tensor, weight_VD: Tensor) -> Tensor:
+    def _piece(self, states_ND: Tensor, targets_N: Tensor, weights_N: Tensor, weight_VD: Tensor) -> Tensor:
         logits_NV = F.linear(states_ND.to(weight_VD.dtype), weight_VD)
         codes_N = self.codes_V[targets_N]
         drawn_N = codes_N != NO_CODE
-        losses_N = cross_entropies(logits_NV, targets_N)
+        losses_N = cross_entropies(logits_NV, targets_N) * weights_N
         sums = [losses_N[~drawn_N].sum(), losses_N[drawn_N].sum(), losses_N.new_zeros(())]
         if self.weights.discrepancy > 0:
             each_M = discrepancies(logits_NV[drawn_N], codes_N[drawn_N], self.image_ids_K, self.codebook_KC)
             sums[2] = each_M.sum()
         return torch.stack(sums)
 
-    def count(self, labels_BT: Tensor) -> Tensor:
-        """[text, image]: supervised tokens of a batch on the CPU, int64 [2]."""
-        targets = labels_BT[:, 1:]
+    def count(self, batch: Batch) -> Tensor:
+        """[text, image], int64."""
+        targets = batch["labels"][:, 1:]
         targets = targets[targets != IGNORED].to(self.codes_V.device)
         image = (self.codes_V[targets] != NO_CODE).sum()
         return torch.stack((len(targets) - image, image))
 
-    def total(self, terms: dict[str, Tensor], counts: Counts) -> Tensor:
-        """The loss of a step, or this batch's part of it: CE + lambda x reconstruction + weight x discrepancy."""
-        loss = (terms["text_ce"] + terms["image_ce"]) / max(counts.text + counts.image, 1)
+    def total(self, terms: Terms, counts: Tensor) -> Tensor:
+        """CE + lambda x reconstruction + weight x discrepancy, each a mean over the step's tokens."""
+        text, image = counts.tolist()
+        loss = (terms["text_ce"] + terms["image_ce"]) / max(text + image, 1)
         for name in ("reconstruction", "discrepancy"):
             if name in terms:
-                loss = loss + getattr(self.weights, name) * terms[name] / max(counts.image, 1)
+                loss = loss + getattr(self.weights, name) * terms[name] / max(image, 1)
         return loss
+
+    def means(self, terms: Terms, counts: Tensor) -> Terms:
+        """Each term over its own tokens, and `ce` over all of them."""
+        text, image = counts.tolist()
+        found = {name: term / max(text if name == "text_ce" else image, 1) for name, term in terms.items()}
+        return found | {"ce": (terms["text_ce"] + terms["image_ce"]) / max(text + image, 1)}
+
+
+def _token_weights(batch: Batch, targets_N: Tensor) -> Tensor:
+    """The weight of each supervised label, float32 [N]."""
+    if "weights" not in batch:
+        return torch.ones(len(targets_N), device=targets_N.device)
+    weights_N: Tensor = batch["weights"][:, 1:][batch["labels"][:, 1:] != IGNORED]
+    return weights_N
 
 
 def _order(codes_V: Tensor) -> Tensor:

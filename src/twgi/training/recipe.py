@@ -1,9 +1,11 @@
-"""What `twgi train RECIPE` reads: which model, which rows, how, how long."""
+"""What recipes say: the keys of every run, and those of `twgi train RECIPE`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from typing import Any, ClassVar
 
 import torch
 
@@ -16,6 +18,53 @@ METHODS = ("full", "lora")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 EXPORT_DTYPES = DTYPES | {"float16": torch.float16}
 SCHEDULES = ("linear", "constant", "cosine")
+TRACKERS = ("tensorboard", "trackio", "wandb")
+
+
+def check_one_of(name: str, value: str, known: Iterable[str]) -> None:
+    """Raise `ConfigError` for a value that is none of these."""
+    if value not in known:
+        raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecipe:
+    """The keys of every run of the loop.
+
+    Args:
+        out: folder of the run: checkpoints, metrics.jsonl, and what comes out.
+        steps: of the optimizer.
+        bf16: products in bfloat16 (autocast).
+        log_every, save_every: steps between log lines, and between checkpoints; `keep` checkpoints stay.
+        threads: on a CPU.
+        report_to: some of tensorboard, trackio and wandb; metrics.jsonl is written always.
+    """
+
+    FREE: ClassVar[tuple[str, ...]] = ("out", "log_every", "save_every", "keep", "threads", "device", "report_to")
+    """Keys that the weights do not depend on."""
+
+    out: str
+    seed: int = 0
+    steps: int = 0
+    bf16: bool = True
+    log_every: int = 20
+    save_every: int = 250
+    keep: int = 2
+    threads: int = 1
+    device: str = "cpu"
+    report_to: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if min(self.log_every, self.save_every, self.keep, self.threads) < 1 or self.steps < 0:
+            raise ConfigError("log_every, save_every, keep and threads must be 1 or more, steps 0 or more")
+        for name in self.report_to:
+            check_one_of("report_to", name, TRACKERS)
+            if find_spec(name) is None:
+                raise ConfigError(f"the recipe asks for {name}, which is not installed: pip install {name}")
+
+    def decides(self) -> dict[str, Any]:
+        """What the weights depend on, as JSON values: a resumed run must not change it."""
+        return {name: value for name, value in asdict(self).items() if name not in self.FREE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +85,7 @@ class Optimization:
             raise ConfigError(f"optimizer: lr and eps must be above 0, the rest 0 or more, got {self}")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ConfigError(f"optimizer: beta1 and beta2 must be in [0, 1), got {self.beta1} and {self.beta2}")
-        if self.schedule not in SCHEDULES:
-            raise ConfigError(f"optimizer.schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
+        check_one_of("optimizer.schedule", self.schedule, SCHEDULES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,26 +108,26 @@ class Watching:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """A training run over rows of chains.
+class Recipe(RunRecipe):
+    """A training run over rows of chains; what comes out is `model` (and `adapter`).
 
     Args:
-        out: folder of the run: checkpoints, metrics.jsonl, samples, and at the end `model` (and `adapter`).
         model: preset or folder to begin from.
         adapter: folder of a LoRA adapter to go on with.
-        data: JSON lines of records or rows, and folders of shards (`twgi encode`).
+        data: JSON lines of records or rows, or a folder of shards (`twgi encode`).
         max_length: rows with more tokens are left out, and counted aloud.
         method: `full`, or `lora`.
         compat: `reference` computes the losses as the published trainer does, mistakes included.
-        steps: of the optimizer; 0 takes `epochs`.
-        dtype: of the weights that are held; bf16: products in bfloat16 all the same (autocast).
+        steps: 0 takes `epochs`.
+        dtype: of the weights that are held; products may be in bfloat16 all the same.
         recompute: keep no activations of the blocks; slower, and far less memory.
         export_dtype: of the weights that are written.
-        deepspeed: path of a DeepSpeed configuration, handed to the Trainer.
-        report_to: trackers the Trainer knows (tensorboard, trackio, wandb); metrics.jsonl is written always.
     """
 
-    out: str
+    FREE: ClassVar[tuple[str, ...]] = (
+        *RunRecipe.FREE, "data", "model", "adapter", "compat", "watch", "epochs", "recompute", "export_dtype"
+    )  # fmt: skip
+
     data: tuple[str, ...] = ()
     model: str = "icons"
     adapter: str = ""
@@ -91,44 +139,28 @@ class Recipe:
     batching: Batching = field(default_factory=Batching)
     optimizer: Optimization = field(default_factory=Optimization)
     watch: Watching = field(default_factory=Watching)
-    steps: int = 0
     epochs: float = 1.0
-    seed: int = 0
     dtype: str = "float32"
     bf16: bool = False
     recompute: bool = False
     export_dtype: str = "float32"
     log_every: int = 10
     save_every: int = 100
-    keep: int = 2
-    threads: int = 1
-    device: str = "cpu"
-    deepspeed: str = ""
-    report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.compat not in ("", "reference"):
             raise ConfigError(f"compat must be reference, or left out, got {self.compat!r}")
         if self.compat:
             object.__setattr__(self, "loss", as_published(self.loss))
-        if self.method not in METHODS:
-            raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
-        if self.export_dtype not in EXPORT_DTYPES:
-            raise ConfigError(f"export_dtype must be one of {', '.join(EXPORT_DTYPES)}, got {self.export_dtype!r}")
+        check_one_of("method", self.method, METHODS)
+        check_one_of("dtype", self.dtype, DTYPES)
+        check_one_of("export_dtype", self.export_dtype, EXPORT_DTYPES)
         if self.method == "full" and self.dtype != "float32":
             raise ConfigError(
                 "method full needs dtype float32 (small steps vanish in bfloat16); bf16: true is for speed"
             )
         if self.adapter and self.method != "lora":
             raise ConfigError("adapter goes with method lora; merge it first (twgi train merge) to train all weights")
-        if min(self.max_length, self.log_every, self.save_every, self.keep, self.threads) < 1 or self.steps < 0:
-            raise ConfigError("max_length, log_every, save_every, keep and threads must be 1 or more, steps 0 or more")
-        if self.steps == 0 and self.epochs <= 0:
-            raise ConfigError(f"give steps, or epochs above 0, got {self.epochs}")
-
-    def decides(self) -> dict[str, Any]:
-        """What the weights depend on: a resumed run must not change it."""
-        kept = ("method", "lora", "loss", "batching", "optimizer", "seed", "dtype", "bf16", "max_length")
-        return {name: getattr(self, name) for name in kept}
+        if self.max_length < 1 or (self.steps == 0 and self.epochs <= 0):
+            raise ConfigError("max_length must be 1 or more, and either steps or epochs above 0")

@@ -16,8 +16,33 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from twgi.training.checkpoints import processes
 from twgi.training.objective import Objective
+
+Place = Callable[[nn.Module], object]
+"""Spreads the parameters of a module, but those of modules inside it that are spread already, over the processes."""
+
+
+def processes() -> int:
+    """How many train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is."""
+    return dist.get_rank() if processes() > 1 else 0
+
+
+def barrier() -> None:
+    if processes() > 1:
+        dist.barrier()
+
+
+def summed(value: Tensor) -> Tensor:
+    """The sum over all processes of a tensor on each one's own device."""
+    if processes() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+    return value
 
 
 def join_processes(device: str) -> torch.device:
@@ -35,10 +60,6 @@ def join_processes(device: str) -> torch.device:
 def leave_processes() -> None:
     if processes() > 1:
         dist.destroy_process_group()
-
-
-Place = Callable[[nn.Module], object]
-"""Spreads the parameters of a module, but those of modules inside it that are spread already, over the processes."""
 
 
 def sharder(device: torch.device, *, bf16: bool) -> Place:
@@ -63,27 +84,9 @@ def shard(objective: Objective, place: Place) -> Objective:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether its parameters are spread over processes."""
-    return any(isinstance(weight, DTensor) or _is_zero3(weight) for weight in model.parameters())
-
-
-def _is_zero3(weight: Tensor) -> bool:
-    return hasattr(weight, "ds_id")
+    return any(isinstance(weight, DTensor) for weight in model.parameters())
 
 
 def whole(weight: Tensor) -> Tensor:
-    """The whole of a parameter, of whatever part of it this process has; all processes must call it.
-
-    Where DeepSpeed computes in bfloat16, a parameter that trains is given as the optimizer has it, in float32.
-    """
-    if isinstance(weight, DTensor):
-        return weight.full_tensor().detach()
-    if hasattr(weight, "_hp_mapping") or (_is_zero3(weight) and weight.requires_grad):
-        from deepspeed.utils import safe_get_full_fp32_param
-
-        return safe_get_full_fp32_param(weight).detach()
-    if _is_zero3(weight):
-        from deepspeed.runtime.zero import GatheredParameters
-
-        with GatheredParameters([weight]):
-            return weight.detach().clone()
-    return weight.detach()
+    """The whole of a parameter of which this process has a part; all processes must call it."""
+    return weight.full_tensor().detach() if isinstance(weight, DTensor) else weight.detach()

@@ -14,6 +14,7 @@ from twgi.errors import ConfigError, DataError
 from twgi.files import Fault
 from twgi.tokenizer.multimodal import MultimodalTokenizer
 from twgi.training.batches import RowList, Rows
+from twgi.training.sharding import rank
 
 
 def open_rows(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_length: int) -> tuple[Rows, str]:
@@ -43,15 +44,15 @@ def _open_shards(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_lengt
         raise ConfigError(
             "data: give one folder of shards, or files; `twgi encode --format parquet` makes one folder of many files"
         )
-    rows = ShardRows(Path(paths[0]))
-    if rows.vocabulary != vocabulary_of(tokenizer):
+    shards = ShardRows(Path(paths[0]))
+    if shards.vocabulary != vocabulary_of(tokenizer):
         raise DataError(f"{paths[0]}: these shards were made for a model with another vocabulary")
-    longest = int(rows.lengths.max())
+    longest = int(shards.lengths.max())
     if longest > max_length:
         raise DataError(
             f"{paths[0]}: a row has {longest} tokens, more than max_length {max_length}; make the shards anew"
         )
-    return rows, rows.digest
+    return shards, shards.digest
 
 
 def read_file(path: Path, tokenizer: MultimodalTokenizer, max_length: int) -> list[TokenRow]:
@@ -65,6 +66,6 @@ def read_file(path: Path, tokenizer: MultimodalTokenizer, max_length: int) -> li
                 left_out += 1
             case Encoded():
                 rows.append(outcome.row.compact())
-    if left_out:
+    if left_out and rank() == 0:
         print(f"{path}: {left_out} of {left_out + len(rows)} rows have more than {max_length} tokens and are left out")
     return rows

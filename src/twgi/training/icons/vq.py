@@ -10,38 +10,41 @@ Data is a pure function of (seed, step): a killed run resumes exactly.
 
 from __future__ import annotations
 
-import json
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twgi.checkpoint.save import write_tensors
 from twgi.config import load_recipe
 from twgi.icons import world
 from twgi.model.config import VQConfig
 from twgi.model.vqvae import VQModel
-from twgi.training.optimizer import MuonAdamW
-from twgi.training.state import load_state, save_state
+from twgi.training.icons.muon import MuonAdamW
+from twgi.training.objective import Batch, LossModule, Terms
+from twgi.training.recipe import RunRecipe
+from twgi.training.train import begin, fit
 
+WEIGHTS = "vq.safetensors"
 PIECES = world.SPAN**2
 KEYS = len(world.NAMES) * len(world.COLORS) * PIECES + 1  # every piece of every coloured icon, and the ground
 
 
 @dataclass(frozen=True, kw_only=True)
-class VQRecipe:
+class VQRecipe(RunRecipe):
     """What `twgi train vq` reads. Steps count over all phases: plain first, the decoder alone last.
 
     From step `tight_from` the two terms that make codes independent of what stands around have their tight weights.
+    `ground_pictures` are looked at to find the codes that stand for nothing but ground.
     """
 
-    out: str
+    FREE: ClassVar[tuple[str, ...]] = (*RunRecipe.FREE, "compile")
+
     model: VQConfig = field(default_factory=VQConfig)
-    seed: int = 0
     batch: int = 32
     plain_steps: int = 400
     decoder_steps: int = 200
@@ -56,12 +59,10 @@ class VQRecipe:
     tight_consistency: float = 1.0
     tight_commitment: float = 2.0
     code_decay: float = 0.97
+    ground_pictures: int = 512
     log_every: int = 50
     save_every: int = 200
     compile: bool = False
-    bf16: bool = True
-    threads: int = 1
-    device: str = "cpu"
 
     @property
     def settled(self) -> int:
@@ -73,6 +74,14 @@ class VQRecipe:
         if step >= self.tight_from:
             return self.tight_consistency, self.tight_commitment
         return self.consistency * min(1.0, step / self.plain_steps), self.commitment
+
+    def rate(self, step: int) -> float:
+        """Warm-up (again where quantisation begins), then cosine to 5 %; decoder alone: 30 % down to 0."""
+        if step >= self.settled:
+            return 0.3 * (self.steps - step) / self.decoder_steps
+        since = step if step < self.plain_steps else step - self.plain_steps
+        cosine = 0.5 * (1 + np.cos(np.pi * step / self.settled))
+        return float(min(1.0, (since + 1) / self.warmup) * (0.05 + 0.95 * cosine))
 
 
 def sample_scene(rng: np.random.Generator) -> world.Scene:
@@ -120,10 +129,6 @@ class CodeStatistics:
 
     def tensors(self) -> dict[str, Tensor]:
         return {"prototype": self.prototype, "seen": self.seen, "count": self.count, "sum": self.sum}
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        for name, value in tensors.items():
-            setattr(self, name, value)
 
     def see(self, z_ND: Tensor, keys_N: Tensor) -> None:
         """Moves each key's prototype towards the mean of its latents in this batch."""
@@ -180,110 +185,91 @@ def pixel_loss(out: Tensor, pixels: Tensor, keys_BN: Tensor, object_weight: floa
     return (weight * (error.abs() + error.square())).sum() / (weight.sum() * 3)
 
 
-class VQTrainer:
-    """Model, optimizer and statistics of one run, and one step of it."""
+class VQObjective(LossModule):
+    """The image tokenizer, the statistics of its codes, and the loss of each phase."""
 
     def __init__(self, recipe: VQRecipe) -> None:
+        super().__init__()
         self.recipe = recipe
         torch.manual_seed(recipe.seed)
         self.model = VQModel(recipe.model).to(recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = self._optimizer()
         self.statistics = CodeStatistics(recipe)
-        self.codebook = self.model.quantize.embedding.weight.requires_grad_(False)
+        self.codebook = self.model.quantize.embedding.weight.requires_grad_(False).detach()
         self.encode, self.decode = self.model.latents, self.model.decode_latents
         if recipe.compile:
             self.encode, self.decode = torch.compile(self.encode), torch.compile(self.decode)
-        self.step = 0
 
-    def _optimizer(self) -> MuonAdamW:
+    def optimizer(self) -> MuonAdamW:
         """Muon on the convolutions between the first and the last, AdamW on the rest; the codebook follows averages."""
         named = [(n, p) for n, p in self.model.named_parameters() if not n.startswith("quantize.")]
         inner = [p for n, p in named if p.ndim == 4 and not n.endswith(("conv_in.weight", "decoder.conv_out.weight"))]
         chosen = {id(p) for p in inner}
         rest = [p for _, p in named if id(p) not in chosen]
-        groups = [{"params": inner, "lr": self.recipe.matrix_lr, "parts": 1}, {"params": rest, "lr": self.recipe.lr}]
-        self.base_lr = [self.recipe.matrix_lr, self.recipe.lr]
-        return MuonAdamW(groups)
+        matrices = {"params": inner, "lr": self.recipe.matrix_lr, "parts": 1}
+        return MuonAdamW([matrices, {"params": rest, "lr": self.recipe.lr}])
 
-    def learning_rate_scale(self) -> float:
-        """Warm-up (again where quantisation begins), then cosine to 5 %; decoder alone: 30 % down to 0."""
+    def batches(self, step: int) -> list[dict[str, Any]]:
+        """One batch of fresh scenes; where a phase begins, the codes are made ready for it first."""
         r = self.recipe
-        if self.step >= r.settled:
-            return 0.3 * (r.steps - self.step) / r.decoder_steps
-        since = self.step if self.step < r.plain_steps else self.step - r.plain_steps
-        cosine = 0.5 * (1 + np.cos(np.pi * self.step / r.settled))
-        return float(min(1.0, (since + 1) / r.warmup) * (0.05 + 0.95 * cosine))
+        self.rng = np.random.default_rng([r.seed, step, 1])
+        if step == r.plain_steps:
+            self.statistics.start_codes(self.codebook, self.rng)
+        if step == r.settled:
+            merge_ground_codes(self.model, r.seed, r.ground_pictures)
+        pixels, keys_BN = make_batch(r.seed, step, r.batch)
+        pixels = pixels.to(memory_format=torch.channels_last)
+        return [{"pixels": pixels, "keys": keys_BN, "step": step, "sources": ["fresh scenes"]}]
 
-    def train_step(self) -> dict[str, float]:
-        r = self.recipe
-        pixels, keys_BN = make_batch(r.seed, self.step, r.batch)
-        pixels = pixels.to(r.device, memory_format=torch.channels_last)
-        keys_BN = keys_BN.to(r.device)
-        rng = np.random.default_rng([r.seed, self.step, 1])
-        if self.step == r.plain_steps:
-            self.statistics.start_codes(self.codebook, rng)
-        if self.step == r.settled:
-            merge_ground_codes(self.model, r.seed)
-        losses: dict[str, Tensor] = {}
-        if self.step >= r.settled:
+    def forward(self, batch: Batch) -> Terms:
+        """The terms of the loss; and, of no weight, the share of codes that agree, and of how many were revived."""
+        r, pixels, keys_BN = self.recipe, batch["pixels"], batch["keys"]
+        terms: Terms = {}
+        if batch["step"] >= r.settled:
             z_BND = code_BND = self.model.quantize.embedding(self.model.encode(pixels)).detach()
         else:
             with torch.autocast(r.device, torch.bfloat16, enabled=r.bf16):
                 z_BND = self.encode(pixels).float()
-            losses, code_BND = self._latent_losses(z_BND, keys_BN, rng)
+            terms, code_BND = self._latent_losses(z_BND, keys_BN, batch["step"])
         with torch.autocast(r.device, torch.bfloat16, enabled=r.bf16):
             out = self.decode(z_BND + (code_BND - z_BND).detach()).float()
-        losses["pixels"] = pixel_loss(out, pixels, keys_BN, r.object_weight)
-        total = torch.stack(list(losses.values())).sum()
-        for group, base in zip(self.optimizer.param_groups, self.base_lr, strict=True):
-            group["lr"] = base * self.learning_rate_scale()
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.step += 1
-        return {name: value.item() for name, value in losses.items()}
+        return terms | {"pixels": pixel_loss(out, pixels, keys_BN, r.object_weight)}
 
-    def _latent_losses(
-        self, z_BND: Tensor, keys_BN: Tensor, rng: np.random.Generator
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    def _latent_losses(self, z_BND: Tensor, keys_BN: Tensor, step: int) -> tuple[Terms, Tensor]:
         """Consistency and commitment terms, and what the decoder is given for each cell."""
         z_ND, keys_N = z_BND.flatten(0, 1), keys_BN.flatten()
         scale = z_ND.detach().var(0).mean()
         self.statistics.see(z_ND.detach(), keys_N)
         prototype_ND = self.statistics.prototype[keys_N]
         spread = (z_ND - prototype_ND).square().mean() / scale
-        consistency, commitment = self.recipe.weights(self.step)
-        losses = {"consistency": consistency * spread}
-        if self.step < self.recipe.plain_steps:
-            return losses, z_BND
+        consistency, commitment = self.recipe.weights(step)
+        terms = {"consistency": consistency * spread}
+        if step < self.recipe.plain_steps:
+            return terms, z_BND
         with torch.no_grad():
             codes_N = self.model.quantize.nearest(z_ND)
             home_N = self.model.quantize.nearest(self.statistics.prototype)[keys_N]
-            self.agreement = float((codes_N == home_N).float().mean())
             code_ND, home_ND = self.codebook[codes_N], self.codebook[home_N]
-            self.revived = self.statistics.follow(self.codebook, z_ND.detach(), codes_N, rng)
-        losses["commitment"] = commitment * (z_ND - home_ND).square().mean() / scale
-        return losses, code_ND.view_as(z_BND)
+            revived = self.statistics.follow(self.codebook, z_ND.detach(), codes_N, self.rng)
+        terms["commitment"] = commitment * (z_ND - home_ND).square().mean() / scale
+        told = {"agreement": (codes_N == home_N).float().mean(), "revived": torch.tensor(float(revived))}
+        return terms | told, code_ND.view_as(z_BND)
 
-    def state(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "statistics": self.statistics.tensors(),
-        }
+    def count(self, batch: Batch) -> Tensor:
+        """A step is one batch, whose terms are means already."""
+        return torch.ones(1, dtype=torch.int64)
 
-    def load(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.statistics.load(state["statistics"])
+    def total(self, terms: Terms, counts: Tensor) -> Tensor:
+        """The sum of all terms that have a weight."""
+        return torch.stack([terms[name] for name in ("consistency", "commitment", "pixels") if name in terms]).sum()
+
+    def moving(self) -> dict[str, Tensor]:
+        """The codebook, and what it follows."""
+        return {"codebook": self.codebook, **self.statistics.tensors()}
 
 
 @torch.no_grad()
-def merge_ground_codes(model: VQModel, seed: int, pictures: int = 512, share: float = 0.5) -> int:
-    """Gives the codes that stand for nothing but ground one vector, so that ground is one token; returns how many.
+def merge_ground_codes(model: VQModel, seed: int, pictures: int) -> None:
+    """Gives the codes that stand for little but ground one vector, so that ground is one token.
 
     Ties go to the lowest index, so the merged code is the first of them.
     """
@@ -294,34 +280,18 @@ def merge_ground_codes(model: VQModel, seed: int, pictures: int = 512, share: fl
     table = model.quantize.embedding.weight
     used = torch.bincount(codes_N, minlength=len(table))
     on_ground = torch.bincount(codes_N[ground_N], minlength=len(table))
-    alike = ((on_ground >= share * used) & (used > 0)).nonzero()[:, 0]
+    alike = ((2 * on_ground >= used) & (used > 0)).nonzero()[:, 0]
     table[alike] = table[on_ground.argmax()].clone()
-    return len(alike)
 
 
 def run_vq(recipe_path: str | Path, overrides: list[str] | None = None) -> Path:
-    """Trains to the recipe's last step, resuming what its folder holds; returns that folder."""
+    """Trains to the recipe's last step, resuming what its folder holds; returns that folder, with `vq.safetensors`."""
     recipe = load_recipe(VQRecipe, recipe_path, overrides or [])
     torch.set_num_threads(recipe.threads)
-    out = Path(recipe.out)
-    trainer = VQTrainer(recipe)
-    state = load_state(out)
-    if state is not None:
-        trainer.load(state)
-    started, first = time.time(), trainer.step
-    with open(out / "metrics.jsonl", "a") as log:
-        while trainer.step < recipe.steps:
-            losses = trainer.train_step()
-            if trainer.step % recipe.log_every == 0:
-                row = {"step": trainer.step, **losses, "images_per_s": _rate(trainer, first, started)}
-                if recipe.plain_steps < trainer.step <= recipe.settled:
-                    row |= {"agreement": trainer.agreement, "revived": trainer.revived}
-                print(json.dumps(row), file=log, flush=True)
-                print("  ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
-            if trainer.step % recipe.save_every == 0 or trainer.step == recipe.steps:
-                save_state(out, trainer.state())
-    return out
-
-
-def _rate(trainer: VQTrainer, first: int, started: float) -> float:
-    return round((trainer.step - first) * trainer.recipe.batch / (time.time() - started), 1)
+    objective = VQObjective(recipe)
+    with begin(recipe, {}):
+        optimizer = objective.optimizer()
+        fit(recipe, objective, optimizer, objective.batches, rate=recipe.rate, clip=1.0, autocast=False)
+        weights = {name: value.contiguous() for name, value in objective.model.state_dict().items()}
+        write_tensors(Path(recipe.out) / WEIGHTS, weights)
+    return Path(recipe.out)

@@ -16,17 +16,16 @@ from twgi.checkpoint.save import LARGEST_FILE, save
 from twgi.errors import ConfigError
 from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
-from twgi.training.checkpoints import barrier, rank
 from twgi.training.lora import attach, load_adapter, merged
 from twgi.training.objective import Objective
-from twgi.training.recipe import DTYPES, EXPORT_DTYPES, Recipe
-from twgi.training.sharding import Place, is_sharded, whole
+from twgi.training.recipe import DTYPES, EXPORT_DTYPES, Recipe, check_one_of
+from twgi.training.sharding import Place, barrier, is_sharded, rank, whole
 
 PROJECTION = "projection.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trainee:
+class Trainable:
     """A loaded checkpoint, made ready to be trained."""
 
     loaded: Loaded
@@ -41,7 +40,7 @@ class Trainee:
         return self.loaded.tokenizer.image.vq
 
 
-def trainee(recipe: Recipe, device: torch.device | str = "cpu", place: Place | None = None) -> Trainee:
+def load_trainable(recipe: Recipe, device: torch.device | str = "cpu", place: Place | None = None) -> Trainable:
     """The model of a recipe with what trains of it, the same for the same seed; on the CPU still.
 
     `device` is where it is to be trained. Where all weights train and `place` spreads them, each block is spread as
@@ -74,14 +73,16 @@ def trainee(recipe: Recipe, device: torch.device | str = "cpu", place: Place | N
             if weight.requires_grad:
                 weight.data = weight.data.float()
     decoder.recompute = recipe.recompute
-    return Trainee(loaded=loaded, objective=objective.train(), handle=handle, device=torch.device(device), place=place)
+    return Trainable(
+        loaded=loaded, objective=objective.train(), handle=handle, device=torch.device(device), place=place
+    )
 
 
-def copied(recipe: Recipe, trained: Trainee) -> Trainee | None:
-    """The trainee; where it is spread over processes, a whole copy of it on the first process, None on the others."""
+def whole_copy(recipe: Recipe, trained: Trainable) -> Trainable | None:
+    """The same; where it is spread over processes, a whole copy of it on the first process, None on the others."""
     if not is_sharded(trained.objective):
         return trained
-    copy = trainee(recipe) if rank() == 0 else None
+    copy = load_trainable(recipe) if rank() == 0 else None
     parameters = dict(copy.objective.named_parameters()) if copy else {}
     for name, weight in trained.objective.named_parameters():
         if weight.requires_grad:
@@ -103,7 +104,7 @@ def check_export(recipe: Recipe, vq: VQModel) -> None:
         )
 
 
-def export(recipe: Recipe, trained: Trainee, *, largest_file: int = LARGEST_FILE) -> Path:
+def export(recipe: Recipe, trained: Trainable, *, largest_file: int = LARGEST_FILE) -> Path:
     """Write `model/` (adapters merged, the image tokenizer as it was read), `adapter/`, and the projection.
 
     All processes call it and the first one writes: beside its part of the model, and an adapter, it holds one file's
@@ -126,7 +127,7 @@ def export(recipe: Recipe, trained: Trainee, *, largest_file: int = LARGEST_FILE
     return out / "model"
 
 
-def _adapter(trained: Trainee) -> Iterator[tuple[str, nn.Parameter]]:
+def _adapter(trained: Trainable) -> Iterator[tuple[str, nn.Parameter]]:
     if trained.handle is not None:
         yield from ((name, weight) for name, weight in trained.handle.named_parameters() if weight.requires_grad)
 
@@ -144,8 +145,7 @@ def merge_folder(model: str, adapter: Path, out: Path, *, dtype: str = "float32"
 
     Raises `CheckpointError` where the adapter does not fit, `ConfigError` for an unknown dtype.
     """
-    if dtype not in EXPORT_DTYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(EXPORT_DTYPES)}, got {dtype!r}")
+    check_one_of("dtype", dtype, EXPORT_DTYPES)
     loaded = load(model, pack=False)
     load_adapter(loaded.model, adapter)
     _save_merged(out, loaded.model, loaded, EXPORT_DTYPES[dtype])

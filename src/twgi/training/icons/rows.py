@@ -1,27 +1,24 @@
-"""Rows for training on the icon world, made fresh as training goes: chains -> token ids and labels.
-
-What step i trains on is a pure function of (seed, i): a resumed run sees the rows it would have seen.
-"""
+"""Rows of the icon world, made fresh as training goes. What step i trains on is a pure function of (seed, i)."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
+from twgi.data.rows import TokenRow
 from twgi.icons import chains, tasks, world
 from twgi.icons.chains import Chain, Drawn
 from twgi.icons.world import Placed, Scene, render
 from twgi.thinking.modes import MODES
 from twgi.tokenizer.multimodal import MultimodalTokenizer
-from twgi.training.loss import IGNORED
+from twgi.training.batches import collate
 
-Row = tuple[list[int], list[int]]  # token ids and labels
+Piece = tuple[Sequence[int], bool]
+"""Ids, and whether they carry loss."""
 GROUP = 8  # steps whose rows are made together, so that rows of like length meet in a batch
 
 
@@ -29,7 +26,7 @@ class SceneCodes:
     """Codes of a scene, laid together from the codes of its things seen alone.
 
     The image tokenizer gives a thing the same codes beside whatever it stands (its consistency term), so this equals
-    encoding the picture but for the rare cell; `agreement` measures that. It is a thousand times faster.
+    encoding the picture but for the rare cell, and is a thousand times faster.
     """
 
     def __init__(self, tokenizer: MultimodalTokenizer) -> None:
@@ -56,10 +53,6 @@ class SceneCodes:
             changed = alone != self.ground
             codes[changed] = alone[changed]
         return codes
-
-    def agreement(self, scenes: Sequence[Scene]) -> float:
-        """Share of cells where the laid codes are those of the real encoder."""
-        return float(np.mean(np.stack([self(scene) for scene in scenes]) == self.encode(scenes)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,28 +84,34 @@ class RowMaker:
         self.tokenizer, self.codes, self.mixture = tokenizer, codes, mixture
         self.words = functools.lru_cache(maxsize=50_000)(lambda text: tuple(tokenizer.text.encode(text)))
 
-    def image(self, scene: Scene) -> list[int]:
-        return self.tokenizer.image_block(self.codes(scene).tolist())
+    def image(self, scene: Scene, *, learn: bool, boi: bool = False) -> list[Piece]:
+        """A picture, and whether its tokens and the mark before them carry loss."""
+        ids = self.tokenizer.image_block(self.codes(scene).tolist())
+        return [(ids[:1], boi), (ids[1:], learn)]
 
     def prompt_ids(self, chain: Chain) -> list[int]:
         pictures = [self.codes(scene).tolist() for scene in chain.pictures]
         return self.tokenizer.encode_prompt(MODES[chain.mode].prompt_text(chain.prompt), pictures)
 
-    def row(self, chain: Chain) -> Row:
+    def row(self, chain: Chain) -> TokenRow:
         """The whole row: loss on the response alone, and there not on pictures that are only context."""
-        ids = self.prompt_ids(chain)
-        labels = [IGNORED] * len(ids)
+        pieces: list[Piece] = [(self.prompt_ids(chain), False)]
         for part in chain.response:
-            piece = self.image(part.scene) if isinstance(part, Drawn) else list(self.words(part))
-            learn = not isinstance(part, Drawn) or part.learn
-            ids += piece
-            labels += piece if learn else [piece[0], *[IGNORED] * (len(piece) - 1)]
-        return [*ids, self.tokenizer.vocab.eos], [*labels, self.tokenizer.vocab.eos]
+            if isinstance(part, Drawn):
+                pieces += self.image(part.scene, learn=part.learn, boi=True)
+            else:
+                pieces.append((self.words(part), True))
+        return joined([*pieces, ([self.tokenizer.vocab.eos], True)], chain.mode)
 
-    def bare(self, before: Sequence[int], scene: Scene) -> Row:
+    def bare(self, before: Sequence[int], scene: Scene) -> TokenRow:
         """A condition row of guidance: whatever comes before, then the picture."""
-        image = self.image(scene)
-        return [*before, *image], [IGNORED] * (len(before) + 1) + image[1:]
+        return joined([(before, False), *self.image(scene, learn=True)], "picture")
+
+    def pictures(self, chain: Chain) -> TokenRow:
+        """What the image branch of guidance reads: bos and the pictures of the response."""
+        drawn = [part for part in chain.response if isinstance(part, Drawn)]
+        pieces = [piece for part in drawn for piece in self.image(part.scene, learn=part.learn)]
+        return joined([([self.tokenizer.vocab.bos], False), *pieces], "pictures")
 
     def request(self, rng: np.random.Generator, step: int) -> tasks.Request:
         weights = dict(self.mixture.tasks)
@@ -121,7 +120,7 @@ class RowMaker:
         shares = np.array(list(weights.values()))
         return tasks.TASKS[list(weights)[rng.choice(len(shares), p=shares / shares.sum())]](rng)
 
-    def direct_row(self, rng: np.random.Generator, step: int) -> Row:
+    def direct_row(self, rng: np.random.Generator, step: int) -> TokenRow:
         request = self.request(rng, step)
         scene = tasks.make_scene(request, rng)
         chance = rng.random()
@@ -131,7 +130,7 @@ class RowMaker:
             return self.bare(self.words(request.prompt), scene)
         return self.row(chains.direct(request, scene))
 
-    def chain_row(self, rng: np.random.Generator, step: int) -> Row:
+    def chain_row(self, rng: np.random.Generator, step: int) -> TokenRow:
         request = self.request(rng, step)
         scene = tasks.make_scene(request, rng)
         shares = self.mixture.chains
@@ -143,60 +142,43 @@ class RowMaker:
             case _:
                 chain = chains.general(scene, rng)
         if rng.random() < self.mixture.pictures_only:
-            return self._without_words(chain)
+            return self.pictures(chain)
         return self.row(chain)
 
-    def _without_words(self, chain: Chain) -> Row:
-        """What the image branch of guidance reads: bos and pictures."""
-        ids, labels = [self.tokenizer.vocab.bos], [IGNORED]
-        for part in chain.response:
-            if isinstance(part, Drawn):
-                image = self.image(part.scene)
-                ids += image
-                labels += [IGNORED, *(image[1:] if part.learn else [IGNORED] * (len(image) - 1))]
-        return ids, labels
+
+def joined(pieces: Sequence[Piece], source: str) -> TokenRow:
+    """One row of these pieces."""
+    lengths = [len(ids) for ids, _ in pieces]
+    ids = np.concatenate([np.array(ids, np.int64) for ids, _ in pieces])
+    return TokenRow(ids=ids, learn=np.repeat([learn for _, learn in pieces], lengths), source=source)
 
 
-def pad(rows: Sequence[Row], pad_id: int, multiple: int = 16, *, loss_on_padding: bool = False) -> dict[str, Tensor]:
-    """Right-padded batch; labels of padding carry no loss, unless the published code's mistake is asked for."""
-    longest = -(-max(len(ids) for ids, _ in rows) // multiple) * multiple
-    label = pad_id if loss_on_padding else IGNORED
-    ids = [[*row, *[pad_id] * (longest - len(row))] for row, _ in rows]
-    labels = [[*row, *[label] * (longest - len(row))] for _, row in rows]
-    return {"ids": torch.tensor(ids), "labels": torch.tensor(labels)}
+class FreshRows:
+    """Called with a step: one batch of direct rows, and one of chains of like length."""
 
-
-class Steps(Dataset[list[dict[str, Tensor]]]):
-    """Item i is what step i trains on: one batch of direct rows and one of chains of like length."""
-
-    def __init__(self, maker: RowMaker, *, seed: int, steps: int) -> None:
-        self.maker, self.seed, self.steps = maker, seed, steps
+    def __init__(self, maker: RowMaker, *, seed: int) -> None:
+        self.maker, self.seed = maker, seed
         self._group = functools.lru_cache(maxsize=2)(self._make_group)
 
-    def __len__(self) -> int:
-        return self.steps
+    def __call__(self, step: int) -> list[dict[str, Any]]:
+        parts = self._group(step // GROUP)[step % GROUP]
+        return [collate([[row] for row in rows], self.maker.tokenizer.vocab.pad) for rows in parts if rows]
 
-    def __getitem__(self, index: int) -> list[dict[str, Tensor]]:
-        return self._group(index // GROUP)[index % GROUP]
-
-    def _make_group(self, group: int) -> list[list[dict[str, Tensor]]]:
+    def _make_group(self, group: int) -> list[tuple[list[TokenRow], list[TokenRow]]]:
         rng, step = np.random.default_rng([self.seed, group]), group * GROUP
-        mixture, pad_id = self.maker.mixture, self.maker.tokenizer.vocab.pad
+        mixture = self.maker.mixture
         direct = [self.maker.direct_row(rng, step) for _ in range(mixture.direct_rows * GROUP)]
-        chained: list[Row] = []
-        while sum(len(ids) for ids, _ in chained) < mixture.chain_tokens * GROUP:
+        chained: list[TokenRow] = []
+        while sum(len(row.ids) for row in chained) < mixture.chain_tokens * GROUP:
             chained.append(self.maker.chain_row(rng, step))
         batches = _cut_by_length(chained, GROUP)
         order = rng.permutation(GROUP)
-        return [
-            [pad(direct[i::GROUP], pad_id), *([pad(batches[order[i]], pad_id)] if batches[order[i]] else [])]
-            for i in range(GROUP)
-        ]
+        return [(direct[i::GROUP], batches[order[i]]) for i in range(GROUP)]
 
 
-def _cut_by_length(rows: list[Row], parts: int) -> list[list[Row]]:
+def _cut_by_length(rows: list[TokenRow], parts: int) -> list[list[TokenRow]]:
     """Rows sorted by length, cut into parts of about equal numbers of tokens."""
-    ordered = sorted(rows, key=lambda row: len(row[0]))
-    ends = np.cumsum([len(ids) for ids, _ in ordered])
+    ordered = sorted(rows, key=lambda row: len(row.ids))
+    ends = np.cumsum([len(row.ids) for row in ordered])
     part = np.minimum((ends - 1) * parts // ends[-1], parts - 1)
     return [[row for row, p in zip(ordered, part, strict=True) if p == i] for i in range(parts)]
