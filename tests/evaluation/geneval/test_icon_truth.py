@@ -42,7 +42,7 @@ def test_a_scene_made_for_a_request_is_right(task: str) -> None:
 
 @pytest.mark.parametrize("task", tasks.TASKS)
 def test_a_critique_chain_is_wrong_until_its_last_picture(task: str) -> None:
-    for request, scene, rng in requests(task, 10):
+    for request, scene, rng in requests(task, 20):
         *drafts, last = pictures(chains.critique(request, scene, rng))
         assert is_right(request, last), request.prompt
         assert [draft for draft in drafts if is_right(request, draft)] == [], request.prompt
