@@ -45,13 +45,21 @@ def benchmark(folder: Path, *, grids: bool = True, wrong: frozenset[tuple[int, i
     return ["score", "dpg", f"{folder}/pictures", "--questions", f"{folder}/dense.csv", "--judge", "icons", *layout]
 
 
+@pytest.fixture(scope="module")
+def right(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command that scores right pictures; where to, a test must say."""
+    return benchmark(tmp_path_factory.mktemp("right"))
+
+
 def scores(folder: Path, name: str = "pictures") -> Any:
     return json.loads((folder / name / "scores.json").read_text())
 
 
-def test_right_pictures_score_100_in_both_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert execute([*benchmark(tmp_path), "--compat", "official"]) == 0
-    found = scores(tmp_path)
+def test_right_pictures_score_100_in_both_ways(
+    right: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute([*right, "--compat", "official", "--out", f"{tmp_path}"]) == 0
+    found = scores(tmp_path, ".")
     assert (found["overall"], found["official"]["overall"], found["partial"]) == (100, 100, None)
     table = capsys.readouterr().out
     assert "corrected   official" in table
@@ -106,9 +114,9 @@ def test_a_deleted_picture_makes_the_score_partial(tmp_path: Path, capsys: pytes
     assert scores(tmp_path)["missing"] == [f"{PROMPTS[2].id}, sample 1"]
 
 
-def test_a_program_may_read_the_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert execute([*benchmark(tmp_path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == scores(tmp_path)
+def test_a_program_may_read_the_scores(right: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute([*right, "--json", "--out", f"{tmp_path}"]) == 0
+    assert json.loads(capsys.readouterr().out) == scores(tmp_path, ".")
 
 
 def test_a_corrupt_picture_counts_as_wrong_and_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,9 +199,9 @@ def test_kept_answers_can_be_replayed_without_the_judge(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_option_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], problem: str
+    right: list[str], capsys: pytest.CaptureFixture[str], options: list[str], problem: str
 ) -> None:
-    assert execute([*benchmark(tmp_path), *options]) == 2
+    assert execute([*right, *options]) == 2
     complaint = capsys.readouterr().err
     assert problem in complaint
     assert len(complaint.splitlines()) == 1
