@@ -1,4 +1,4 @@
-"""A mode is one entry of one table: what is added there thinks, is scored, reported and audited, with no other change."""
+"""A mode is one entry of one table: what is added there thinks, is scored, reported and audited."""
 
 import json
 from pathlib import Path
