@@ -108,14 +108,14 @@ def test_logits_that_are_no_numbers_end_their_thought_alone(monkeypatch: pytest.
     ends: dict[int, ThoughtEvent] = {}
     while len(ends) < 1:
         session.wait(inbox)
-        id, event = inbox.events.popleft()
+        id, event = inbox.popleft()
         heard.append(event)
         if isinstance(event, Done | ThoughtFailed):
             ends[id] = event
     heard.clear()
     while len(ends) < 2:
         session.wait(inbox)
-        id, event = inbox.events.popleft()
+        id, event = inbox.popleft()
         if isinstance(event, Done | ThoughtFailed):
             ends[id] = event
     failed = ends[first]

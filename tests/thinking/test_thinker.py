@@ -271,7 +271,7 @@ def test_a_cancelled_thought_keeps_what_is_there_of_it() -> None:
     heard = 0
     while len(done) < 2:
         session.wait(inbox)
-        id, event = inbox.events.popleft()
+        id, event = inbox.popleft()
         heard += 1
         if heard == 20:
             session.cancel(first)

@@ -25,26 +25,18 @@ from twgi.thinking.request import ModelFacts, plan
 from twgi.thinking.thought import Drawn, Thought
 from twgi.trace import ImageSegment
 
-
-class Inbox:
-    """Where the events of some thoughts arrive, in order: (id of the thought, event)."""
-
-    def __init__(self) -> None:
-        self.events: deque[tuple[int, ThoughtEvent]] = deque()
+Inbox = deque[tuple[int, ThoughtEvent]]
+"""Where the events of some thoughts arrive, in order, each with the id of its thought."""
 
 
 class Session:
-    """Thoughts on their way together, in one engine.
+    """Thoughts on their way together, in one engine whose cache has room for `tokens`, the bound on its memory.
 
-    Args:
-        model: in eval mode, on its device.
-        facts: of the same checkpoint.
-        tokens: positions of the engine's cache, the bound on its memory.
-        serial: rows of guidance in turn, see `Engine`.
+    The model is in eval mode, on its device; `facts` are of the same checkpoint; for `serial` see `Engine`.
     """
 
     def __init__(self, model: Transformer, facts: ModelFacts, *, tokens: int, serial: bool = False) -> None:
-        self.facts, self.tokens = facts, tokens
+        self.facts = facts
         self.engine = Engine(model, facts.tokenizer.vocab, tokens=tokens, serial=serial)
         self._lock, self._ids = threading.Lock(), count()
         self._thoughts: dict[int, tuple[Thought, Inbox]] = {}
@@ -58,8 +50,7 @@ class Session:
     def begin(self, task: Task, inbox: Inbox) -> int:
         """Take a task in, whose events are to arrive there; its id.
 
-        Raises:
-            TwgiError: it cannot be thought about (see `plan`), or does not fit the cache.
+        Raises `TwgiError`: it cannot be thought about (see `plan`), or does not fit the cache.
         """
         id = next(self._ids)
         thought = Thought(task, plan(id, task, self.facts), self.facts)
@@ -77,9 +68,9 @@ class Session:
 
     def wait(self, inbox: Inbox) -> None:
         """Return when something has arrived there, stepping the engine until it has."""
-        while not inbox.events:
+        while not inbox:
             with self._lock:
-                if not inbox.events:
+                if not inbox:
                     assert self._thoughts, "nothing will ever arrive"
                     self._step()
 
@@ -89,7 +80,7 @@ class Session:
         try:
             while not ended:
                 self.wait(inbox)
-                _, event = inbox.events.popleft()
+                _, event = inbox.popleft()
                 ended = isinstance(event, Done | ThoughtFailed)
                 yield event
         finally:
@@ -97,37 +88,33 @@ class Session:
                 self.cancel(id)
 
     def _step(self) -> None:
+        """One step of the engine, whose time the thoughts bear in equal parts; or a picture's wait, if none is left."""
         if self.engine.busy:
-            self._run_engine()
+            began = time.monotonic()
+            try:
+                events = self.engine.step()
+            except BaseException:
+                self._thoughts.clear()
+                raise
+            part = (time.monotonic() - began) / max(len(self._thoughts), 1)
+            for thought, _ in self._thoughts.values():
+                thought.busy += part
+            for event in events:
+                if event.id in self._thoughts:
+                    self._hear(self._thoughts[event.id][0], event)
         else:
             wait([thought.awaited for thought, _ in self._thoughts.values() if thought.awaited], None, FIRST_COMPLETED)
         for id, (thought, inbox) in list(self._thoughts.items()):
-            for event in thought.events():
-                inbox.events.append((id, event))
-                if isinstance(event, Done | ThoughtFailed):
+            for told in thought.events():
+                inbox.append((id, told))
+                if isinstance(told, Done | ThoughtFailed):
                     self.engine.cancel(id)  # it may still draw, where a picture of it could not be decoded
                     del self._thoughts[id]
-
-    def _run_engine(self) -> None:
-        """One step of the engine, whose time the thoughts bear in equal parts."""
-        began = time.monotonic()
-        try:
-            events = self.engine.step()
-        except BaseException:
-            self._thoughts.clear()
-            raise
-        part = (time.monotonic() - began) / max(len(self._thoughts), 1)
-        for thought, _ in self._thoughts.values():
-            thought.busy += part
-        for event in events:
-            if event.id in self._thoughts:
-                self._hear(self._thoughts[event.id][0], event)
 
     def _hear(self, thought: Thought, event: Event) -> None:
         match event:
             case Token():
-                tokens = thought.hear(event)
-                if tokens is not None:
+                if (tokens := thought.hear(event.token)) is not None:
                     thought.await_picture(self._decoded(tokens))
             case ImageAsked():
                 self.engine.answer(event.id, thought.kind_of_next())
@@ -139,11 +126,11 @@ class Session:
                 thought.fail(RunError(event.problem))
 
     def _decoded(self, tokens: tuple[int, ...]) -> Future[Drawn]:
-        return self._artist.submit(self._decode, tokens)
+        def decode() -> Drawn:
+            began = time.monotonic()
+            (segment,) = self.facts.tokenizer.draw([ImageSegment(tokens=tokens)])
+            assert isinstance(segment, ImageSegment)
+            assert segment.picture is not None
+            return segment.picture, time.monotonic() - began
 
-    def _decode(self, tokens: tuple[int, ...]) -> Drawn:
-        began = time.monotonic()
-        (segment,) = self.facts.tokenizer.draw([ImageSegment(tokens=tokens)])
-        assert isinstance(segment, ImageSegment)
-        assert segment.picture is not None
-        return segment.picture, time.monotonic() - began
+        return self._artist.submit(decode)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, TypedDict, Unpack
 
 from twgi.checkpoint.load import ModelDescription
@@ -38,24 +39,17 @@ class ThinkOptions(TypedDict, total=False):
     given: Sequence[int]
 
 
-_OF_TASK = ("pictures", "seed", "sample", "given")
-
-
 def task_of(prompt: str, **options: Unpack[ThinkOptions]) -> Task:
     """A prompt and its options as a task. Raises `ConfigError`."""
-    own: dict[str, Any] = {name: value for name, value in options.items() if name in _OF_TASK}
-    settings: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_TASK}
-    return Task(prompt=prompt, settings=Settings(**settings), **own)
+    own: dict[str, Any] = {**options}
+    settings = Settings(**{field.name: own.pop(field.name) for field in fields(Settings) if field.name in own})
+    return Task(prompt=prompt, settings=settings, **own)
 
 
 class Thinker:
     """A model that thinks. One prompt with `think` or `stream`, many with `think_many` or `stream_many`.
 
-    Args:
-        model: in eval mode, on its device.
-        tokenizer: of the same checkpoint.
-        checkpoint: its name, its hash, and the settings it is best used with.
-        serial: rows of guidance in turn, see `Engine`.
+    The model is in eval mode, on its device; tokenizer and description are its own; for `serial` see `Engine`.
     """
 
     def __init__(
@@ -79,13 +73,11 @@ class Thinker:
     def think(self, prompt: str, **options: Unpack[ThinkOptions]) -> Trace:
         """The whole thought about one prompt.
 
-        Raises:
-            TwgiError: the prompt or an option cannot be used (see `twgi.thinking.request.plan`).
+        Raises `TwgiError`: the prompt or an option cannot be used (see `twgi.thinking.request.plan`).
         """
-        for event in self.stream(prompt, **options):
-            if isinstance(event, Done):
-                return event.trace
-        raise AssertionError("a thought ends with Done")
+        *_, last = self.stream(prompt, **options)
+        assert isinstance(last, Done)
+        return last.trace
 
     def stream(self, prompt: str, **options: Unpack[ThinkOptions]) -> Iterator[ThoughtEvent]:
         """The events of one thought as they appear; close the iterator to stop thinking. Raises as `think` does."""
@@ -120,8 +112,8 @@ class Thinker:
                 if not index_of:
                     return
                 session.wait(inbox)
-                while inbox.events:
-                    id, event = inbox.events.popleft()
+                while inbox:
+                    id, event = inbox.popleft()
                     yield (index_of.pop(id) if isinstance(event, Done | ThoughtFailed) else index_of[id]), event
         finally:
             for id in index_of:
@@ -130,14 +122,10 @@ class Thinker:
     def session(self, batch: int) -> Session:
         """The session of this model, with room for so many thoughts at once where the memory allows it."""
         if self._session is None or (self._room < batch and not self._session.busy):
-            tokens = min(batch * MOST_ROWS * self.facts.context, self._most())
-            self._session, self._room = Session(self.model, self.facts, tokens=tokens, serial=self.serial), batch
+            context, weight = self.facts.context, self.model.embed.weight
+            free, most = free_memory(weight.device), MOST_ROWS * context
+            if free is not None:  # never fewer than the full row of one thought
+                fit = max(context, int(free * SHARE) // kv_bytes_per_token(self.model.config, weight.dtype))
+                most = min(batch * most, fit)
+            self._session, self._room = Session(self.model, self.facts, tokens=most, serial=self.serial), batch
         return self._session
-
-    def _most(self) -> int:
-        """Positions that fit the free memory; never fewer than the full row of one thought."""
-        weight = self.model.embed.weight
-        free = free_memory(weight.device)
-        if free is None:
-            return MOST_ROWS * self.facts.context
-        return max(self.facts.context, int(free * SHARE) // kv_bytes_per_token(self.model.config, weight.dtype))
