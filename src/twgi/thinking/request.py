@@ -23,20 +23,28 @@ from twgi.trace import ModelId
 from twgi.vocab import Vocab
 
 
+class Described:
+    """Whoever thinks with the weights of `source`."""
+
+    source: ModelDescription
+
+    @property
+    def identity(self) -> ModelId:
+        """Which weights think."""
+        return ModelId(name=self.source.name, sha256=self.source.sha256)
+
+    def resolved(self, settings: Settings) -> Settings:
+        """The settings with what they leave to the checkpoint."""
+        return settings.resolved(self.source.defaults, self.source.generation)
+
+
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelFacts(Described):
     """What every thought of one model has in common; `context` is its positions."""
 
     tokenizer: MultimodalTokenizer
     context: int
     source: ModelDescription
-
-    @property
-    def identity(self) -> ModelId:
-        return ModelId(name=self.source.name, sha256=self.source.sha256)
-
-    def resolved(self, settings: Settings) -> Settings:
-        return settings.resolved(self.source.defaults, self.source.generation)
 
 
 @dataclass(kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from twgi.decoding.events import ImageOpened
+from twgi.decoding.events import Event, Failed, Finished, ImageOpened, Token
 from twgi.decoding.grammar import FinishReason
 from twgi.errors import RunError, TwgiError
 from twgi.thinking.events import (
@@ -57,7 +57,7 @@ class Thought:
         for token in self.request.given:
             if token == self.vocab.boi:
                 kind = self.kind_of_next()
-            if (picture := self.hear(token)) is not None:
+            if (picture := self._take(token)) is not None:
                 self._record(kind)
                 self.given_pictures.append(picture)
         self._outbox.clear()  # of what is given nothing is told
@@ -72,13 +72,22 @@ class Thought:
         weights = {str(branch): weight for branch, weight in plan.for_picture(kind).weights.items()}
         self._guided.append({"kind": kind, **asdict(plan.scales[kind]), "weights": weights})
 
-    def opened(self, event: ImageOpened) -> None:
-        """The engine draws a picture from now on, as of this kind."""
-        self._record(event.kind)
-        self._outbox.append(ImageStarted(event.number, event.kind))
+    def hear(self, event: Event) -> tuple[int, ...] | None:
+        """What the engine tells of it. Where a picture ends, its tokens are returned, to be decoded."""
+        match event:
+            case Token():
+                return self._take(event.token)
+            case ImageOpened():
+                self._record(event.kind)
+                self._outbox.append(ImageStarted(event.number, event.kind))
+            case Finished():
+                self._say(self._words.flush())
+                self._outbox.append(event.reason)
+            case Failed():
+                self._fail(RunError(event.problem))
+        return None
 
-    def hear(self, token: int) -> tuple[int, ...] | None:
-        """One more token. Where it ends a picture, the picture's tokens are returned, to be decoded."""
+    def _take(self, token: int) -> tuple[int, ...] | None:
         vocab = self.vocab
         self._tokens.append(token)
         self._since_picture.append(token)
@@ -105,12 +114,7 @@ class Thought:
         """The next picture comes from there."""
         self._outbox.append(picture)
 
-    def finish(self, reason: FinishReason) -> None:
-        """No token follows."""
-        self._say(self._words.flush())
-        self._outbox.append(reason)
-
-    def fail(self, error: TwgiError) -> None:
+    def _fail(self, error: TwgiError) -> None:
         """No token follows, and nothing that is not said yet."""
         self._outbox.clear()
         self._outbox.append(ThoughtFailed(error))
@@ -134,7 +138,7 @@ class Thought:
         try:
             picture, seconds = decoded.result()
         except (RuntimeError, TwgiError) as error:  # torch's own, out of memory too
-            self.fail(error if isinstance(error, TwgiError) else RunError(f"a picture cannot be decoded: {error}"))
+            self._fail(error if isinstance(error, TwgiError) else RunError(f"a picture cannot be decoded: {error}"))
             return
         self.busy += seconds
         self._busy_at.append(round(self.busy, 4))
