@@ -7,7 +7,6 @@ stands in its file is held in memory.
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from twgi.errors import DataError
@@ -22,7 +21,7 @@ def stored_key(entry: Mapping[str, Any]) -> str | None:
     return key if isinstance(key, str) and "problem" not in entry else None
 
 
-class AnswerBook:
+class AnswerBook(FolderLock):
     """The answers in a file, held for this process alone until it is closed. Threads may share it.
 
     Args:
@@ -30,9 +29,8 @@ class AnswerBook:
         others: books whose answers count too; they are only read. What `path` says goes before what they say.
         key_of: the hash of what the answer in a line was asked with; None for a line that answers nothing.
 
-    Raises:
-        RunError: another process holds the book, or it cannot be written.
-        DataError: one of the others cannot be read.
+    Raises `RunError`: another process holds the book, or it cannot be written; `DataError`: one of the others cannot be
+    read.
     """
 
     def __init__(self, path: Path, *, others: Iterable[Path] = (), key_of: KeyOf = stored_key) -> None:
@@ -40,19 +38,9 @@ class AnswerBook:
         self._places: dict[str, tuple[Path, int]] = {}
         for other in others:
             self._index(other)
-        self._lock = FolderLock(path.parent, name=f".{path.name}{LOCK}")
+        super().__init__(path.parent, name=f".{path.name}{LOCK}")
         if mend(path).exists():
             self._index(path)
-
-    def __enter__(self) -> "AnswerBook":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let the next process have the book."""
-        self._lock.release()
 
     def _index(self, path: Path) -> None:
         for start, entry in _entries(path):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from twgi.errors import DataError, RunError
 
@@ -260,12 +260,10 @@ def mend(path: Path) -> Path:
 
 
 class FolderLock:
-    """Holds a folder for this process alone; it is free again when the process ends, however it ends.
+    """Holds a folder for this process alone until it is closed, or the process ends, however it ends.
 
     `name` is that of the lock file; what is held by itself within a folder has another one, which ends in `.lock` too.
-
-    Raises:
-        RunError: another process holds it, or it cannot be written.
+    Raises `RunError`: another process holds it, or it cannot be written.
     """
 
     def __init__(
@@ -285,13 +283,13 @@ class FolderLock:
                 raise RunError(f"{folder} is in use by process {owner or 'unknown'}: {otherwise}") from None
             path.write_text(f"{os.getpid()}\n", "ascii")
 
-    def __enter__(self) -> FolderLock:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.release()
+        self.close()
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let the next process in."""
         self._lock.release()
 
