@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def _of_today(value: Mapping[str, Any]) -> Mapping[str, Any]:
     """A description of version 1 as version 2 has it."""
     if value.get("version") != 1:
         return value
-    settings = {"compat": [], "scales": {}, "negative_prompt": Settings().negative_prompt} | dict(value["settings"])
+    settings: Object = {"compat": [], "scales": {}, "negative_prompt": Settings().negative_prompt, **value["settings"]}
     settings["guidance"] = {key: said for key, said in settings["guidance"].items() if key != "changed"}
     seed, samples, part = (settings.pop(key, one) for key, one in (("seed", 0), ("samples", 1), ("shard", [1, 1])))
     return {**value, "version": VERSION, "settings": settings, "seed": seed, "samples": samples, "part": part}
@@ -150,10 +151,9 @@ class RunFolder(FolderLock):
             (self.path / ERRORS).unlink(missing_ok=True)
         self._places = _whole_lines(self.path)
 
-    @property
-    def ids(self) -> frozenset[str]:
-        """Of the stored thoughts."""
-        return frozenset(self._places)
+    def __contains__(self, id: str) -> bool:
+        """Whether the thought of this id is stored."""
+        return id in self._places
 
     def thought(self, id: str) -> Trace:
         """A stored thought, without its pictures. Raises `TraceError` where it cannot be read."""
@@ -182,9 +182,9 @@ class RunFolder(FolderLock):
         self._places[trace.id] = start, file.stat().st_size - start
 
     def put(self, name: str, content: bytes) -> Path:
-        """Write one file, such as a picture of a thought that is not finished yet."""
-        write_whole(self.path / name, content)
-        return self.path / name
+        """Write a picture of a thought that is not finished yet; its path."""
+        write_whole(self.path / IMAGES / name, content)
+        return self.path / IMAGES / name
 
     def fail(self, record: Mapping[str, Any]) -> None:
         """Note why something could not be done."""
@@ -254,15 +254,12 @@ def _whole_lines(path: Path) -> dict[str, tuple[int, int]]:
         return {}
     with writing(file), file.open("rb") as lines:
         found = [(_id_of(path, line), len(line)) for line in lines]
-    if any(id is None for id, _ in found):
+    whole = [(id, length) for id, length in found if id is not None]
+    if len(whole) < len(found):
         with file.open("rb") as lines, writing_whole(file) as kept:
             kept.writelines(line for line, (id, _) in zip(lines, found, strict=True) if id is not None)
-    places, start = dict[str, tuple[int, int]](), 0
-    for id, length in found:
-        if id is not None:
-            places[id] = start, length
-            start += length
-    return places
+    ends = accumulate(length for _, length in whole)
+    return {id: (end - length, length) for (id, length), end in zip(whole, ends, strict=True)}
 
 
 def _id_of(path: Path, line: bytes) -> str | None:
@@ -282,12 +279,11 @@ def save_trace(trace: Trace, folder: Path, *, overwrite: bool = False) -> Path:
             _remove_run(folder)
     elif (folder / TRACES).exists():
         raise RunError(f"{folder} holds a run already; give another folder, or overwrite=True")
+    run = Description(settings=Settings(), seed=trace.seed, model=trace.model).to_json()
     try:
-        settings = Settings.of_trace(trace).to_json()
+        run["settings"] = Settings.of_trace(trace).to_json()
     except ConfigError:  # a trace that no run of ours made
-        settings = dict(trace.settings)
-    run = {"version": VERSION, "settings": settings, "seed": trace.seed, "samples": 1, "part": [1, 1]}
-    run |= {"model": trace.model.to_json(), "prompts": {}, "versions": {}, "started": ""}
+        run["settings"] = dict(trace.settings)
     with RunFolder(folder, run=run) as opened:
         opened.add(trace.filed(trace.id or f"00000-{trace.sample}"))
         return opened.write_page()

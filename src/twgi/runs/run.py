@@ -18,23 +18,20 @@ from twgi.runs.folder import Description, RunFolder
 from twgi.runs.plan import RunPlan, digest, job_id
 from twgi.thinking.events import Done, ImageFinished, Task, ThoughtEvent, ThoughtFailed
 from twgi.thinking.settings import Settings
-from twgi.trace import IMAGES, Failure, ModelId, Trace, png
+from twgi.trace import Failure, ModelId, Trace, png
 
 
 class Report(Protocol):
-    """Whoever wants to know how a run is coming along."""
+    """Whoever wants to know how a run is coming along.
 
-    def begin(self, todo: int) -> None:
-        """So many thoughts are ahead."""
+    It hears how many thoughts are ahead, what goes on in them (with the path of a finished picture), of each that is in
+    the folder, and of each prompt that cannot be thought about.
+    """
 
-    def hear(self, event: ThoughtEvent, path: Path | None) -> None:
-        """What goes on in one of them; `path` is where a finished picture is."""
-
-    def finished(self, trace: Trace) -> None:
-        """A thought is in the folder."""
-
-    def failed(self, where: str, problem: str) -> None:
-        """A prompt cannot be thought about."""
+    def begin(self, todo: int) -> None: ...
+    def hear(self, event: ThoughtEvent, path: Path | None) -> None: ...
+    def finished(self, trace: Trace) -> None: ...
+    def failed(self, where: str, problem: str) -> None: ...
 
 
 @dataclass(kw_only=True)
@@ -69,14 +66,9 @@ class Thinks(Protocol):
     """What a run needs of a thinker: `Thinker`, or one that has many machines do the work."""
 
     @property
-    def identity(self) -> ModelId:
-        """Which weights think."""
-
-    def resolved(self, settings: Settings) -> Settings:
-        """The settings with what they leave to the checkpoint."""
-
-    def stream_many(self, tasks: Iterable[Task], *, batch: int = 8) -> Iterator[tuple[int, ThoughtEvent]]:
-        """(index, event) of all tasks; each ends with one Done or one ThoughtFailed."""
+    def identity(self) -> ModelId: ...
+    def resolved(self, settings: Settings) -> Settings: ...
+    def stream_many(self, tasks: Iterable[Task], *, batch: int = 8) -> Iterator[tuple[int, ThoughtEvent]]: ...
 
 
 def run(
@@ -130,8 +122,7 @@ def describe(thinker: Thinks, plan: RunPlan, about: Mapping[str, Any]) -> Descri
 
 
 def _think(thinker: Thinks, plan: RunPlan, folder: RunFolder, outcome: Outcome, report: Report, batch: int) -> None:
-    ids = folder.ids
-    todo = [job for job in plan.jobs() if job.id not in ids]
+    todo = [job for job in plan.jobs() if job.id not in folder]
     report.begin(len(todo))
     for index, event in thinker.stream_many((job.task for job in todo), batch=max(1, min(batch, len(todo)))):
         job, task, path = todo[index], todo[index].task, None
@@ -146,8 +137,7 @@ def _think(thinker: Thinks, plan: RunPlan, folder: RunFolder, outcome: Outcome, 
             _fail((job.number, task.sample), failure, place, folder, outcome, report)
         else:
             if isinstance(event, ImageFinished):  # it can be looked at while its thought goes on
-                name = f"{IMAGES}/{job.id}-{len(task.pictures) + event.number}.png"
-                path = folder.put(name, png(event.picture))
+                path = folder.put(f"{job.id}-{len(task.pictures) + event.number}.png", png(event.picture))
             report.hear(event, path)
 
 
