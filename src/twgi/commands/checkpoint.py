@@ -38,10 +38,8 @@ def info(
     if plan:
         from twgi.thinking.budget import gpu_named, plan_of
 
-        width = dtype_named(options.dtype or "bfloat16")
-        told["plan"] = plan_of(
-            checkpoint, gpu=gpu_named(gpu), dtype=width, int8=int8, guidance=guidance, context=context
-        )
+        card, width = gpu_named(gpu), dtype_named(options.dtype or "bfloat16")
+        told["plan"] = plan_of(checkpoint, gpu=card, dtype=width, int8=int8, guidance=guidance, context=context)
     print(json_module.dumps(told, indent=2) if json else "\n".join(_lines(told)))
 
 
@@ -105,8 +103,7 @@ def convert(
     opened = open_checkpoint(source, vq=vq)
     width = None if options.dtype is None else dtype_named(options.dtype)
     bar = bytes_bar("converting")
-    remarks = convert_checkpoint(opened, target, layout=layout, dtype=width, shards=shards, progress=bar)
-    for remark in remarks:
+    for remark in convert_checkpoint(opened, target, layout=layout, dtype=width, shards=shards, progress=bar):
         complain(remark)
     written = open_checkpoint(target)
     print(f"{target}: {written.layout}, {len(written.tensors.stored)} tensors in {len(written.tensors.files)} file(s)")

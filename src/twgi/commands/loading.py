@@ -43,12 +43,10 @@ class ModelOptions:
         """What `twgi.load` is to be told beside the model's name."""
         long = self.context is None and Quirk.PUBLISHED_LIMITS in parse_compat(self.compat)
         return {
-            "device": self.device,
             "dtype": None if self.dtype is None else dtype_named(self.dtype),
-            "vq": self.vq,
             "context": PUBLISHED_LENGTH if long else self.context,
-            "int8": self.int8,
             "serial": self.cfg_rows == "serial",
+            **{name: getattr(self, name) for name in ("device", "vq", "int8")},
         }
 
 

@@ -59,7 +59,7 @@ def think(
         samples=samples,
         seed=seed,
     )
-    return run_plan(plan, options, out=out, title=prompt or str(prompts), batch=batch, resume=resume, json=json)
+    return _run(plan, options, out=out, title=prompt or str(prompts), batch=batch, resume=resume, json=json)
 
 
 def _prompts(prompt: str | None, prompts: Path | None, images: list[Path]) -> "tuple[PromptLine | BadLine, ...]":
@@ -75,7 +75,7 @@ def _prompts(prompt: str | None, prompts: Path | None, images: list[Path]) -> "t
     return tuple(read_prompts(prompts))
 
 
-def run_plan(
+def _run(
     plan: "RunPlan", options: ModelOptions, *, out: Path | None, title: str, batch: int, resume: bool, json: bool
 ) -> int:
     from twgi.files import fresh_folder
@@ -105,13 +105,10 @@ def run_plan(
 def conclude(report: "Quiet", outcome: "Outcome") -> int:
     """Say what came of a run; the exit status."""
     if outcome.interrupted:
-        complain(f"stopped: {outcome.kept}; go on with: {_again(outcome.folder)}")
+        words = ["twgi", *sys.argv[1:]]  # the command that goes on with this run
+        words += [] if any(word.split("=")[0] == "--out" for word in words) else ["--out", str(outcome.folder)]
+        words += [] if "--resume" in words else ["--resume"]
+        complain(f"stopped: {outcome.kept}; go on with: {shlex.join(words)}")
         return INTERRUPTED
     report.conclude(outcome)
     return TwgiError.exit_status if outcome.failures else 0
-
-
-def _again(folder: Path) -> str:
-    """The command that goes on with this run."""
-    words = [*sys.argv[1:], *([] if any(w.split("=")[0] == "--out" for w in sys.argv) else ["--out", str(folder)])]
-    return shlex.join(["twgi", *words, *([] if "--resume" in words else ["--resume"])])
