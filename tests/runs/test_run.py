@@ -265,3 +265,20 @@ def test_the_work_on_thoughts_is_shared_out_among_them(tmp_path: Path) -> None:
     assert len(timings) == 2
     assert 0 < sum(timing["busy"] for timing in timings) <= time.monotonic() - began
     assert all(0 < timing["busy_at_pictures"][0] <= timing["busy"] for timing in timings)
+
+
+def test_a_thought_that_is_stored_when_the_run_is_stopped_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = RunFolder.add
+
+    def interrupted(folder: RunFolder, trace: Trace) -> None:
+        """Between the line on disk and the note of its place."""
+        add(folder, trace)
+        folder._places.clear()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "add", interrupted)
+    outcome = go(tmp_path, SIX)
+    assert (outcome.interrupted, outcome.thoughts) == (True, 1)
+    assert outcome.page is not None

@@ -149,6 +149,10 @@ class RunFolder(FolderLock):
             clear_leftovers(self.path)
             clear_leftovers(self.path / IMAGES)
             (self.path / ERRORS).unlink(missing_ok=True)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read anew which thoughts are stored; of what is none, the lines are taken out."""
         self._places = _whole_lines(self.path)
 
     def __contains__(self, id: str) -> bool:

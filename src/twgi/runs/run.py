@@ -57,10 +57,6 @@ class Outcome:
         """In words."""
         return f"{self.thoughts} of {self.jobs} thoughts with {self.pictures} pictures are in {self.folder}"
 
-    def count(self, trace: Trace) -> None:
-        self.thoughts += 1
-        self.pictures += len(trace.images)
-
 
 class Thinks(Protocol):
     """What a run needs of a thinker: `Thinker`, or one that has many machines do the work."""
@@ -90,8 +86,6 @@ def run(
     described = describe(thinker, plan, about or {})
     with RunFolder(out, run=described.to_json(), resume=resume) as folder:
         outcome = Outcome(folder=out, prompts=len(plan.prompts), jobs=plan.count)
-        for trace in folder.thoughts():
-            outcome.count(trace)
         try:
             for number, line in plan.bad_lines():
                 failure = Failure(prompt=line.where, mode=plan.settings.mode, error=line.problem)
@@ -99,6 +93,10 @@ def run(
             _think(thinker, plan, folder, outcome, report, batch)
         except (KeyboardInterrupt, BrokenPipeError):  # or whoever read the output has gone
             outcome.interrupted = True
+            folder.refresh()  # a thought may be stored of which nobody has heard
+        for trace in folder.thoughts():
+            outcome.thoughts += 1
+            outcome.pictures += len(trace.images)
         if outcome.thoughts:
             outcome.page = folder.write_page({job_id(*key): failure for key, failure in outcome.failures.items()})
         else:
@@ -129,7 +127,6 @@ def _think(thinker: Thinks, plan: RunPlan, folder: RunFolder, outcome: Outcome, 
         if isinstance(event, Done):
             trace = event.trace.filed(job.id)
             folder.add(trace)
-            outcome.count(trace)
             report.finished(trace)
         elif isinstance(event, ThoughtFailed):
             error, place = str(event.error), {"where": job.where, "id": job.id, "sample": task.sample}
