@@ -150,10 +150,6 @@ class Trace:
 
         return replace(self._with_images(filed), id=id)
 
-    def light(self) -> "Trace":
-        """The same trace without its pictures in memory."""
-        return self._with_images(lambda segment: replace(segment, picture=None))
-
     def files(self) -> dict[str, bytes]:
         """Path in the run folder -> PNG, for each picture that has a file name (see `filed`)."""
         images = [segment for segment in self.segments if isinstance(segment, ImageSegment)]
