@@ -32,7 +32,7 @@ from twgi.checkpoint.tensors import (
 from twgi.errors import CheckpointError, TwgiError
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.vqvae import VQModel
-from twgi.model.without_init import without_init
+from twgi.model.without_init import WithoutInit
 from twgi.tokenizer.text import TextTokenizer
 from twgi.vocab import SPECIAL_NAMES, Vocab
 
@@ -171,7 +171,7 @@ def _open_meta(folder: Path, models: Path) -> Checkpoint:
 
 def _check(folder: Path, config: TransformerConfig, vq_config: VQConfig, tensors: Tensors) -> bool:
     """Whether it draws. Every tensor is there and expected; only the image decoder may be missing as a whole."""
-    with torch.device("meta"), without_init():
+    with torch.device("meta"), WithoutInit():
         image: dict[str, Shape] = {hf.VQ_PREFIX + n: tuple(t.shape) for n, t in VQModel(vq_config).state_dict().items()}
     draws = any(name.startswith(DECODER[0]) for name in tensors.stored)
     found = {name: entry.shape for name, entry in tensors.stored.items() if not hf.is_harmless(name)}

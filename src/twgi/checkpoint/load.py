@@ -21,7 +21,7 @@ from twgi.checkpoint.tensors import Progress
 from twgi.errors import CheckpointError, ConfigError
 from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
-from twgi.model.without_init import without_init
+from twgi.model.without_init import WithoutInit
 from twgi.tokenizer.image import ImageTokenizer
 from twgi.tokenizer.multimodal import MultimodalTokenizer
 from twgi.vocab import Vocab
@@ -207,7 +207,7 @@ def _read_decoder(
     progress: Progress | None,
 ) -> Transformer:
     config, tensors = checkpoint.config, checkpoint.tensors
-    with torch.device("meta"), without_init():
+    with torch.device("meta"), WithoutInit():
         model = Transformer(config)
     table, shapes = hf.names(config), {name: tuple(t.shape) for name, t in model.state_dict().items()}
     total = sum(tensors.stored[part].bytes for parts in table.values() for part in parts)
@@ -246,7 +246,7 @@ def _joined(shape: Sequence[int], parts: Sequence[Tensor], device: torch.device,
 
 
 def _read_tokenizer(checkpoint: Checkpoint, device: torch.device) -> MultimodalTokenizer:
-    with torch.device("meta"), without_init():
+    with torch.device("meta"), WithoutInit():
         vq = VQModel(checkpoint.vq_config, draws=checkpoint.draws)
     read = checkpoint.tensors.read([hf.VQ_PREFIX + name for name in vq.state_dict()])
     own = {name.removeprefix(hf.VQ_PREFIX): _joined(t.shape, [t], device, torch.float32) for name, t in read.items()}

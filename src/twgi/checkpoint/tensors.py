@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from twgi.errors import CheckpointError
 
@@ -147,6 +148,16 @@ class Joined:
         wanted = list(names)
         second = [name for name in wanted if name in self._second.stored]
         return {**self._first.read(set(wanted) - set(second)), **self._second.read(second)}
+
+
+class WithoutInit(TorchFunctionMode):
+    """Leaves out the initial values of weights: on the meta device, drawing them imports torch's compiler (seconds)."""
+
+    def __torch_function__(self, function: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
 
 
 def safetensors_folder(folder: Path) -> SafetensorsFiles:

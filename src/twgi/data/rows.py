@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from twgi.errors import DataError
 from twgi.files import Object
-from twgi.tokenizer.faults import end_of_image, image_anomalies, kind_of_misplaced, misplaced
+from twgi.tokenizer.multimodal import end_of_image, image_anomalies, kind_of_misplaced, misplaced
 from twgi.trace import Anomaly
 from twgi.vocab import Vocab
 
