@@ -26,9 +26,9 @@ from twgi.checkpoint.convert import CONVERTED
 from twgi.checkpoint.layout import open_checkpoint
 from twgi.checkpoint.memory import GB, sizes, weight_bytes
 from twgi.checkpoint.save import LARGEST_FILE, json_files, write_groups, write_json_files
+from twgi.checkpoint.tensors import WithoutInit
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.vqvae import VQModel
-from twgi.model.without_init import WithoutInit
 from twgi.tokenizer.text import TextTokenizer
 from twgi.vocab import Vocab, image_name
 

@@ -25,14 +25,14 @@ from twgi.checkpoint.tensors import (
     Shape,
     Tensors,
     TorchFile,
+    WithoutInit,
     check_tensors,
     read_json,
     safetensors_folder,
-)  # fmt: skip
+)
 from twgi.errors import CheckpointError, TwgiError
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.vqvae import VQModel
-from twgi.model.without_init import WithoutInit
 from twgi.tokenizer.text import TextTokenizer
 from twgi.vocab import SPECIAL_NAMES, Vocab
 

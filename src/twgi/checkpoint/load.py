@@ -17,11 +17,10 @@ from twgi.checkpoint import hf
 from twgi.checkpoint.layout import Checkpoint, naming, open_checkpoint
 from twgi.checkpoint.memory import check_memory, known_device, sizes
 from twgi.checkpoint.quantize import quantize_block, require_torchao
-from twgi.checkpoint.tensors import Progress
+from twgi.checkpoint.tensors import Progress, WithoutInit
 from twgi.errors import CheckpointError, ConfigError
 from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
-from twgi.model.without_init import WithoutInit
 from twgi.tokenizer.image import ImageTokenizer
 from twgi.tokenizer.multimodal import MultimodalTokenizer
 from twgi.vocab import Vocab
