@@ -7,6 +7,7 @@ the rest, so that no picture is in the page twice.
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -44,7 +45,8 @@ def page(
     """
     pictures, many = _Pictures(Path(folder) if folder is not None else None), count != 1
     heading = title or (_count(count, "thought") if many else next(records()).prompt)
-    yield _HEAD.format(policy=_policy(), title=html_text(heading[:120]), style=_STYLE)
+    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+    yield _HEAD.format(digest=digest, title=html_text(heading[:120]), style=_STYLE)
     if many:
         top = f'<header class="top"><h1>{html_text(heading)}</h1><p>{html_text(_facts(records()))}</p></header>'
         yield f'<main class="gallery">{top}<ol>'
@@ -54,12 +56,6 @@ def page(
         thought = _thought(record, number, count, pictures)
         yield f'<li id="g{number}">{thought}</li>' if many else thought
     yield f"{'</ol>' * many}</main>{_FOOT}"
-
-
-def _policy() -> str:
-    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    allowed = ["default-src 'none'", "img-src data: 'self' file:", f"style-src 'sha256-{digest}'"]
-    return "; ".join([*allowed, "base-uri 'none'", "form-action 'none'"])
 
 
 @dataclass
@@ -72,16 +68,16 @@ class _Pictures:
     def figure(self, segment: ImageSegment, caption: str, *, final: bool) -> str:
         """An image segment as a figure; a placeholder where it has no picture."""
         content = self._content(segment)
-        kind = "final" if final else "step"
         if content is None:
             why = "an image that was not drawn" if segment.image is None else "the file is missing"
-            note = f'<div class="missing">{why}<br>{len(segment.tokens)} tokens</div>'
-            return f'<figure class="{kind}">{note}<figcaption>{html_text(caption)}</figcaption></figure>'
-        width, height = _size(content)
-        crisp = "crisp" if max(width, height) <= _SMALL else "smooth"
-        source = html_text(self._source(segment, content))
-        image = f'<img class="{crisp}" src="{source}" width="{width}" height="{height}" alt="{html_text(caption)}">'
-        return f'<figure class="{kind}">{image}<figcaption>{html_text(caption)}</figcaption></figure>'
+            shown = f'<div class="missing">{why}<br>{len(segment.tokens)} tokens</div>'
+        else:
+            width, height = _size(content)
+            size = f'width="{width}" height="{height}" alt="{html_text(caption)}"'
+            crisp = "crisp" if max(width, height) <= _SMALL else "smooth"
+            shown = f'<img class="{crisp}" src="{html_text(self._source(segment, content))}" {size}>'
+        kind = "final" if final else "step"
+        return f'<figure class="{kind}">{shown}<figcaption>{html_text(caption)}</figcaption></figure>'
 
     def _content(self, segment: ImageSegment) -> bytes | None:
         if segment.picture is not None:
@@ -108,30 +104,23 @@ def _size(content: bytes) -> tuple[int, int]:
 
 
 def _thought(record: Record, number: int, count: int, pictures: _Pictures) -> str:
-    story = _failure(record) if isinstance(record, Failure) else _story(record, pictures)
-    given = "" if isinstance(record, Failure) else _given(record, pictures)
+    if isinstance(record, Failure):
+        words = f'<p class="words failed cover" dir="auto">{html_text(record.error)}</p>'
+        drawn, given, story = "failed", "", f'<div class="story">{words}</div>'
+    else:
+        drawn = _count(len(record.images), "picture") if record.images else ""
+        given, story = _given(record, pictures), _story(record, pictures)
+    sample = f"sample {record.sample}" if record.sample else ""
+    kicker = " · ".join(part for part in (record.mode, drawn, sample) if part)
     heading = "h1" if count == 1 else "h2"
     before, after = (f'<a href="#t{n}">{word}</a>' for n, word in ((number - 1, "previous"), (number + 1, "next")))
     bar = f'<nav><a href="#g{number}">all thoughts</a>{before * (number > 0)}{after * (number + 1 < count)}</nav>'
     return (
         f'<article class="thought" id="t{number}">{bar * (count > 1)}'
-        f'<header><p class="kicker">{html_text(_kicker(record))}</p>'
+        f'<header><p class="kicker">{html_text(kicker)}</p>'
         f'<{heading} class="prompt" dir="auto">{html_text(record.prompt)}</{heading}>{given}</header>{story}'
         f"{f'<a class=open href=#t{number}><span>open the whole thought</span></a>' * (count > 1)}</article>"
     )
-
-
-def _kicker(record: Record) -> str:
-    if isinstance(record, Failure):
-        drawn = "failed"
-    else:
-        drawn = _count(len(record.images), "picture") if record.images else ""
-    sample = f"sample {record.sample}" if record.sample else ""
-    return " · ".join(part for part in (record.mode, drawn, sample) if part)
-
-
-def _failure(failure: Failure) -> str:
-    return f'<div class="story"><p class="words failed cover" dir="auto">{html_text(failure.error)}</p></div>'
 
 
 def _given(trace: Trace, pictures: _Pictures) -> str:
@@ -142,10 +131,13 @@ def _given(trace: Trace, pictures: _Pictures) -> str:
 
 
 def _story(trace: Trace, pictures: _Pictures) -> str:
-    steps = list(_steps(trace, pictures))
-    end = _ENDS.get(trace.finish_reason)
+    steps, end = "".join(_steps(trace, pictures)), _ENDS.get(trace.finish_reason)
     notes = f'<p class="note">{end}</p>' if end else ""
-    return f'<div class="story">{"".join(steps)}</div>{notes}{_anomalies(trace)}{_details(trace)}'
+    if trace.anomalies:
+        items = "".join(f"<li>{html_text(f'{a.kind} at {a.position}: {a.detail}')}</li>" for a in trace.anomalies)
+        said = _count(len(trace.anomalies), "irregularity", "irregularities")
+        notes += f'<div class="note"><p>{said} in what the model said:</p><ul>{items}</ul></div>'
+    return f'<div class="story">{steps}</div>{notes}{_details(trace)}'
 
 
 def _steps(trace: Trace, pictures: _Pictures) -> Iterator[str]:
@@ -153,24 +145,16 @@ def _steps(trace: Trace, pictures: _Pictures) -> Iterator[str]:
     shown = [s for s in trace.segments if (s.text.strip() if isinstance(s, TextSegment) else s.role != "input")]
     cover = trace.images[-1] if trace.images else next(iter(shown), None)
     roles = [segment.role for segment in trace.images]
-    seen: dict[str, int] = {}
+    seen = Counter[str]()
     for segment in shown:
         mark = " cover" if segment is cover else ""
         if isinstance(segment, TextSegment):
             yield f'<p class="words{mark}" dir="auto">{html_text(segment.text.strip())}</p>'
             continue
-        seen[segment.role] = seen.get(segment.role, 0) + 1
-        several = roles.count(segment.role) > 1
-        caption = _CAPTIONS[segment.role] + (f" {seen[segment.role]}" if several else "")
+        seen[segment.role] += 1
+        number = f" {seen[segment.role]}" if roles.count(segment.role) > 1 else ""
+        caption = _CAPTIONS[segment.role] + number
         yield f'<div class="seen{mark}">{pictures.figure(segment, caption, final=segment.role == "final")}</div>'
-
-
-def _anomalies(trace: Trace) -> str:
-    if not trace.anomalies:
-        return ""
-    items = "".join(f"<li>{html_text(f'{a.kind} at {a.position}: {a.detail}')}</li>" for a in trace.anomalies)
-    said = _count(len(trace.anomalies), "irregularity", "irregularities")
-    return f'<div class="note"><p>{said} in what the model said:</p><ul>{items}</ul></div>'
 
 
 def _details(trace: Trace) -> str:
@@ -192,11 +176,11 @@ def _flat(value: object, name: str = "") -> Iterator[tuple[str, object]]:
 
 def _facts(records: Iterator[Record]) -> str:
     """Models, modes and failures of a gallery, in a line."""
-    models, modes, failed = dict[str, None](), dict[str, None](), 0
+    models, modes, failed = Counter[str](), Counter[str](), 0
     for record in records:
-        modes[record.mode] = None
+        modes[record.mode] += 1
         if isinstance(record, Trace):
-            models[record.model.name] = None
+            models[record.model.name] += 1
         else:
             failed += 1
     return " · ".join([*models, *modes, *([f"{failed} failed"] if failed else [])])
@@ -215,7 +199,8 @@ _HEAD = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: 'self' file:; \
+style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
 <title>{title}</title>

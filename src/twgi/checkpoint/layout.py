@@ -20,15 +20,13 @@ from twgi.checkpoint import hf, meta
 from twgi.checkpoint.presets import Preset, resolve
 from twgi.checkpoint.tensors import (
     Joined,
-    SafetensorsFiles,
     Selected,
-    Shape,
     Tensors,
     TorchFile,
     WithoutInit,
     check_tensors,
+    open_tensors,
     read_json,
-    safetensors_folder,
 )
 from twgi.errors import CheckpointError, TwgiError
 from twgi.model.config import TransformerConfig, VQConfig
@@ -93,14 +91,8 @@ def naming(folder: Path) -> Iterator[None]:
 
 def _read_vq_file(path: Path) -> Tensors:
     """An image tokenizer of its own (`vqgan.ckpt` or safetensors), or of a folder in either layout that has one."""
-    if path.is_dir():
-        original = next((p for p in (path / "vqgan.ckpt", path / "tokenizer/vqgan.ckpt") if p.is_file()), None)
-    else:
-        original = None if path.suffix == ".safetensors" else path
-    if original is not None:
-        tensors: Tensors = TorchFile(original, inside="state_dict")
-    else:
-        tensors = safetensors_folder(path) if path.is_dir() else SafetensorsFiles([path])
+    original = next((p for p in (path / "vqgan.ckpt", path / "tokenizer/vqgan.ckpt") if p.is_file()), path)
+    tensors = open_tensors(original, inside="state_dict")
     prefix = "" if any(name.startswith(hf.VQ_PREFIX) for name in tensors.stored) else hf.VQ_PREFIX
     names = {prefix + name: name for name in tensors.stored if (prefix + name).startswith(hf.VQ_PREFIX)}
     if not any(name.startswith(DECODER[0]) for name in names):
@@ -141,7 +133,7 @@ def _open_hf(folder: Path) -> Checkpoint:
         raise CheckpointError(f"config.json: bos_token_id must be a whole number, got {bos!r}")
     return Checkpoint(
         layout="hf", folder=folder, config=config, vq_config=vq_config, config_bos=bos, text=text,
-        tensors=hf.HfTensors(config, safetensors_folder(folder)),
+        tensors=hf.HfTensors(config, open_tensors(folder)),
         vocab=_vocab(raw.get("vocabulary_map") or text.names, text, config, vq_config),
         published_pixels=_published_pixels(folder, vq_config.resolution),
         generation=read_json(folder / "generation_config.json", optional=True),
@@ -172,7 +164,7 @@ def _open_meta(folder: Path, models: Path) -> Checkpoint:
 def _check(folder: Path, config: TransformerConfig, vq_config: VQConfig, tensors: Tensors) -> bool:
     """Whether it draws. Every tensor is there and expected; only the image decoder may be missing as a whole."""
     with torch.device("meta"), WithoutInit():
-        image: dict[str, Shape] = {hf.VQ_PREFIX + n: tuple(t.shape) for n, t in VQModel(vq_config).state_dict().items()}
+        image = {hf.VQ_PREFIX + n: tuple(t.shape) for n, t in VQModel(vq_config).state_dict().items()}
     draws = any(name.startswith(DECODER[0]) for name in tensors.stored)
     found = {name: entry.shape for name, entry in tensors.stored.items() if not hf.is_harmless(name)}
     if not draws:

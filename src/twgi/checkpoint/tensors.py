@@ -177,6 +177,13 @@ def safetensors_folder(folder: Path) -> SafetensorsFiles:
     return files
 
 
+def open_tensors(path: Path, *, inside: str | None = None) -> Tensors:
+    """Those of a Hugging Face folder, of a safetensors file, or of a torch file (there, of the group `inside`)."""
+    if path.is_dir():
+        return safetensors_folder(path)
+    return SafetensorsFiles([path]) if path.suffix == ".safetensors" else TorchFile(path, inside=inside)
+
+
 def check_tensors(where: Path, expected: Mapping[str, Shape], found: Mapping[str, Shape], *, told_by: str) -> None:
     """Raise `CheckpointError` unless these are just the tensors expected, of the shapes that `told_by` says."""
     missing, unexpected = expected.keys() - found.keys(), found.keys() - expected.keys()

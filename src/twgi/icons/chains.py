@@ -6,7 +6,7 @@ imitated (a flawed first picture). No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,10 +65,6 @@ def subgoal(request: SceneRequest, scene: Scene) -> Chain:
     for i, thing in enumerate(scene.objects):
         response += [f"{'Then' if i else 'First'}, {named(thing)}.", Drawn(Scene((thing,)))]
     return Chain("subgoal", request.prompt, (*response, WHOLE, Drawn(scene)))
-
-
-# Flaws: (request, scene, rng) -> (flawed scene, what to say about it), or None where the flaw does not apply.
-Flaw = Callable[[SceneRequest, Scene, np.random.Generator], tuple[Scene, str] | None]
 
 
 def _one(rng: np.random.Generator, scene: Scene) -> tuple[int, Placed]:
@@ -141,7 +137,8 @@ def _counted(request: SceneRequest) -> bool:
     return any(clause.count > 1 for clause in request.include)
 
 
-FLAWS: tuple[Flaw, ...] = (wrong_color, missing, wrong_thing, wrong_count, wrong_side)
+# (request, scene, rng) -> (flawed scene, what to say about it), or None where the flaw does not apply
+FLAWS = (wrong_color, missing, wrong_thing, wrong_count, wrong_side)
 
 
 def flaw(request: SceneRequest, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str]:

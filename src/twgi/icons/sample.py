@@ -72,14 +72,10 @@ def draw(number: int, seed: int) -> Sampled:
 
 def chain_of(mode: str, request: SceneRequest, scene: Scene, rng: np.random.Generator) -> Chain:
     """A true thought of a mode about a scene that fulfils the request."""
-    match mode:
-        case "direct":
-            return chains.direct(request, scene)
-        case "subgoal":
-            return chains.subgoal(request, scene)
-        case "critique":
-            return chains.critique(request, scene, rng)
-    return chains.general(scene, rng)
+    if mode == "critique":
+        return chains.critique(request, scene, rng)
+    plain = {"direct": chains.direct, "subgoal": chains.subgoal}.get(mode)
+    return plain(request, scene) if plain else chains.general(scene, rng)
 
 
 def as_trace(chain: Chain, *, seed: int = 0) -> Trace:
