@@ -125,7 +125,7 @@ def attend_singly(queries: Sequence[Tensor], k_1KTH: Tensor, v_1KTH: Tensor) -> 
     """The last n positions of a row look back, a 1KGH of each: a query of its own has nothing to mask."""
     first = k_1KTH.shape[2] - len(queries) + 1
     return [
-        F.scaled_dot_product_attention(q_1KGH, k_1KTH[:, :, :end], v_1KTH[:, :, :end])
+        F.scaled_dot_product_attention(q_1KGH, k_1KTH.narrow(2, 0, end), v_1KTH.narrow(2, 0, end))
         for end, q_1KGH in enumerate(queries, first)
     ]
 

@@ -124,7 +124,7 @@ def steps(request: Request, name: str) -> Iterator[list[int]]:
         forced = request.grammar.starts_with_image and not picture
         tokens += [] if forced else [*[word] * words, vocab.boi]
         tokens += [min(vocab.image_ids)] * vocab.tokens_per_image
-    sequence = Sequence(request)
+    sequence = Sequence(request, most_pages=0)
     sequence.begin()
     for token in [*tokens, *[word] * (0 if request.grammar.stop_after_images else words)]:
         if sequence.asking:
