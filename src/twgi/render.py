@@ -8,7 +8,7 @@ the rest, so that no picture is in the page twice.
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
@@ -23,15 +23,7 @@ Record = Trace | Failure
 MAX_EMBEDDED = 64 * 2**20  # bytes of pictures in the page; what is beyond is read from its file beside the page
 _SMALL = 160  # pictures up to this side are enlarged with hard pixel edges
 _CAPTIONS = {"input": "input picture", "subgoal": "subgoal", "draft": "draft", "final": "final picture"}
-_ENDS = {
-    "length": "The thought was cut off at its length limit.",
-    "cancelled": "The thought was cancelled before its end.",
-}
-
-
-def render_page(records: Sequence[Record], *, folder: str | Path | None = None, title: str | None = None) -> str:
-    """The page of these thoughts, see `page`."""
-    return "".join(page(lambda: iter(records), len(records), folder=folder, title=title))
+_ENDS = {"length": "was cut off at its length limit", "cancelled": "was cancelled before its end"}
 
 
 def page(
@@ -132,10 +124,10 @@ def _given(trace: Trace, pictures: _Pictures) -> str:
 
 def _story(trace: Trace, pictures: _Pictures) -> str:
     steps, end = "".join(_steps(trace, pictures)), _ENDS.get(trace.finish_reason)
-    notes = f'<p class="note">{end}</p>' if end else ""
+    notes = f'<p class="note">The thought {end}.</p>' if end else ""
     if trace.anomalies:
         items = "".join(f"<li>{html_text(f'{a.kind} at {a.position}: {a.detail}')}</li>" for a in trace.anomalies)
-        said = _count(len(trace.anomalies), "irregularity", "irregularities")
+        said = "1 irregularity" if len(trace.anomalies) == 1 else f"{len(trace.anomalies)} irregularities"
         notes += f'<div class="note"><p>{said} in what the model said:</p><ul>{items}</ul></div>'
     return f'<div class="story">{steps}</div>{notes}{_details(trace)}'
 
@@ -186,8 +178,8 @@ def _facts(records: Iterator[Record]) -> str:
     return " · ".join([*models, *modes, *([f"{failed} failed"] if failed else [])])
 
 
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
+def _count(number: int, one: str) -> str:
+    return f"{number} {one}{'s' * (number != 1)}"
 
 
 def html_text(text: object) -> str:

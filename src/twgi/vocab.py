@@ -121,7 +121,6 @@ class Vocab:
         return token in self.image_ids
 
     def is_text(self, token: int) -> bool:
-        """Whether this id is plain text."""
         return 0 <= token < self.size and token not in self.control_ids
 
     def code(self, token: int) -> int:
