@@ -1,8 +1,9 @@
 """The keys and values of all pages, and attention over them.
 
-Law: on a CPU, what a position computes is a function of the tokens up to it, whatever shares the pass, however the row
-was cut into pieces, and wherever its pages are. So every query is a call of its own, and a pass has at least
-`MIN_TOKENS` tokens. On other devices more than `SINGLE` new tokens of a row are one masked call.
+Law: on a CPU, in float32 and with packed matrices, what a position computes is a function of the tokens up to it,
+whatever shares the pass, however the row was cut into pieces, and wherever its pages are. So every query is a call of
+its own, and a pass has at least `MIN_TOKENS` tokens. (In bfloat16 the matrices sum in another order from some 40 tokens
+on.) On other devices more than `SINGLE` new tokens of a row are one masked call.
 
 Shapes: L twice the layers, K key/value heads, N query heads, G = N / K, T positions, H head size, P packed tokens of a
 step (padded to `MIN_TOKENS`), n new tokens of one row.

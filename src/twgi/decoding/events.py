@@ -78,26 +78,21 @@ _EVENTS: dict[str, type[Event]] = {
 _TAGS = {kind: tag for tag, kind in _EVENTS.items()}
 
 
-def _is_int(value: Any) -> bool:
-    return type(value) is int
-
-
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _is_weights(value: Any) -> bool:
-    return isinstance(value, dict) and set(value) <= set(Branch) and all(map(_is_number, value.values()))
-
-
 _CHECKS: dict[str, Callable[[Any], bool]] = {
-    "int": _is_int,
+    "int": lambda value: type(value) is int,
     "str": lambda value: isinstance(value, str),
     "bool": lambda value: isinstance(value, bool),
     "float | None": lambda value: value is None or _is_number(value),
-    "Mapping[str, float]": _is_weights,
+    "Mapping[str, float]": lambda value: (
+        isinstance(value, dict) and set(value) <= set(Branch) and all(map(_is_number, value.values()))
+    ),
     "FinishReason": lambda value: isinstance(value, str) and value in set(FinishReason),
 }
+"""Of a field's type, whether a value from JSON can be one."""
 
 
 def event_from_json(value: Any) -> Event:
