@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 from tests.thinking.tiny import SIDE, tokenizer
 
-from twgi.data.encode import RowEncoder, reference_json
-from twgi.data.report import Encoded, LineOutcome, TooLong
+from twgi.data.encode import Encoded, LineOutcome, RowEncoder, TooLong, reference_json
 from twgi.errors import DataError
 from twgi.files import Fault
 

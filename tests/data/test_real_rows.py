@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from tests.data.layout import SEPARATOR, SIZE, published_layout
 
-from twgi.data.encode import RowEncoder
-from twgi.data.report import Encoded
+from twgi.data.encode import Encoded, RowEncoder
 from twgi.data.rows import scan
 from twgi.tokenizer.multimodal import PLACEHOLDER, Codes
 from twgi.tokenizer.published import PublishedTokenizer

@@ -7,14 +7,17 @@ import pytest
 from tests.training.runs import TOKENIZER, save_model, write_rows
 
 from twgi.cli import execute
-from twgi.data.encode import RowEncoder
-from twgi.data.report import Encoded
-from twgi.data.shards import GROUP, ShardRows, ShardWriter, shard_files
+from twgi.data.encode import Encoded, RowEncoder
+from twgi.data.shards import GROUP, ShardRows, ShardWriter
 from twgi.errors import DataError
 from twgi.training.batches import Batching, Order, micro_batches
 from twgi.training.sources import open_rows
 
 pq = pytest.importorskip("pyarrow.parquet")
+
+
+def shard_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("rows-*.parquet"))
 
 
 def writer(folder: Path, files: list[Path], rows: int = 7, limit: int | None = None) -> ShardWriter:

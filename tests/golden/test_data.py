@@ -10,8 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from twgi.checkpoint.load import Loaded
-from twgi.data.encode import PUBLISHED_KEYS, RowEncoder
-from twgi.data.report import Encoded
+from twgi.data.encode import PUBLISHED_KEYS, Encoded, RowEncoder
 from twgi.tokenizer.image import ImageTokenizer, open_picture
 from twgi.tokenizer.published import PublishedTokenizer
 

@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from twgi.data.encode import RowEncoder
-from twgi.data.report import Encoded, TooLong
+from twgi.data.encode import Encoded, RowEncoder, TooLong
 from twgi.data.rows import TokenRow
 from twgi.data.shards import ShardRows, vocabulary_of
 from twgi.errors import ConfigError, DataError

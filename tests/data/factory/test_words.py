@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twgi.client import Unusable
 from twgi.data.factory import words
 from twgi.data.factory.words import Critique, Judgement
-from twgi.data.records import ImagePart, Part, TextPart, parse_record
+from twgi.data.records import Part, parse_record
 
 
 @pytest.mark.parametrize("around", ["{}", "Here you are:\n```json\n{}\n```\nI hope it helps.", "\n\n{}"])
@@ -100,7 +100,7 @@ def test_whatever_a_text_is_a_record_can_hold_it_or_it_is_refused(text: str) -> 
         (kept,) = words.read_list("x", least=1, most=1)(json.dumps({"x": [text]}))
     except Unusable:
         return
-    parts: tuple[Part, ...] = (TextPart(text=kept), ImagePart(image="a.png", loss=False))
+    parts: tuple[Part, ...] = (Part("text", kept), Part("image", "a.png", loss=False))
     value = {"prompt": kept, "segments": [part.to_json() for part in parts]}
     record = parse_record(json.loads(json.dumps(value)), where="", folder=None)  # type: ignore[arg-type]
     assert record.turns[0].response == parts
