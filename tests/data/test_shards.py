@@ -29,7 +29,7 @@ def test_rows_come_back_as_they_went_in_from_many_files(tmp_path: Path) -> None:
     made = writer(tmp_path / "shards", files)
     list(made.write())
     rows = ShardRows(tmp_path / "shards")
-    expected = [o.row for file in files for o in RowEncoder(TOKENIZER).file(file) if isinstance(o, Encoded)]
+    expected = [o.row for file in files for o in RowEncoder(TOKENIZER).files([file]) if isinstance(o, Encoded)]
     for index in reversed(range(len(expected))):
         row = rows[index]
         assert (row.ids.tolist(), row.source) == (list(expected[index].tokens), expected[index].source)

@@ -63,9 +63,9 @@ class RowEncoder:
     codes_of: Callable[[Path], Codes] | None = None
     published: bool = False
 
-    def file(self, path: Path) -> Iterator[LineOutcome]:
+    def files(self, paths: Iterable[Path]) -> Iterator[LineOutcome]:
         """What becomes of each line, in order, one in memory at a time. Raises `DataError` for an unreadable file."""
-        return map(self.line, read_lines(path))
+        return (self.line(line) for path in paths for line in read_lines(path))
 
     def line(self, line: Line | Fault) -> LineOutcome:
         """What becomes of one line; never raises what a user can put right."""
@@ -181,6 +181,11 @@ class EncodingReport:
         self.learnt += int(outcome.row.mask.sum())
         self.images += sum(span.kind == "image" for span in outcome.row.spans)
 
+    @property
+    def good(self) -> bool:
+        """Whether something is kept and nothing refused."""
+        return self.kept > 0 and not self.refused
+
     def problems(self) -> list[str]:
         """A line of text for each row that was not kept, as `file:line: reason`."""
         long = [f"{row['where']}: too long: {row['tokens']} tokens, at most {self.limit}" for row in self.too_long]
@@ -201,8 +206,9 @@ class EncodingReport:
         return cls(**{key: value[key] for key in value if key != "lines"})
 
 
-def write_rows(out: Path, outcomes: Iterable[LineOutcome], report: EncodingReport, *, as_reference: bool) -> None:
+def write_rows(out: Path, outcomes: Iterable[LineOutcome], *, limit: int | None, as_reference: bool) -> EncodingReport:
     """Write a line for each row. A row that the published format cannot hold is a fault; no row makes no file."""
+    report = EncodingReport(limit=limit)
 
     def lines() -> Iterator[Object]:
         for outcome in outcomes:
@@ -221,3 +227,4 @@ def write_rows(out: Path, outcomes: Iterable[LineOutcome], report: EncodingRepor
         with writing_lines(out) as file:
             for line in chain([first], rows):
                 file.write(line)
+    return report

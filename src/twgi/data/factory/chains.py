@@ -4,22 +4,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from twgi.data.factory import words
-from twgi.data.factory.pictures import PictureStore
 from twgi.data.factory.recipe import BEST, BuildRecipe
-from twgi.data.factory.teachers import NotMade, Teachers
+from twgi.data.factory.teachers import NotMade, PictureStore, Teachers
 from twgi.data.factory.words import Judgement
-from twgi.data.records import ImagePart, Part, TextPart
+from twgi.data.records import Part
 from twgi.files import Object
 from twgi.icons.chains import Drawn
 from twgi.icons.sample import chain_of, is_read_right
 from twgi.icons.tasks import TASKS, make_scene
 from twgi.icons.world import render
-from twgi.thinking.modes import MODES, mode_named
+from twgi.thinking.modes import MODES
+
+Jobs = Mapping[str, Callable[[], Object]]
+"""Name of a chain -> what has it made and gives the line of `items.jsonl` that says what became of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,53 +42,33 @@ class MadeChain:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChainJob:
-    """One chain to be made: its name, its mode, the prompt or the number of the scene it is about, and the way."""
-
-    id: str
-    mode: str
-    about: str | int
-    make: Callable[[], MadeChain]
-
-    def item(self, keep_from: float) -> Object:
-        """Have it made: the line of `items.jsonl` that says what became of it."""
-        line: Object = {"id": self.id, "mode": self.mode, "about": self.about}
-        try:
-            chain = self.make()
-        except NotMade as error:
-            return {**line, "status": error.status, "step": error.step, "reason": str(error)}
-        given = {"input_images": list(chain.input_images)} if chain.input_images else {}
-        prompt = mode_named(self.mode).prompt_text(chain.prompt)
-        record = {"id": self.id, "prompt": prompt, **given, "segments": [part.to_json() for part in chain.response]}
-        line["status"] = "kept" if chain.judged.score >= keep_from else "dropped"
-        line |= {"step": "judge", "reason": chain.judged.reason, "score": chain.judged.score, "record": record}
-        return {**line, "notes": chain.notes} if chain.notes else line
-
-
-def endpoint_jobs(recipe: BuildRecipe, teachers: Teachers, prompts: Sequence[str]) -> list[ChainJob]:
+def endpoint_jobs(recipe: BuildRecipe, teachers: Teachers, prompts: Sequence[str]) -> Jobs:
     """A chain of each mode about each prompt."""
-    named = [(sha256(prompt.encode()).hexdigest()[:16], prompt) for prompt in prompts]
+    named = {sha256(prompt.encode()).hexdigest()[:16]: prompt for prompt in prompts}
     return _jobs(recipe, named, lambda mode, prompt: _MAKERS[mode](teachers, prompt, recipe))
 
 
-def icon_jobs(recipe: BuildRecipe, pictures: PictureStore) -> list[ChainJob]:
+def icon_jobs(recipe: BuildRecipe, pictures: PictureStore) -> Jobs:
     """A chain of each mode about each of random scenes; true by construction, and the checker is the judge."""
-    named = [(f"{number:06d}", number) for number in range(recipe.count)]
+    named = {f"{number:06d}": number for number in range(recipe.count)}
     return _jobs(recipe, named, lambda mode, number: _icon_chain(recipe, pictures, mode, number))
 
 
-About = TypeVar("About", str, int)
+def _jobs(recipe: BuildRecipe, named: Mapping[str, Any], make: Callable[[str, Any], MadeChain]) -> Jobs:
+    def item(mode: str, name: str) -> Object:
+        line: Object = {"id": f"{mode}-{name}", "mode": mode, "about": named[name]}
+        try:
+            chain = make(mode, named[name])
+        except NotMade as error:
+            return {**line, "status": error.status, "step": error.step, "reason": str(error)}
+        given = {"input_images": list(chain.input_images)} if chain.input_images else {}
+        prompt, segments = MODES[mode].prompt_text(chain.prompt), [part.to_json() for part in chain.response]
+        line["status"] = "kept" if chain.judged.score >= recipe.keep_from else "dropped"
+        line |= {"step": "judge", "reason": chain.judged.reason, "score": chain.judged.score}
+        line["record"] = {"id": line["id"], "prompt": prompt, **given, "segments": segments}
+        return {**line, "notes": chain.notes} if chain.notes else line
 
-
-def _jobs(
-    recipe: BuildRecipe, named: Sequence[tuple[str, About]], make: Callable[[str, About], MadeChain]
-) -> list[ChainJob]:
-    return [
-        ChainJob(id=f"{mode}-{name}", mode=mode, about=about, make=partial(make, mode, about))
-        for name, about in named
-        for mode in recipe.modes
-    ]
+    return {f"{mode}-{name}": partial(item, mode, name) for name in named for mode in recipe.modes}
 
 
 def subgoal(teachers: Teachers, prompt: str, recipe: BuildRecipe) -> MadeChain:
@@ -104,7 +86,7 @@ def subgoal(teachers: Teachers, prompt: str, recipe: BuildRecipe) -> MadeChain:
     pictures = [first, *others, whole]
     steps = teachers.ask("writer", words.narrate(prompt, parts), words.read_steps(len(parts)), pictures)
     pairs = zip(steps, pictures, strict=True)
-    response = tuple(part for step, path in pairs for part in (TextPart(text=step), ImagePart(image=path)))
+    response = tuple(part for step, path in pairs for part in (Part("text", step), Part("image", path)))
     return MadeChain(prompt=prompt, response=response, judged=_judged(teachers, prompt, whole), notes={"parts": parts})
 
 
@@ -113,16 +95,14 @@ def critique(teachers: Teachers, prompt: str, recipe: BuildRecipe) -> MadeChain:
 
     Raises `NotMade`: somebody did not do their part.
     """
-    draft = teachers.paint("drafter", prompt)
+    last = draft = teachers.paint("drafter", prompt)
     said = teachers.ask("critic", words.told("critique", prompt=prompt), words.read_critique, [draft])
-    learnt = said.matches or recipe.learn_draft
-    response: tuple[Part, ...] = (ImagePart(image=draft, loss=learnt), TextPart(text=said.text))
-    last = draft
+    response = [Part("image", draft, said.matches or recipe.learn_draft), Part("text", said.text)]
     if not said.matches:
         last = teachers.paint("editor", words.told("redrawn", prompt=prompt, said=said.text), [draft])
-        response = (*response, ImagePart(image=last))
-    judged = _judged(teachers, prompt, last)
-    return MadeChain(prompt=prompt, response=response, judged=judged, notes={"redrawn": not said.matches})
+        response.append(Part("image", last))
+    judged, notes = _judged(teachers, prompt, last), {"redrawn": not said.matches}
+    return MadeChain(prompt=prompt, response=tuple(response), judged=judged, notes=notes)
 
 
 _MAKERS = {"subgoal": subgoal, "critique": critique}
@@ -142,8 +122,8 @@ def _icon_chain(recipe: BuildRecipe, pictures: PictureStore, mode: str, number: 
 
     def part(said: str | Drawn) -> Part:
         if isinstance(said, str):
-            return TextPart(text=said)
-        return ImagePart(image=pictures.add(render(said.scene)), loss=said.learn)
+            return Part("text", said)
+        return Part("image", pictures.add(render(said.scene)), said.learn)
 
     scenes = [*chain.pictures, *(said.scene for said in chain.response if isinstance(said, Drawn))]
     wrong = sum(not is_read_right(scene) for scene in scenes)

@@ -11,18 +11,14 @@ from twgi.errors import ConfigError
 from twgi.icons.tasks import TASKS
 from twgi.thinking.modes import MODES
 
-TEACHERS = ("endpoints", "icons")
-STEPS: Mapping[str, tuple[str, ...]] = {
+STEPS: Mapping[str, tuple[str, ...]] = {  # mode -> the roles that work on a chain of it, in order
     "subgoal": ("decomposer", "painter", "editor", "writer", "judge"),
     "critique": ("drafter", "critic", "editor", "judge"),
 }
-"""Mode -> the roles that work on a chain of it, in order."""
 ROLES = tuple(dict.fromkeys(("prompts", *STEPS["subgoal"], *STEPS["critique"])))
-SERVICES = ("images", "chat")
 BEST = 10  # of the judge's scores
 _OURS = ("model", "messages", "prompt", "image", "image[]", "modalities", "stream", "n")
 _OPERATION = ("key_variable", "concurrency", "attempts", "timeout", "price")  # may change while a build goes on
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +51,10 @@ class TeacherEndpoint(EndpointOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pictures not in SERVICES:
-            raise ConfigError(f"pictures must be {' or '.join(SERVICES)}, got {self.pictures!r}")
-        wrong = next((key for key in self.parameters if key in _OURS or not _NAME.fullmatch(key)), None)
-        if wrong is not None:
-            raise ConfigError(f"parameters may not hold {wrong!r}")
+        if self.pictures not in ("images", "chat"):
+            raise ConfigError(f"pictures must be images or chat, got {self.pictures!r}")
+        if wrong := [key for key in self.parameters if key in _OURS or not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", key)]:
+            raise ConfigError(f"parameters may not hold {wrong[0]!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +120,8 @@ class BuildRecipe:
     icons: IconScenes = field(default_factory=IconScenes)
 
     def __post_init__(self) -> None:
-        if self.teacher not in TEACHERS:
-            raise ConfigError(f"teacher must be {' or '.join(TEACHERS)}, got {self.teacher!r}")
+        if self.teacher not in ("endpoints", "icons"):
+            raise ConfigError(f"teacher must be endpoints or icons, got {self.teacher!r}")
         if self.count < 1 or self.workers < 1 or self.max_parts < 2 or not 0 <= self.keep_from <= BEST:
             raise ConfigError(f"count, workers >= 1, max_parts >= 2, keep_from from 0 to {BEST} are needed")
         able = STEPS if self.teacher == "endpoints" else MODES

@@ -33,7 +33,7 @@ class Critique:
     text: str
 
 
-WORDS = {
+WORDS = {  # what is wanted -> how it is asked for, with the pictures that it is about
     "prompts": "Write {count} different prompts for an image generator, in English, one sentence each, about {theme}. "
     "Name things that can be seen. This is request number {number}: write others than in the requests before. "
     f'{_OBJECT}{{{{"prompts": ["...", "..."]}}}}',
@@ -57,7 +57,6 @@ WORDS = {
     "The prompt: {prompt}\nGive a score from 0 (something else) to {best} (all of it), and the reason in one sentence. "
     f'{_OBJECT}{{{{"score": 0, "reason": "..."}}}}',
 }
-"""What is wanted -> how it is asked for, with the pictures that it is about."""
 
 
 def told(wanted: str, **about: str | int) -> str:
@@ -85,12 +84,10 @@ def read_list(key: str, *, least: int, most: int | None = None) -> Callable[[str
 
 def read_steps(parts: int) -> Callable[[str], list[str]]:
     """Reads the texts of a subgoal chain; only the last may announce the whole, as the mode's guidance goes by it."""
-    texts = read_list("steps", least=parts + 1, most=parts + 1)
 
     def read(answer: str) -> list[str]:
-        steps = texts(answer)
-        kinds = [subgoal_kind(number, step) for number, step in enumerate(steps)]
-        if kinds != ["part"] * parts + ["whole"]:
+        steps = read_list("steps", least=parts + 1, most=parts + 1)(answer)
+        if [subgoal_kind(number, step) for number, step in enumerate(steps)] != ["part"] * parts + ["whole"]:
             raise Unusable("the whole picture is announced before another than the last")
         return steps
 
