@@ -35,23 +35,14 @@ _REFUSED = {401: "refuses the key", 403: "refuses the key", 404: "knows no such 
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointOptions:
-    """How to ask an endpoint.
+    """How to ask an endpoint."""
 
-    Args:
-        url: its base, such as ``https://host/v1``.
-        model: the name it has there.
-        key_variable: environment variable that holds the key; where it is not set, none is sent.
-        concurrency: requests at a time.
-        attempts: how often a request is sent at most.
-        timeout: seconds for one attempt, from its start to the last byte.
-    """
-
-    url: str
-    model: str
-    key_variable: str = ""
-    concurrency: int = 8
-    attempts: int = 5
-    timeout: float = 60.0
+    url: str  # its base, such as https://host/v1
+    model: str  # the name it has there
+    key_variable: str = ""  # environment variable that holds the key; where it is not set, none is sent
+    concurrency: int = 8  # requests at a time
+    attempts: int = 5  # how often a request is sent at most
+    timeout: float = 60.0  # seconds for one attempt, from its start to the last byte
 
     def __post_init__(self) -> None:
         try:

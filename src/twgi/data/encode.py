@@ -47,20 +47,15 @@ LineOutcome = Encoded | TooLong | Fault
 class RowEncoder:
     """Lines -> what becomes of them.
 
-    Args:
-        tokenizer: of the model that is to read the rows.
-        limit: most tokens of a row; None for no limit.
-        images: the folder that picture paths are relative to; None for that of each file.
-        codes_of: how a picture's file becomes codebook indices; None for the tokenizer's own way.
-        published: as the published code does it, mistakes included, to compare with rows that were made there:
-            special names in a text become those tokens; a mark in a prompt, or in a response without pictures, becomes
-            an image of placeholders; pictures beyond the marks are passed over. Nothing is checked.
+    `published`: as the published code does it, mistakes included, to compare with rows that were made there. Special
+    names in a text become those tokens; a mark in a prompt, or in a response without pictures, becomes an image of
+    placeholders; pictures beyond the marks are passed over; nothing is checked.
     """
 
-    tokenizer: MultimodalTokenizer
-    limit: int | None = None
-    images: Path | None = None
-    codes_of: Callable[[Path], Codes] | None = None
+    tokenizer: MultimodalTokenizer  # of the model that is to read the rows
+    limit: int | None = None  # most tokens of a row
+    images: Path | None = None  # the folder that picture paths are relative to; None for that of each file
+    codes_of: Callable[[Path], Codes] | None = None  # a picture's file -> its codes; None for the tokenizer's own way
     published: bool = False
 
     def files(self, paths: Iterable[Path]) -> Iterator[LineOutcome]:

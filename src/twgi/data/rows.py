@@ -5,7 +5,7 @@ images (boi, image tokens, eoi). Loss lies on nothing before a separator.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -130,23 +130,17 @@ def check_row(row: TrainingRow, vocab: Vocab, *, turns: int | None = 1) -> None:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         first = faults[0]
         raise DataError(f"token {first.position}: {first.kind.replace('_', ' ')}: {first.detail}{more}")
-    found, expected = _joined(row.spans), _joined(spans)
-    if [(span.kind, span.end) for span in found] != [(span.kind, span.end) for span in expected]:
+    if _fixed(row.spans) != _fixed(spans):
         raise DataError("the segments of the row are not those of its tokens")
-    early = next((span for span, may in zip(found, expected, strict=True) if span.loss and not may.loss), None)
+    may = replace(row, spans=tuple(spans)).mask
+    early = next((span for span in row.spans if span.loss and not may[span.start]), None)
     if early is not None:
         raise DataError(f"tokens {early.start} to {early.end - 1} carry loss, but are not of a response")
 
 
-def _joined(spans: Sequence[Span]) -> list[Span]:
-    """Neighbouring spans of text as one, which carries loss where any does."""
-    joined: list[Span] = []
-    for span in spans:
-        if joined and span.kind == joined[-1].kind == "text":
-            before = joined.pop()
-            span = Span("text", before.start, span.end, span.loss or before.loss)
-        joined.append(span)
-    return joined
+def _fixed(spans: Iterable[Span]) -> list[tuple[Kind, int, int]]:
+    """All but text, which lies between them and may be cut finer."""
+    return [(span.kind, span.start, span.end) for span in spans if span.kind != "text"]
 
 
 def scan(ids: Sequence[int], vocab: Vocab, *, turns: int | None = None) -> tuple[list[Span], list[Anomaly]]:

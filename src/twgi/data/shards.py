@@ -38,15 +38,6 @@ def need_parquet() -> Any:
     return pyarrow.parquet
 
 
-def _schema(size: int) -> Any:
-    import pyarrow as pa
-
-    segment = pa.struct([("kind", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("loss", pa.bool_())])
-    ids = pa.list_(pa.uint16() if size <= 2**16 else pa.uint32())
-    return pa.schema([("ids", ids), ("segments", pa.list_(segment)), ("source", pa.string()), ("id", pa.string()),
-                      ("length", pa.int32())])  # fmt: skip
-
-
 class ShardWriter:
     """Lines of files of records or rows, in order -> shards of so many rows in a folder.
 
@@ -116,8 +107,11 @@ class ShardWriter:
             "length": [len(row.tokens) for row in rows],
         }
         meta = {"made_of": self.made_of, "end": end, "report": self.report.to_json()}
-        schema = _schema(self.encoder.tokenizer.vocab.size)
-        table = pa.table(columns, schema=schema).replace_schema_metadata({META: json.dumps(meta).encode()})
+        segment = pa.struct([("kind", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("loss", pa.bool_())])
+        ids = pa.uint16() if self.encoder.tokenizer.vocab.size <= 2**16 else pa.uint32()
+        kinds = (pa.list_(ids), pa.list_(segment), pa.string(), pa.string(), pa.int32())
+        schema = pa.schema(zip(columns, kinds, strict=True), {META: json.dumps(meta)})
+        table = pa.table(columns, schema=schema)
         with writing_whole(self.folder / shard_name(number)) as file:
             pq.write_table(table, file, row_group_size=GROUP, compression="zstd")
 

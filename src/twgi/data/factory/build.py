@@ -48,14 +48,9 @@ def build(
 ) -> "BuildReport":
     """Make what the recipe asks for, or go on with it; chains that failed are tried again.
 
-    Raises `RunError` where the folder is in use, holds another build or something else, or cannot be written, or where
-    chain after chain fails; `ConfigError` where a key is missing or refused.
-
-    Args:
-        out: the folder of the build.
-        resume: go on with the build that is there.
-        reuse: folders of other builds whose answers may be used.
-        track: shows how far one is.
+    `reuse`: folders of other builds whose answers may be used. Raises `RunError` where the folder is in use, holds
+    another build or something else, or cannot be written, or where chain after chain fails; `ConfigError` where a key
+    is missing or refused.
     """
     recipe.check_keys()
     books = [other / ANSWERS for other in reuse]
@@ -141,21 +136,13 @@ class _Build:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a build has cost and yielded, over all its runs.
+    """What a build has cost and yielded, over all its runs."""
 
-    Args:
-        items: the last line of each chain in `items.jsonl`.
-        planned: how many chains there are to be.
-        prompts: how many were kept and dropped; empty where none are needed.
-        spent: see `account`.
-        seconds: of this run.
-    """
-
-    items: Sequence[Object]
-    planned: int
-    prompts: Mapping[str, int] = field(default_factory=dict)
-    spent: Sequence[Object] = ()
-    seconds: float
+    items: Sequence[Object]  # the last line of each chain in `items.jsonl`
+    planned: int  # chains
+    prompts: Mapping[str, int] = field(default_factory=dict)  # kept and dropped; empty where none are needed
+    spent: Sequence[Object] = ()  # see `account`
+    seconds: float  # of this run
 
     def count(self, status: str, mode: str | None = None) -> int:
         """How many chains (of a mode) ended so."""

@@ -11,7 +11,6 @@ import numpy as np
 from twgi.data.factory import words
 from twgi.data.factory.recipe import BEST, BuildRecipe
 from twgi.data.factory.teachers import NotMade, PictureStore, Teachers
-from twgi.data.factory.words import Judgement
 from twgi.data.records import Part
 from twgi.files import Object
 from twgi.icons.chains import Drawn
@@ -26,20 +25,13 @@ Jobs = Mapping[str, Callable[[], Object]]
 
 @dataclass(frozen=True, kw_only=True)
 class MadeChain:
-    """A chain that came to its end.
+    """A chain that came to its end, and the judge's score of its last picture, with the reason."""
 
-    Args:
-        prompt: what was asked for, without the mode's template; `<image>` is the place of an input picture.
-        response: texts and pictures in order.
-        judged: its last picture.
-        notes: what else is worth keeping beside it.
-    """
-
-    prompt: str
+    prompt: str  # without the mode's template; `<image>` is the place of an input picture
     response: tuple[Part, ...]
-    judged: Judgement
+    judged: tuple[float, str]
     input_images: tuple[str, ...] = ()
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)  # what else is worth keeping beside it
 
 
 def endpoint_jobs(recipe: BuildRecipe, teachers: Teachers, prompts: Sequence[str]) -> Jobs:
@@ -63,8 +55,9 @@ def _jobs(recipe: BuildRecipe, named: Mapping[str, Any], make: Callable[[str, An
             return {**line, "status": error.status, "step": error.step, "reason": str(error)}
         given = {"input_images": list(chain.input_images)} if chain.input_images else {}
         prompt, segments = MODES[mode].prompt_text(chain.prompt), [part.to_json() for part in chain.response]
-        line["status"] = "kept" if chain.judged.score >= recipe.keep_from else "dropped"
-        line |= {"step": "judge", "reason": chain.judged.reason, "score": chain.judged.score}
+        score, reason = chain.judged
+        line["status"] = "kept" if score >= recipe.keep_from else "dropped"
+        line |= {"step": "judge", "reason": reason, "score": score}
         line["record"] = {"id": line["id"], "prompt": prompt, **given, "segments": segments}
         return {**line, "notes": chain.notes} if chain.notes else line
 
@@ -96,19 +89,19 @@ def critique(teachers: Teachers, prompt: str, recipe: BuildRecipe) -> MadeChain:
     Raises `NotMade`: somebody did not do their part.
     """
     last = draft = teachers.paint("drafter", prompt)
-    said = teachers.ask("critic", words.told("critique", prompt=prompt), words.read_critique, [draft])
-    response = [Part("image", draft, said.matches or recipe.learn_draft), Part("text", said.text)]
-    if not said.matches:
-        last = teachers.paint("editor", words.told("redrawn", prompt=prompt, said=said.text), [draft])
+    matches, said = teachers.ask("critic", words.told("critique", prompt=prompt), words.read_critique, [draft])
+    response = [Part("image", draft, matches or recipe.learn_draft), Part("text", said)]
+    if not matches:
+        last = teachers.paint("editor", words.told("redrawn", prompt=prompt, said=said), [draft])
         response.append(Part("image", last))
-    judged, notes = _judged(teachers, prompt, last), {"redrawn": not said.matches}
+    judged, notes = _judged(teachers, prompt, last), {"redrawn": not matches}
     return MadeChain(prompt=prompt, response=tuple(response), judged=judged, notes=notes)
 
 
 _MAKERS = {"subgoal": subgoal, "critique": critique}
 
 
-def _judged(teachers: Teachers, prompt: str, picture: str) -> Judgement:
+def _judged(teachers: Teachers, prompt: str, picture: str) -> tuple[float, str]:
     return teachers.ask("judge", words.told("judgement", prompt=prompt, best=BEST), words.read_judgement, [picture])
 
 
@@ -132,6 +125,6 @@ def _icon_chain(recipe: BuildRecipe, pictures: PictureStore, mode: str, number: 
         prompt=chain.prompt,
         input_images=tuple(pictures.add(render(scene)) for scene in chain.pictures),
         response=tuple(part(said) for said in chain.response),
-        judged=Judgement(score=0 if wrong else BEST, reason=f"the checker {told} pictures"),
+        judged=(0 if wrong else BEST, f"the checker {told} pictures"),
         notes={"request": request.metadata()} if chain.prompt == request.prompt else {},
     )

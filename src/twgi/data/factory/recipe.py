@@ -36,17 +36,10 @@ class Price:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherEndpoint(EndpointOptions):
-    """A model behind an endpoint.
+    """A model behind an endpoint."""
 
-    Args:
-        pictures: where it draws, if it does: ``images`` (/images/generations and /images/edits) or ``chat``
-            (/chat/completions with pictures in the answer).
-        parameters: further fields of each request, such as ``size`` or ``temperature``.
-        price: what it costs.
-    """
-
-    pictures: str = "images"
-    parameters: dict[str, Any] = field(default_factory=dict)
+    pictures: str = "images"  # where it draws: images (/images/...) or chat (/chat/completions with pictures)
+    parameters: dict[str, Any] = field(default_factory=dict)  # further fields of each request, such as `size`
     price: Price = field(default_factory=Price)
 
     def __post_init__(self) -> None:
@@ -59,19 +52,12 @@ class TeacherEndpoint(EndpointOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSource:
-    """Where prompts come from, and the rules they must pass.
+    """Where prompts come from, and the rules they must pass."""
 
-    Args:
-        file: a file of JSON lines with a ``prompt``; none: the role ``prompts`` writes them.
-        themes: what they are about, in turn.
-        batch: how many are asked for at a time.
-        max_words: a longer one is dropped.
-    """
-
-    file: str = ""
-    themes: tuple[str, ...] = ("two things of different colours", "things beside, above or below each other")
-    batch: int = 20
-    max_words: int = 60
+    file: str = ""  # JSON lines with a `prompt`; without it the role `prompts` writes them
+    themes: tuple[str, ...] = ("two things of different colours", "things beside, above or below each other")  # in turn
+    batch: int = 20  # how many are asked for at a time
+    max_words: int = 60  # a longer one is dropped
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.max_words < 1 or not self.themes:
@@ -93,30 +79,18 @@ class IconScenes:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRecipe:
-    """A build of chains.
+    """A build of chains. `prompts`, `endpoints` and `roles` are for the teacher `endpoints`, `icons` for the other."""
 
-    Args:
-        teacher: ``endpoints`` or ``icons``.
-        modes: which chains are made, each about every prompt.
-        count: prompts, or scenes.
-        workers: chains in the making at a time.
-        prompts, endpoints, roles: for the teacher ``endpoints``; a role has one endpoint or several, which take turns.
-        max_parts: parts of a subgoal chain at most; a prompt of fewer than two is dropped.
-        keep_from: the judge's score (0 to 10) from which on a chain is kept.
-        learn_draft: whether the flawed first picture of a critique chain is learnt too.
-        icons: for the teacher ``icons``.
-    """
-
-    teacher: str
-    modes: tuple[str, ...] = tuple(STEPS)
-    count: int = 100
-    workers: int = 8
+    teacher: str  # endpoints, or icons
+    modes: tuple[str, ...] = tuple(STEPS)  # which chains are made, each about every prompt
+    count: int = 100  # prompts, or scenes
+    workers: int = 8  # chains in the making at a time
     prompts: PromptSource = field(default_factory=PromptSource)
     endpoints: dict[str, TeacherEndpoint] = field(default_factory=dict)
-    roles: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    max_parts: int = 4
-    keep_from: float = 7.0
-    learn_draft: bool = False
+    roles: dict[str, tuple[str, ...]] = field(default_factory=dict)  # endpoints of each, which take turns
+    max_parts: int = 4  # of a subgoal chain; a prompt of fewer than two is dropped
+    keep_from: float = 7.0  # the judge's score (0 to 10) from which on a chain is kept
+    learn_draft: bool = False  # whether the flawed first picture of a critique chain is learnt too
     icons: IconScenes = field(default_factory=IconScenes)
 
     def __post_init__(self) -> None:

@@ -5,7 +5,6 @@ The steps are those of the paper's section on data (Chern et al., 2025, arXiv 25
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from twgi.client import Unusable
@@ -15,22 +14,6 @@ from twgi.tokenizer.multimodal import PLACEHOLDER
 
 MAX_TEXT = 4000  # characters of one text
 _OBJECT = "Answer with one JSON object and nothing else: "
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """What a judge says of a picture: 0 (another picture) to 10 (all as the prompt says), and why."""
-
-    score: float
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Critique:
-    """What a critic says: whether nothing need be changed, and all of it in words."""
-
-    matches: bool
-    text: str
 
 
 WORDS = {  # what is wanted -> how it is asked for, with the pictures that it is about
@@ -94,7 +77,8 @@ def read_steps(parts: int) -> Callable[[str], list[str]]:
     return read
 
 
-def read_critique(answer: str) -> Critique:
+def read_critique(answer: str) -> tuple[bool, str]:
+    """Whether nothing need be changed in a picture, and all that is said of it."""
     value = _object(answer)
     if not isinstance(value.get("matches"), bool):
         raise Unusable('no true or false under "matches"')
@@ -102,15 +86,16 @@ def read_critique(answer: str) -> Critique:
     if not value["matches"] and not said[2]:
         raise Unusable('nothing under "change"')
     text = " ".join(_text(part, "fits, faults, change") for part in said if part)
-    return Critique(matches=value["matches"], text=_text(text, "fits"))
+    return value["matches"], _text(text, "fits")
 
 
-def read_judgement(answer: str) -> Judgement:
+def read_judgement(answer: str) -> tuple[float, str]:
+    """The score of a picture, from 0 (something else) to `BEST` (all of the prompt), and why."""
     value = _object(answer)
     score = value.get("score")
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= BEST:
         raise Unusable(f'no score from 0 to {BEST} under "score"')
-    return Judgement(score=float(score), reason=_text(value.get("reason"), "reason"))
+    return float(score), _text(value.get("reason"), "reason")
 
 
 def _object(answer: str) -> dict[str, Any]:
