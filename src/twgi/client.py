@@ -165,7 +165,10 @@ class Endpoint:
         except TimeoutError:
             raise Unusable("too slow") from None
         except (httpx.HTTPError, OSError) as error:  # its text may hold the key
-            raise Unusable(f"no connection ({type(_root(error)).__name__})") from None
+            cause: BaseException = error
+            while below := cause.__cause__ or cause.__context__:
+                cause = below
+            raise Unusable(f"no connection ({type(cause).__name__})") from None
         if status < 300:
             return self._parsed(content)
         try:
@@ -236,9 +239,3 @@ def _read(value: Any, read: Callable[[Any], T]) -> T:
         raise Unusable(f"an unusable answer ({error})", after=error.after) from None
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise Unusable("an answer of another shape") from None
-
-
-def _root(error: BaseException) -> BaseException:
-    while cause := error.__cause__ or error.__context__:
-        error = cause
-    return error

@@ -112,15 +112,9 @@ class TokenDecoder:
         return Decoded(where=where, line=line, trace=trace)
 
     def _blank(self, where: str, prompt: str, mode: Mode) -> Trace:
-        return Trace(
-            prompt=prompt,
-            mode=mode.name,
-            seed=0,  # not known
-            model=self.model,
-            settings={"source": where, "note": "read from ids: seed and weights are not known"},
-            finish_reason="stop",
-            segments=(),
-        )
+        note = {"source": where, "note": "read from ids: seed and weights are not known"}
+        known = Trace(prompt=prompt, mode=mode.name, seed=0, model=self.model, finish_reason="stop", segments=())
+        return replace(known, settings=note)
 
 
 def read_source(line: Line) -> tuple[tuple[int, ...], str, Trace | None]:

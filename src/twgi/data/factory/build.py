@@ -160,16 +160,9 @@ class BuildReport:
 
     def to_json(self) -> Object:
         """The content of `report.json`."""
-        return {
-            "version": 2,
-            "planned": self.planned,
-            **{status: self.count(status) for status in STATUSES},
-            "yield": self.yields(),
-            "prompts": dict(self.prompts),
-            "spent": list(self.spent),
-            "cost": self.cost,
-            "seconds": round(self.seconds, 3),
-        }
+        counts = {status: self.count(status) for status in STATUSES}
+        more = {"yield": self.yields(), "prompts": dict(self.prompts), "spent": list(self.spent), "cost": self.cost}
+        return {"version": 2, "planned": self.planned, **counts, **more, "seconds": round(self.seconds, 3)}
 
     def problems(self) -> list[str]:
         """Why chains were not kept: the number, the step, the reason; most frequent first."""

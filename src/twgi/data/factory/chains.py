@@ -70,14 +70,15 @@ def subgoal(teachers: Teachers, prompt: str, recipe: BuildRecipe) -> MadeChain:
     Raises `NotMade`: the prompt has fewer than two parts, or somebody did not do their part.
     """
     read = words.read_list("parts", least=1, most=recipe.max_parts)
-    parts = teachers.ask("decomposer", words.told("parts", prompt=prompt, most=recipe.max_parts), read)
-    if len(parts) < 2:
+    parts = teachers.ask("decomposer", "parts", read, prompt=prompt, most=recipe.max_parts)
+    if (count := len(parts)) < 2:
         raise NotMade("dropped", "decomposer", "fewer than two parts")
-    first = teachers.paint("painter", words.told("first part", part=parts[0]))
-    others = [teachers.paint("editor", words.told("next part", part=part), [first]) for part in parts[1:]]
-    whole = teachers.paint("editor", words.told("whole", prompt=prompt), [first, *others])
+    first = teachers.paint("painter", "first part", part=parts[0])
+    others = [teachers.paint("editor", "next part", [first], part=part) for part in parts[1:]]
+    whole = teachers.paint("editor", "whole", [first, *others], prompt=prompt)
     pictures = [first, *others, whole]
-    steps = teachers.ask("writer", words.narrate(prompt, parts), words.read_steps(len(parts)), pictures)
+    about = {"listed": "; ".join(f"{number}. {part}" for number, part in enumerate(parts, 1)), "prompt": prompt}
+    steps = teachers.ask("writer", "steps", words.read_steps(count), pictures, count=count + 1, parts=count, **about)
     pairs = zip(steps, pictures, strict=True)
     response = tuple(part for step, path in pairs for part in (Part("text", step), Part("image", path)))
     return MadeChain(prompt=prompt, response=response, judged=_judged(teachers, prompt, whole), notes={"parts": parts})
@@ -88,11 +89,11 @@ def critique(teachers: Teachers, prompt: str, recipe: BuildRecipe) -> MadeChain:
 
     Raises `NotMade`: somebody did not do their part.
     """
-    last = draft = teachers.paint("drafter", prompt)
-    matches, said = teachers.ask("critic", words.told("critique", prompt=prompt), words.read_critique, [draft])
+    last = draft = teachers.paint("drafter", "draft", prompt=prompt)
+    matches, said = teachers.ask("critic", "critique", words.read_critique, [draft], prompt=prompt)
     response = [Part("image", draft, matches or recipe.learn_draft), Part("text", said)]
     if not matches:
-        last = teachers.paint("editor", words.told("redrawn", prompt=prompt, said=said), [draft])
+        last = teachers.paint("editor", "redrawn", [draft], prompt=prompt, said=said)
         response.append(Part("image", last))
     judged, notes = _judged(teachers, prompt, last), {"redrawn": not matches}
     return MadeChain(prompt=prompt, response=tuple(response), judged=judged, notes=notes)
@@ -102,7 +103,7 @@ _MAKERS = {"subgoal": subgoal, "critique": critique}
 
 
 def _judged(teachers: Teachers, prompt: str, picture: str) -> tuple[float, str]:
-    return teachers.ask("judge", words.told("judgement", prompt=prompt, best=BEST), words.read_judgement, [picture])
+    return teachers.ask("judge", "judgement", words.read_judgement, [picture], prompt=prompt, best=BEST)
 
 
 def _icon_chain(recipe: BuildRecipe, pictures: PictureStore, mode: str, number: int) -> MadeChain:

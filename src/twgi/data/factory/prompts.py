@@ -73,9 +73,9 @@ def _written(recipe: BuildRecipe, teachers: Teachers, together: Together, found:
     size, themes = recipe.prompts.batch, recipe.prompts.themes
 
     def ask(number: int) -> list[str]:
-        told = words.told("prompts", count=size, theme=themes[number % len(themes)], number=number)
+        theme, read = themes[number % len(themes)], words.read_list("prompts", least=1)
         try:
-            return teachers.ask("prompts", told, words.read_list("prompts", least=1))
+            return teachers.ask("prompts", "prompts", read, count=size, theme=theme, number=number)
         except NotMade:  # noted in the book
             return []
 

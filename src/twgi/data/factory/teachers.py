@@ -14,6 +14,7 @@ from PIL import Image
 from twgi.answers import AnswerBook
 from twgi.client import CHAT, EDIT, GENERATE, Call, Endpoint, NoAnswer, Unusable
 from twgi.data.factory.recipe import BuildRecipe
+from twgi.data.factory.words import WORDS
 from twgi.errors import ImageError
 from twgi.files import Object, write_whole
 from twgi.tokenizer.image import MAX_BYTES, read_picture
@@ -84,20 +85,22 @@ class Teachers:
         if self._over.wait(seconds):
             raise NotMade("failed", "", "stopped")
 
-    def ask(self, role: str, words: str, read: Callable[[str], T], pictures: Sequence[str] = ()) -> T:
-        """What `read` makes of the words that the role answers; it raises `Unusable` at those it cannot use.
-
-        Raises `NotMade` where the role gave nothing usable.
-        """
+    def ask(
+        self, role: str, wanted: str, read: Callable[[str], T], pictures: Sequence[str] = (), **about: str | int
+    ) -> T:
+        """What `read` makes of the words that the role answers to one of `WORDS`; it raises `Unusable` at those it
+        cannot use. Raises `NotMade` where the role gave nothing usable."""
+        words = WORDS[wanted].format(**about)
         name = self._turn(role, words)
         call = Call(path=CHAT, fields=self._chat(name, words, pictures))
         return self._answer(role, name, call, lambda value: {"text": _words(value)}, lambda kept: read(kept["text"]))
 
-    def paint(self, role: str, words: str, pictures: Sequence[str] = ()) -> str:
-        """A picture (its path in the build's folder) by these words, and from pictures if there are any.
+    def paint(self, role: str, wanted: str, pictures: Sequence[str] = (), **about: str) -> str:
+        """A picture (its path in the build's folder) by one of `WORDS`, and from pictures if there are any.
 
         Raises `NotMade` where the role gave no picture.
         """
+        words = WORDS[wanted].format(**about)
         name = self._turn(role, words)
         options = self._recipe.endpoints[name]
         if options.pictures == "chat":

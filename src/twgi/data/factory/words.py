@@ -4,7 +4,7 @@ The steps are those of the paper's section on data (Chern et al., 2025, arXiv 25
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from twgi.client import Unusable
@@ -23,6 +23,7 @@ WORDS = {  # what is wanted -> how it is asked for, with the pictures that it is
     "parts": "A painter makes this picture step by step, each thing alone at first: {prompt}\n"
     "Which are the things? Name each with what is said of it (colour, number, look), at most {most} in all. "
     f'{_OBJECT}{{{{"parts": ["...", "..."]}}}}',
+    "draft": "{prompt}",
     "first part": "{part}, alone, on a plain background",
     "next part": "Draw another picture in the style of this one, which shows only this: {part}, alone, on a plain "
     "background",
@@ -40,17 +41,6 @@ WORDS = {  # what is wanted -> how it is asked for, with the pictures that it is
     "The prompt: {prompt}\nGive a score from 0 (something else) to {best} (all of it), and the reason in one sentence. "
     f'{_OBJECT}{{{{"score": 0, "reason": "..."}}}}',
 }
-
-
-def told(wanted: str, **about: str | int) -> str:
-    """The words that ask for one of `WORDS`."""
-    return WORDS[wanted].format(**about)
-
-
-def narrate(prompt: str, parts: Sequence[str]) -> str:
-    """Asks for the words before each picture of a subgoal chain; shown are the parts and the whole."""
-    listed = "; ".join(f"{number}. {part}" for number, part in enumerate(parts, 1))
-    return told("steps", prompt=prompt, count=len(parts) + 1, parts=len(parts), listed=listed)
 
 
 def read_list(key: str, *, least: int, most: int | None = None) -> Callable[[str], list[str]]:
