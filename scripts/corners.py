@@ -21,8 +21,8 @@ from PIL import Image
 from twgi.icons import checker, tasks
 from twgi.icons.tasks import COLOR_NAMES, place, with_article
 from twgi.icons.world import NAMES, Placed, Scene, render
-from twgi.thinking.thinker import Thinker
 from twgi.thinking.events import Task
+from twgi.thinking.thinker import Thinker
 from twgi.trace import Trace
 
 CORNERS = ("upper left", "upper right", "lower left", "lower right")  # by quadrant

@@ -77,7 +77,7 @@ def test_a_first_image_that_does_not_fit_is_drawn_all_the_same() -> None:
 
 def test_published_sampling_takes_the_checkpoints_own_settings() -> None:
     by = thinker(text_temperature=0.5)
-    by.facts.generation.update({"top_p": 0.7})  # type: ignore[attr-defined]
+    by.facts.source.generation.update({"top_p": 0.7})  # type: ignore[attr-defined]
     sampling = by.resolved(Settings(compat="published-sampling")).sampling
     assert (sampling.image_top_p, sampling.image_top_k, sampling.text_top_k) == (0.7, PUBLISHED_TOP_K, PUBLISHED_TOP_K)
     assert (sampling.text_temperature, sampling.text_top_p) == (1.0, 0.9)

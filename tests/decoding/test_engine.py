@@ -1,6 +1,5 @@
 """The laws of the engine, on tiny random models."""
 
-import pickle
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -102,8 +101,8 @@ def check_naive(one: Request, model: Transformer, **settings_: Any) -> None:
         assert decode([one], model=model, **settings_)[one.id] == [token for token, _ in naive(one, model)]
 
 
-@settings(max_examples=15)
-@given(st.lists(requests(), min_size=1, max_size=7), st.integers(0, 600), st.sampled_from(PAGES), st.randoms())
+@settings(max_examples=10)
+@given(st.lists(requests(), min_size=1, max_size=6), st.integers(0, 600), st.sampled_from(PAGES), st.randoms())
 def test_a_sequence_does_not_depend_on_its_neighbours_nor_on_pages_and_room(
     many: list[Request], spare: int, page: int, chance: random.Random
 ) -> None:
@@ -303,14 +302,14 @@ def test_a_thought_that_has_ended_is_not_read_again(counter: Counter) -> None:
 def test_what_is_kept_gives_way_to_what_runs() -> None:
     one = request(prompt=PROMPTS[4], guidances=GUIDANCES[3], starts_with_image=True)
     engine = Engine(tiny_model(), VOCAB, tokens=room([one]))
-    for name in range(6):
+    for name in range(3):
         other = replace(one, id=name, sample=name, prompt=(0, 30 + name, *one.prompt[2:]))
         assert tokens_of(events_of(engine, [other]))[name] == decode([other])[name]
 
 
 def test_rows_are_bounded_and_everything_is_done_in_the_end(counter: Counter) -> None:
-    many = [request(i, sample=i, guidances=GUIDANCES[2 + i % 2], starts_with_image=True) for i in range(9)]
-    assert set(decode(many, tokens=room(many))) == set(range(9))
+    many = [request(i, sample=i, guidances=GUIDANCES[2 + i % 2], starts_with_image=True) for i in range(5)]
+    assert set(decode(many, tokens=room(many))) == set(range(5))
     assert counter.most_rows <= 5
 
 
@@ -399,11 +398,6 @@ def test_a_sequence_whose_logits_are_no_numbers_fails_alone_and_leaves_nothing()
     model.embed.weight[33] = tiny_model().embed.weight[33]
     again = replace(bad, id=2)
     assert tokens_of(events_of(engine, [again])) == decode([again])
-
-
-def test_a_request_is_plain_data() -> None:
-    one = request(guidances=GUIDANCES[2], starts_with_image=True)
-    assert pickle.loads(pickle.dumps(one)) == one
 
 
 @settings(max_examples=8)

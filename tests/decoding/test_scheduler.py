@@ -59,21 +59,21 @@ def test_rows_hold_back_their_last_id_until_all_can_finish() -> None:
     read(first)
     second = made.schedule()
     assert [count for _, count in second.pieces] == [603 - PIECE, 1]
-    assert second.ready == [(made.live[0], 0)]
+    assert second.ready == [made.live[0]]
 
 
 def test_a_row_waits_for_the_page_that_another_is_just_reading() -> None:
     prompt = (0, *range(26, 60), 22)
     other = (*prompt[:20], 40, 22)
     made = scheduler(2000, request(0, prompt=prompt), request(1, prompt=prompt), request(2, prompt=other))
-    assert [made.live.index(one) for one, _ in made.schedule().ready] == [0]
+    assert [made.live.index(one) for one in made.schedule().ready] == [0]
     made = scheduler(2000, request(0, prompt=prompt), request(1, prompt=(50, *prompt[1:])))
-    assert [made.live.index(one) for one, _ in made.schedule().ready] == [0, 1]
+    assert [made.live.index(one) for one in made.schedule().ready] == [0, 1]
 
 
 def test_what_is_being_read_is_told_by_the_ids_before_it_too() -> None:
     row = Row([1, 2, 3, 4, 5], most=5, read=2)
-    batch = Batch(pieces=[(row, 2)])
+    batch = Batch(early=[(row, 2)])
     assert batch.reads([1, 2, 3, 4, 9], 2, 4)
     assert batch.reads([1, 2, 3, 4, 9], 3, 4)
     assert not batch.reads([1, 2, 3, 4, 9], 1, 3)

@@ -1,16 +1,18 @@
 """Rows of results: what is written is read back, and what is not a row is refused by file and line."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twgi.errors import RunError
-from twgi.evaluation.results import RESULTS, Judged, Result, read_results, write_results
+from twgi.evaluation.results import RESULTS, PictureResult, Result, Results, read_results, write_results
 
 pictures = st.builds(
-    Judged,
+    PictureResult,
     image=st.none() | st.text(max_size=8),
     score=st.none() | st.floats(0, 1),
     reasons=st.lists(st.text(max_size=8), max_size=2).map(tuple),
@@ -18,7 +20,6 @@ pictures = st.builds(
 )
 results = st.builds(
     Result,
-    benchmark=st.sampled_from(["geneval", "dpg"]),
     id=st.text(max_size=8),
     sample=st.integers(0, 8),
     task=st.text(max_size=8),
@@ -32,19 +33,39 @@ results = st.builds(
 
 
 def row(**changes: object) -> Result:
-    fields = {"benchmark": "geneval", "id": "00000", "sample": 0, "task": "t", "prompt": "p", "score": 1.0}
+    fields = {"id": "00000", "sample": 0, "task": "t", "prompt": "p", "score": 1.0}
     return Result(**{**fields, "status": "scored", **changes})  # type: ignore[arg-type]
 
 
+def written(folder: Path, *rows: Result) -> Results:
+    found = Results(benchmark="geneval", rows=list(rows), made={"model": "m"}, judged={"which": "each"})
+    write_results(folder, found)
+    return found
+
+
+@settings(max_examples=30)
 @given(st.lists(results, max_size=4))
-def test_rows_survive_their_file(tmp_path_factory: pytest.TempPathFactory, rows: list[Result]) -> None:
+def test_results_survive_their_file(tmp_path_factory: pytest.TempPathFactory, rows: list[Result]) -> None:
     folder = tmp_path_factory.mktemp("rows")
-    write_results(folder, rows)
-    assert read_results(folder) == rows
+    assert written(folder, *rows) == read_results(folder)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kinds"),
+    [("critique", ["draft", "redraw"]), ("subgoal", ["part", "whole"]), ("direct", ["direct"] * 2), (None, [None] * 2)],
+)
+def test_rows_of_the_first_version_are_read(tmp_path: Path, mode: str | None, kinds: list[str | None]) -> None:
+    old = asdict(row(pictures=(PictureResult(image="a"),) * 2))
+    old["pictures"] = [{key: kept for key, kept in each.items() if key != "kind"} for each in old["pictures"]]
+    shared = {"benchmark": "dpg", "made": {"settings": {"mode": mode} if mode else {}}, "judged": {"which": "final"}}
+    (tmp_path / RESULTS).write_text(2 * (json.dumps({"version": 1, **old, **shared}) + "\n"))
+    found = read_results(tmp_path)
+    assert (found.benchmark, found.made, found.judged) == tuple(shared.values())
+    assert [[picture.kind for picture in each.pictures] for each in found.rows] == [kinds, kinds]
 
 
 def test_a_thought_that_ended_earlier_keeps_its_last_picture() -> None:
-    two = row(pictures=(Judged(score=0.0), Judged(score=1.0)))
+    two = row(pictures=(PictureResult(score=0.0), PictureResult(score=1.0)))
     assert [two.score_of(number) for number in range(3)] == [0.0, 1.0, 1.0]
     assert row(status="failed", score=0.0).score_of(0) == 0.0
 
@@ -55,12 +76,19 @@ def test_a_row_that_cannot_be_is_refused(changes: dict[str, object]) -> None:
         row(**changes)
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"version": 2}', '{"version": 1, "pictures": [], "parts": {}}'])
+@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"version": 3}', '{"id": "a", "pictures": [], "parts": {}}'])
 def test_a_line_that_is_no_row_is_named(tmp_path: Path, line: str) -> None:
-    write_results(tmp_path, [row()])
+    written(tmp_path, row())
     with (tmp_path / RESULTS).open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(RunError, match=r"results.jsonl:2"):
+    with pytest.raises(RunError, match=r"results.jsonl:3"):
+        read_results(tmp_path)
+
+
+@pytest.mark.parametrize("head", ['{"version": 3}', '{"version": 2}', '{"version": 1, "id": "a"}'])
+def test_results_of_another_version_are_refused(tmp_path: Path, head: str) -> None:
+    (tmp_path / RESULTS).write_text(head + "\n")
+    with pytest.raises(RunError, match=r"results.jsonl:1"):
         read_results(tmp_path)
 
 

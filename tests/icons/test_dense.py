@@ -7,7 +7,7 @@ import pytest
 
 from twgi.cli import execute
 from twgi.errors import ConfigError
-from twgi.evaluation.dpg_bench.questions import read_questions
+from twgi.evaluation.dpg.questions import read_questions
 from twgi.evaluation.judges.answer import Picture, Query
 from twgi.evaluation.judges.icons import IconJudge
 from twgi.icons.chains import flaw

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.thinking.tiny import CONTEXT, SIDE, Info, model, thinker, tokenizer
+from tests.thinking.tiny import CONTEXT, SIDE, description, model, thinker, tokenizer
 
 from twgi.decoding.compat import Quirk
 from twgi.decoding.guidance import PRESETS
@@ -284,7 +284,7 @@ def test_a_cancelled_thought_keeps_what_is_there_of_it() -> None:
 
 
 def test_a_checkpoint_that_cannot_draw_may_still_talk() -> None:
-    mute = Thinker(model(), replace(tokenizer(), image=None), Info())
+    mute = Thinker(model(), replace(tokenizer(), image=None), description())
     assert mute.think("a red ab", mode="general", sampling=SHORT).images == ()
     with pytest.raises(CheckpointError, match="mode 'direct' draws, and this checkpoint has no image decoder"):
         mute.think("a red ab")

@@ -1,12 +1,13 @@
 """A tiny random model with a tiny random image tokenizer, as one would load it from a checkpoint."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import torch
 from tests.tokenizer.tiny import CODES, multimodal_tokenizer
 
+from twgi.checkpoint.load import ModelDescription
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
@@ -17,14 +18,8 @@ from twgi.tokenizer.multimodal import MultimodalTokenizer
 SIDE, CONTEXT = 12, 400
 
 
-@dataclass(frozen=True)
-class Info:
-    name: str = "tiny"
-    sha256: str = "0" * 64
-    defaults: dict[str, Any] = field(default_factory=dict)
-    generation: dict[str, Any] = field(default_factory=dict)
-    config_bos: int = 1
-    remarks: tuple[str, ...] = ()
+def description(**defaults: Any) -> ModelDescription:
+    return ModelDescription(name="tiny", sha256="0" * 64, defaults=defaults)
 
 
 @cache
@@ -54,4 +49,4 @@ def model() -> Transformer:
 
 
 def thinker(**defaults: Any) -> Thinker:
-    return Thinker(model(), tokenizer(), Info(defaults=defaults))
+    return Thinker(model(), tokenizer(), description(**defaults))

@@ -34,8 +34,8 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded:
-    """A checkpoint, ready to draw.
+class ModelDescription:
+    """What a checkpoint says of itself.
 
     Args:
         sha256: of the weights file; of several, of their hashes and names.
@@ -45,15 +45,21 @@ class Loaded:
         remarks: what a user should know before relying on it.
     """
 
-    model: Transformer
-    tokenizer: MultimodalTokenizer
     name: str
     sha256: str
-    folder: Path
     defaults: Mapping[str, Any] = field(default_factory=dict)
     generation: Mapping[str, Any] = field(default_factory=dict)
     config_bos: int = 1
     remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded(ModelDescription):
+    """A checkpoint, ready to draw."""
+
+    model: Transformer
+    tokenizer: MultimodalTokenizer
+    folder: Path
 
 
 def load(
@@ -115,16 +121,6 @@ class Reader:
     tokenizer: MultimodalTokenizer
     name: str
     context: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelDescription:
-    """A checkpoint's name, its hash, and the settings it is best used with, see `Loaded`."""
-
-    name: str
-    sha256: str
-    defaults: Mapping[str, Any]
-    generation: Mapping[str, Any]
 
 
 def load_reader(

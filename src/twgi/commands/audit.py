@@ -33,7 +33,7 @@ def audit(
     if limit < 0 or batch < 1:
         raise ConfigError(f"limit must be 0 or more and batch 1 or more, got {limit} and {batch}")
     audited = Audited(folder)
-    found = Audit(mode=audited.mode, rates=audited.rates(), model=audited.described["model"])
+    found = Audit(mode=audited.run.settings.mode, rates=audited.rates(), model=audited.run.model.to_json())
     if limit:
         thinker = load(model)
         changes = audited.changes(thinker, limit)

@@ -1,12 +1,12 @@
-"""`twgi eval`: benchmarks, from prompts to scores."""
+"""`twgi eval`: benchmarks, from prompts to pictures and scores."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from twgi.commands.dpg import eval_dpg
 from twgi.commands.groups import ALONE, AS_TRAINED, BenchmarkOptions, DrawingOptions, grouped, thinks
 from twgi.commands.loading import ICONS, ModelOptions
 from twgi.commands.options import ASK, RUN, option
@@ -14,9 +14,9 @@ from twgi.commands.think import conclude
 from twgi.errors import ConfigError
 
 if TYPE_CHECKING:
-    from twgi.evaluation.detectors.eyes import Eyes
-    from twgi.evaluation.generate import Benchmark
-    from twgi.thinking.plan import RunPlan
+    from twgi.console import Quiet
+    from twgi.evaluation.frame import Benchmark, PromptSet
+    from twgi.runs.run import Outcome
 
 
 class Benchmarks(TyperGroup):
@@ -58,48 +58,96 @@ def eval_geneval(
 
     Two machines: --shard 1/2 and --shard 2/2 with the same --out, then twgi score geneval OUT
     """
-    from twgi.evaluation.detectors.named import eyes_named
-    from twgi.evaluation.generate import Benchmark
-    from twgi.evaluation.shards import shard_folder
-    from twgi.thinking.run_folder import check_folder
+    from twgi.console import counting
+    from twgi.evaluation.detectors.suite import suite_named
+    from twgi.evaluation.evaluate import score
+    from twgi.evaluation.geneval.benchmark import GenEval
 
-    eyes = None if judge == "none" else eyes_named(judge)
-    benchmark = Benchmark.read(prompts, names=eyes.names if eyes else None, limit=how.limit)
-    plan = benchmark.plan(**how.plan(options, drawing))
-    folder = shard_folder(out, plan.shard)
-    check_folder(folder, resume=how.resume)
-    return _evaluate(benchmark, plan, folder, options, how, eyes, which)
+    benchmark = GenEval(None if judge == "none" else suite_named(judge))
+    asked = benchmark.prompts(prompts).limited(how.limit)
+    plain = any(not item.include for item in asked.items)
+    if not plain:
+        benchmark.check()
+    drawn = _draw(benchmark, asked, out, options, drawing, how)
+    if drawn.outcome.thoughts and benchmark.suite and drawn.whole and not plain:
+        found = benchmark.from_run(drawn.folder)
+        print(benchmark.table(score(benchmark, *found, drawn.folder, which=which, counting=counting)))
+    elif drawn.outcome.thoughts and plain:
+        print(f"pictures: {drawn.laid_out}; nothing is judged, as nothing says what is right")
+    else:
+        drawn.say(f"twgi score geneval {drawn.folder} --detector mask2former", f"twgi score geneval {out}")
+    return conclude(drawn.report, drawn.outcome)
 
 
-def _evaluate(
-    benchmark: "Benchmark", plan: "RunPlan", folder: Path, options: ModelOptions, how: BenchmarkOptions,
-    eyes: "Eyes | None", which: str,
-) -> int:  # fmt: skip
+@app.command("dpg")
+@grouped
+def eval_dpg(
+    prompts: Annotated[Path, option("Folder of ID.txt, lines of id and prompt, or a question file.", ASK)],
+    out: Annotated[Path, option("Run folder; samples/ and grids/ go there too.", RUN)],
+    options: ModelOptions = ICONS,
+    drawing: DrawingOptions = AS_TRAINED,
+    how: BenchmarkOptions = ALONE,
+) -> int:
+    """Think about DPG-Bench's prompts and lay the pictures out as its scorer wants them; then: twgi score dpg.
+
+    Example: twgi eval dpg --prompts dpg_bench/prompts --model twgi-subgoal --mode subgoal --out out/dpg
+
+    Two machines: --shard 1/2 and --shard 2/2 with the same --out, then twgi score dpg OUT
+
+    Icons: twgi icons dense --out dense.csv; twgi eval dpg --prompts dense.csv --out out/dense
+    """
+    from twgi.evaluation.dpg.benchmark import Dpg
+
+    benchmark = Dpg()
+    drawn = _draw(benchmark, benchmark.prompts(prompts).limited(how.limit), out, options, drawing, how)
+    again = "--questions FILE --judge JUDGE"
+    drawn.say(f"twgi score dpg {drawn.folder} {again}", f"twgi score dpg {out} {again}")
+    return conclude(drawn.report, drawn.outcome)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """What came of drawing: the run in `folder`, `whole` or a part of one."""
+
+    outcome: "Outcome"
+    folder: Path
+    part: tuple[int, int]
+    laid_out: Path | None
+    report: "Quiet"
+
+    @property
+    def whole(self) -> bool:
+        return self.part == (1, 1)
+
+    def say(self, judge: str, judge_all: str) -> None:
+        """How to go on."""
+        if self.laid_out is not None and self.whole:
+            print(f"pictures: {self.laid_out}; judge them with: {judge}")
+        elif self.laid_out is not None:
+            print(f"shard {self.part[0]}/{self.part[1]} is done; after the last: {judge_all}")
+
+
+def _draw(
+    benchmark: "Benchmark", asked: "PromptSet", out: Path, options: ModelOptions, drawing: DrawingOptions,
+    how: BenchmarkOptions,
+) -> _Drawn:  # fmt: skip
     from twgi.console import reporter
-    from twgi.evaluation.generate import evaluate
-    from twgi.evaluation.official import OFFICIAL
-    from twgi.evaluation.score import table
+    from twgi.evaluation.evaluate import draw
+    from twgi.runs.folder import check_folder
+    from twgi.runs.parts import part_folder
+    from twgi.runs.plan import RunPlan
 
+    plan = RunPlan(prompts=asked.lines(), **how.plan(options, drawing))
+    folder = part_folder(out, plan.part)
+    check_folder(folder, resume=how.resume)
     report = reporter(many=True, json=False)
     try:
-        result = evaluate(
-            thinks(options, how), benchmark, plan, folder, report=report, eyes=eyes, which=which, batch=how.batch,
-            resume=how.resume,
-        )  # fmt: skip
+        outcome, laid_out = draw(
+            thinks(options, how), benchmark, asked, plan, folder, report=report, batch=how.batch, resume=how.resume
+        )
     finally:
         report.close()
-    if result.scores is not None:
-        print(table(result.scores))
-    elif result.outcome.traces and benchmark.plain:
-        print(f"pictures: {folder / OFFICIAL}; nothing is judged, as nothing says what is right")
-    elif result.outcome.traces and plan.shard == (1, 1):
-        print(f"pictures: {folder / OFFICIAL}; judge them with: twgi score geneval {folder} --detector mask2former")
-    elif result.outcome.traces:
-        print(f"shard {plan.shard[0]}/{plan.shard[1]} is done; after the last: twgi score geneval {folder.parent}")
-    return conclude(report, result.outcome)
-
-
-app.command("dpg")(eval_dpg)
+    return _Drawn(outcome=outcome, folder=folder, part=plan.part, laid_out=laid_out, report=report)
 
 
 @app.command("tokenizer")

@@ -1,27 +1,22 @@
 """`twgi score`: judge pictures that are there already, by this program or by any other."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-from twgi.commands.dpg import score_dpg
-from twgi.commands.options import RUN, option
+from twgi.commands.options import ASK, RUN, option
 from twgi.errors import TwgiError
-
-if TYPE_CHECKING:
-    from twgi.evaluation.collection import Collection
 
 JUDGE = "The judge"
 
 app = typer.Typer(help="Judge the pictures of a benchmark, apart from drawing them.")
+Out = Annotated[Path | None, option("For scores.json, results.jsonl, what the judge said. Default: the folder.", RUN)]
+Json = Annotated[bool, option("Print scores.json and nothing else.", RUN, "--json")]
 
 
 @app.callback()
 def _score() -> None: ...
-
-
-app.command("dpg")(score_dpg)
 
 
 @app.command("geneval")
@@ -34,8 +29,8 @@ def score_geneval(
     weights: Annotated[str | None, option("Mask2Former, a folder or a name on the hub.", JUDGE)] = None,
     clip: Annotated[str | None, option("CLIP, a folder or a name on the hub.", JUDGE)] = None,
     device: Annotated[str, option("Where mask2former and CLIP run. Default: cpu.", JUDGE)] = "cpu",
-    out: Annotated[Path | None, option("Where scores.json and results.jsonl go. Default: FOLDER.", RUN)] = None,
-    json: Annotated[bool, option("Print scores.json and nothing else.", RUN, "--json")] = False,
+    out: Out = None,
+    json: Json = False,
 ) -> int:
     """Judge pictures by GenEval's rules. What is missing makes the score PARTIAL, and the exit status 2.
 
@@ -46,32 +41,82 @@ def score_geneval(
 
     Made elsewhere: twgi score geneval pictures/ --prompts evaluation_metadata.jsonl --detector mask2former
     """
-    import json as js
-
     from twgi.console import counting
-    from twgi.evaluation.detectors.named import CLIP, WEIGHTS, eyes_named
-    from twgi.evaluation.detectors.replay import recorded
-    from twgi.evaluation.score import score, table, write_scores
+    from twgi.evaluation.detectors.suite import CLIP, WEIGHTS, suite_named
+    from twgi.evaluation.evaluate import score
+    from twgi.evaluation.geneval.benchmark import GenEval
 
-    collection = _collection(folder, prompts, samples)
-    eyes = eyes_named(detector, weights=weights or WEIGHTS, clip=clip or CLIP, device=device)
-    target = out or folder
-    with counting(len(collection.entries), "judging") as advance:
-        scores = score(collection, recorded(eyes, target), which=which, advance=advance)
-    content = write_scores(scores, target)
-    print(js.dumps(content, ensure_ascii=False, indent=2) if json else table(content))
-    return TwgiError.exit_status if content["partial"] else 0
-
-
-def _collection(folder: Path, prompts: Path | None, samples: int) -> "Collection":
-    from twgi.evaluation.collection import read_run
-    from twgi.evaluation.official import export, read_official
-    from twgi.evaluation.shards import merge, shards_in
-
+    suite = suite_named(detector, weights=weights or WEIGHTS, clip=clip or CLIP, device=device)
+    benchmark = GenEval(suite)
     if prompts is not None:
-        return read_official(folder, prompts, samples=samples)
-    if shards_in(folder):
-        merge(folder)
-    collection = read_run(folder)
-    export(collection)
-    return collection
+        asked, pictures = benchmark.from_elsewhere(folder, prompts, samples=samples)
+    else:
+        asked, pictures = benchmark.from_run(folder)
+        benchmark.lay_out(asked, pictures)
+    content = score(benchmark, asked, pictures, out or folder, which=which, counting=counting)
+    return _show(content, benchmark.table(content), json=json)
+
+
+@app.command("dpg")
+def score_dpg(
+    questions: Annotated[Path, option("Question file: dpg_bench.csv, dsg-1k-anns.csv, or lines like theirs.", ASK)],
+    judge: Annotated[str, option("icons, hf:PATH, openai:URL#MODEL, or replay:FILE.", JUDGE)],
+    pictures: Annotated[
+        Path | None,
+        typer.Argument(help="Folder: of twgi eval dpg, or ID.png, or ID/K.png; none: a recording is scored alone."),
+    ] = None,
+    out: Out = None,
+    crops: Annotated[int | None, option("Pictures in each ID.png: 1, or 4 as a 2 x 2 grid.", ASK)] = None,
+    samples: Annotated[int | None, option("Pictures each prompt should have. Default: the run's, or 4.", ASK)] = None,
+    which: Annotated[str, option("Picture of a thought: final, first or each. Default: final.", ASK)] = "final",
+    gating: Annotated[str, option("cascade (DPG), one-level (DSG) or none. Default: cascade.", ASK)] = "cascade",
+    compat: Annotated[str | None, option("official: the published program's score too, faults included.", ASK)] = None,
+    shard: Annotated[str, option("Judge part i/n of the prompts; score later, without it.", RUN)] = "1/1",
+    concurrency: Annotated[int, option("Questions to an endpoint at a time. Default: 8.", JUDGE)] = 8,
+    timeout: Annotated[float, option("Seconds for one answer of an endpoint. Default: 60.", JUDGE)] = 60.0,
+    key_variable: Annotated[
+        str, option("Variable with the endpoint's key. Default: TWGI_JUDGE_KEY.", JUDGE, "--key-env")
+    ] = "TWGI_JUDGE_KEY",
+    test: Annotated[
+        bool, option("Whether a model must first tell red from blue.", JUDGE, "--self-test/--no-self-test")
+    ] = True,
+    json: Json = False,
+) -> int:
+    """DPG-Bench, DSG-1k and GenEval 2: ask a judge about every picture, and make the scores of its answers.
+
+    Answers are kept: run it again to go on where it stopped. The status is 2 where anything is missing.
+
+    Example: twgi score dpg out/direct --questions dpg_bench.csv --judge openai:http://127.0.0.1:8000/v1#qwen
+
+    Recorded: twgi score dpg --questions dsg-1k-anns.csv --judge replay:mplug_dsg.csv#sd2dot1 --gating one-level
+
+    Icons: twgi score dpg out/direct --questions dense.csv --judge icons --compat official
+    """
+    from twgi.console import counting
+    from twgi.evaluation.dpg.benchmark import Dpg
+    from twgi.evaluation.dpg.questions import read_questions
+    from twgi.evaluation.evaluate import judge_all, score
+    from twgi.evaluation.judges.named import judge_named
+    from twgi.runs.parts import parse_part
+
+    part, asked = parse_part(shard), read_questions(questions)
+    judging = judge_named(
+        judge, concurrency=concurrency, timeout=timeout, key_variable=key_variable, probabilities=asked.soft
+    )
+    benchmark = Dpg(asked, judging, gating=gating, compat=compat, self_test=test)
+    found = benchmark.asked, benchmark.pictures(pictures, crops=crops, samples=samples)
+    place = out or pictures or Path("out") / "recorded"
+    if part != (1, 1):
+        thoughts = judge_all(benchmark, *found, place, which=which, counting=counting, part=part)
+        print(f"the answers of part {shard} are in {place}; when all parts are there, score without --shard")
+        return TwgiError.exit_status if any(thought.pending for thought in thoughts) else 0
+    content = score(benchmark, *found, place, which=which, counting=counting)
+    return _show(content, benchmark.table(content), json=json)
+
+
+def _show(content: dict[str, Any], table: str, *, json: bool) -> int:
+    """Print the table, or `scores.json`; the exit status."""
+    from json import dumps
+
+    print(dumps(content, ensure_ascii=False, indent=2) if json else table)
+    return TwgiError.exit_status if content["partial"] else 0

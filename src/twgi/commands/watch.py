@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from twgi.console import reporter
-from twgi.evaluation.detectors.named import eyes_named
-from twgi.evaluation.generate import Benchmark, evaluate
-from twgi.evaluation.geneval import Item
+from twgi.console import counting, reporter
+from twgi.evaluation.detectors.suite import suite_named
+from twgi.evaluation.evaluate import draw, score
+from twgi.evaluation.frame import PromptSet
+from twgi.evaluation.geneval.benchmark import GenEval
+from twgi.evaluation.geneval.rules import GenEvalItem
 from twgi.icons import tasks
+from twgi.runs.plan import RunPlan
+from twgi.thinking.settings import Settings
 from twgi.thinking.thinker import Thinker
 from twgi.training.recipe import Watching
 
@@ -21,36 +24,31 @@ ICONS, SEED = "icons", 2**32  # a seed that no training row is drawn with
 
 def draw_and_judge(watching: Watching, thinker: Thinker, folder: Path) -> Mapping[str, float]:
     """Think about every prompt into a run folder; scores by task, and `overall`, where they can be judged."""
-    benchmark, report = _benchmark(watching), reporter(many=True, json=False)
-    plan = benchmark.plan(mode=watching.mode, samples=watching.samples)
+    benchmark, asked, report = GenEval(suite_named("icons")), _asked(watching), reporter(many=True, json=False)
+    plan = RunPlan(prompts=asked.lines(), settings=Settings(mode=watching.mode), samples=watching.samples)
     try:
-        scores = evaluate(
-            thinker,
-            benchmark,
-            plan,
-            folder,
-            report=report,
-            eyes=eyes_named("icons"),
-            which="final",
-            batch=watching.batch,
-        ).scores
+        outcome, _ = draw(thinker, benchmark, asked, plan, folder, report=report, batch=watching.batch)
     finally:
         report.close()
-    return {} if scores is None else {**scores["tasks"], "overall": scores["correct_images"]}
+    if not outcome.thoughts or any(not item.include for item in asked.items):
+        return {}
+    found = benchmark.from_run(folder)
+    scores = score(benchmark, *found, folder, which="final", counting=counting)
+    return {**scores["tasks"], "overall": scores["correct_images"]}
 
 
 @cache
-def _benchmark(watching: Watching) -> Benchmark:
+def _asked(watching: Watching) -> PromptSet:
     """The prompts to draw; those of a file of other prompts than GenEval's are not judged."""
     if watching.prompts == ICONS:
-        return Benchmark(path=Path(ICONS), items=icon_items(watching.limit), whole=watching.limit)
-    benchmark = Benchmark.read(Path(watching.prompts))
-    return replace(benchmark, items=benchmark.items[: watching.limit], whole=min(watching.limit, benchmark.whole))
+        return PromptSet(items=icon_items(watching.limit), whole=watching.limit)
+    asked = GenEval().prompts(Path(watching.prompts))
+    return PromptSet(items=asked.items[: watching.limit], whole=min(watching.limit, asked.whole))
 
 
-def icon_items(count: int) -> tuple[Item, ...]:
+def icon_items(count: int) -> tuple[GenEvalItem, ...]:
     """Requests of GenEval's six tasks in turn, the same each time."""
     rng = np.random.default_rng(SEED)
     names = tasks.GENEVAL_TASKS
     requests = (tasks.TASKS[names[i % len(names)]](rng) for i in range(count))
-    return tuple(Item.from_json(json.loads(json.dumps(r.metadata())), i) for i, r in enumerate(requests))
+    return tuple(GenEvalItem.from_json(json.loads(json.dumps(r.metadata())), i) for i, r in enumerate(requests))

@@ -1,8 +1,9 @@
 """The keys and values of all pages, and attention over them.
 
-Law: on a CPU, what a position computes is a function of the tokens up to it, whatever shares the pass, however the row
-was cut into pieces, and wherever its pages are. So every query is a call of its own, and a pass has at least
-`MIN_TOKENS` tokens. On other devices more than `SINGLE` new tokens of a row are one masked call.
+Law: on a CPU, in float32 and with packed matrices, what a position computes is a function of the tokens up to it,
+whatever shares the pass, however the row was cut into pieces, and wherever its pages are. So every query is a call of
+its own, and a pass has at least `MIN_TOKENS` tokens. (In bfloat16 the matrices sum in another order from some 40 tokens
+on.) On other devices more than `SINGLE` new tokens of a row are one masked call.
 
 Shapes: L twice the layers, K key/value heads, N query heads, G = N / K, T positions, H head size, P packed tokens of a
 step (padded to `MIN_TOKENS`), n new tokens of one row.
@@ -125,7 +126,7 @@ def attend_singly(queries: Sequence[Tensor], k_1KTH: Tensor, v_1KTH: Tensor) -> 
     """The last n positions of a row look back, a 1KGH of each: a query of its own has nothing to mask."""
     first = k_1KTH.shape[2] - len(queries) + 1
     return [
-        F.scaled_dot_product_attention(q_1KGH, k_1KTH[:, :, :end], v_1KTH[:, :, :end])
+        F.scaled_dot_product_attention(q_1KGH, k_1KTH.narrow(2, 0, end), v_1KTH.narrow(2, 0, end))
         for end, q_1KGH in enumerate(queries, first)
     ]
 

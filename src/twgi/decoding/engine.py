@@ -121,7 +121,7 @@ class Engine:
         drawn: list[Drawn] = []
         groups: dict[tuple[Choice, Filter], list[tuple[Sequence, int]]] = {}
         first = 0
-        for sequence, _ in batch.ready:
+        for sequence in batch.ready:
             choice = sequence.request.grammar.choice(sequence.state)
             by = sequence.request.image if choice is Choice.IMAGE else sequence.request.text
             groups.setdefault((choice, by), []).append((sequence, first))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from functools import cache
 
 from twgi.errors import ConfigError, PromptError
 from twgi.vocab import Vocab
@@ -147,6 +148,7 @@ def is_allowed(vocab: Vocab, choice: Choice, token: int) -> bool:
     return token == vocab.eos or vocab.is_text(token)
 
 
+@cache
 def allowed_ids(vocab: Vocab, choice: Choice) -> tuple[int, ...]:
     """The ids of a choice, in ascending order."""
     return tuple(token for token in range(vocab.size) if is_allowed(vocab, choice, token))

@@ -31,14 +31,9 @@ class Runner:
         """Read everything; the logits RV after the last ids of all rows of the sequences that are ready, in order."""
         for copy in batch.copies:
             self.cache.copy(copy)
-        if self.serial:
-            hidden_RD = torch.cat([self._read([piece]) for piece in batch.pieces])
-        else:
-            hidden_RD = self._read(batch.pieces)
-        chosen = [first + i for sequence, first in batch.ready for i in range(len(sequence.mix))]
-        if len(chosen) < len(batch.pieces):
-            hidden_RD = hidden_RD[chosen]
-        return self.model.logits(hidden_RD) if chosen else hidden_RD.new_empty(0, self.model.config.vocab_size)
+        parts = [[piece] for piece in batch.pieces] if self.serial else [batch.pieces]
+        hidden_RD = torch.cat([self._read(pieces) for pieces in parts])[: len(batch.last)]
+        return self.model.logits(hidden_RD) if batch.last else hidden_RD
 
     def _read(self, pieces: list[tuple[Row, int]]) -> Tensor:
         """RD, the hidden state after the last id of each piece."""

@@ -57,13 +57,18 @@ def most_positions(request: Request) -> int:
 class Batch:
     """What one step does: copies in the cache, then one pass over the next ids of rows, so many of each.
 
-    `ready` are the sequences that are drawn from; the pieces of each stand together, in the order of its mix, from the
-    place that is told.
+    `ready` are the sequences that are drawn from, `last` the pieces that their rows end with, in the order of their
+    mixes. `early` are pieces of the others.
     """
 
     copies: list[Copy] = field(default_factory=list)
-    pieces: list[tuple[Row, int]] = field(default_factory=list)
-    ready: list[tuple[Sequence, int]] = field(default_factory=list)
+    ready: list[Sequence] = field(default_factory=list)
+    last: list[tuple[Row, int]] = field(default_factory=list)
+    early: list[tuple[Row, int]] = field(default_factory=list)
+
+    @property
+    def pieces(self) -> list[tuple[Row, int]]:
+        return self.last + self.early
 
     def reads(self, ids: Ordered[int], begin: int, end: int) -> bool:
         """Whether some row reads what is from `begin` to `end` of these ids, after the same beginning."""
@@ -141,10 +146,10 @@ class Scheduler:
             self._open(sequence, batch)
         left = [(row, len(row.ids) - row.read) for row in rows if row.pages]
         if len(left) == len(rows) and all(count <= PIECE for _, count in left):
-            batch.ready.append((sequence, len(batch.pieces)))
-            batch.pieces += left
+            batch.ready.append(sequence)
+            batch.last += left
         else:
-            batch.pieces += [(row, min(PIECE, count - 1)) for row, count in left if count > 1]
+            batch.early += [(row, min(PIECE, count - 1)) for row, count in left if count > 1]
 
     def _open(self, sequence: Sequence, batch: Batch) -> None:
         """Give pages to new rows, but not to one whose next page another is just reading: it will find that read.

@@ -1,43 +1,44 @@
-"""The rows that every benchmark leaves behind, one for each thought, whatever it was judged by: `results.jsonl`.
+"""What every benchmark leaves in a folder: `results.jsonl`, a row for each thought, and `scores.json`.
 
-::
+The first line of `results.jsonl` holds what all rows share, each other line is a row::
 
-    {"version": 1, "benchmark": "geneval", "id": "00012", "sample": 0, "task": "position", "prompt": "...",
+    {"version": 2, "benchmark": "geneval",
+     "made": {...},                     model, settings, versions of whatever drew the pictures
+     "judged": {...}}                   name, version and settings of whatever judged them
+    {"id": "00012", "sample": 0, "task": "position", "prompt": "...",
      "score": 1.0,                      of the picture that counts, 0..1; 0 where there is none
      "status": "scored",                or failed (no thought), no picture, unreadable: all three score 0
-     "pictures": [{"image": "images/00012-0-0.png", "sha256": "...", "score": 0.0, "reasons": ["..."],
-                   "image_tokens": 66}, ...],
-                                        each picture of the thought in order; score null: not judged
+     "pictures": [{"image": "images/00012-0-0.png", "kind": "draft", "sha256": "...", "score": 0.0,
+                   "reasons": ["..."], "image_tokens": 66}, ...],
+                                        each picture of the thought in order; sha256 is of its file; score null: not
+                                        judged; kind as in the trace, null: not known
      "parts": {},                       score and weight by category, where a row holds several (DPG-Bench)
-     "detail": {},                      what else the benchmark wants to keep
-     "made": {...},                     model, weights, mode, seed, settings, versions of whatever drew it
-     "judged": {...}}                   name, version and settings of whatever judged it
+     "detail": {}}                      what else the benchmark keeps
 
-A benchmark's tables come from its rows alone (see `report`). The overall score is the mean over tasks or the mean over
-prompts, as `OVERALL` says.
+Version 1, read too, repeated version, benchmark, made and judged in every row, and had no kinds.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from twgi.errors import RunError
-from twgi.trace import write_file
+from twgi.errors import DataError, RunError
+from twgi.files import Line, read_objects, writing_lines
 
-VERSION = 1
+VERSION = 2
 RESULTS, SCORES = "results.jsonl", "scores.json"
-OVERALL: Mapping[str, str] = {"geneval": "tasks", "dpg": "prompts"}  # any other: tasks
+HEAD = ("benchmark", "made", "judged")
 
 Status = Literal["scored", "failed", "no picture", "unreadable"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class PictureResult:
     """One picture of a thought: `score` in 0..1, None where it was not judged; tokens spent on it, boi and eoi too."""
 
     image: str | None = None
+    kind: str | None = None
     sha256: str | None = None
     score: float | None = None
     reasons: tuple[str, ...] = ()
@@ -48,18 +49,15 @@ class Judged:
 class Result:
     """One thought about one prompt, judged. `parts` maps a category to (sum of scores, how many), empty: the task."""
 
-    benchmark: str
     id: str
     sample: int
     task: str
     prompt: str
     score: float
     status: Status
-    pictures: tuple[Judged, ...] = ()
+    pictures: tuple[PictureResult, ...] = ()
     parts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     detail: Mapping[str, Any] = field(default_factory=dict)
-    made: Mapping[str, Any] = field(default_factory=dict)
-    judged: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.status not in get_args(Status):
@@ -73,50 +71,78 @@ class Result:
             return 0.0
         return self.pictures[min(picture, len(self.pictures) - 1)].score
 
-    def to_json(self) -> dict[str, Any]:
-        return {"version": VERSION, **asdict(self)}
-
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Result":
-        """Read `to_json` back.
-
-        Raises:
-            RunError: another version, an unknown or missing key, or a value that cannot be.
-        """
-        if value.get("version") != VERSION:
-            raise RunError(f"a row of version {value.get('version')!r}; this program reads version {VERSION}")
+        """Read a row back. Raises `RunError` for an unknown or missing key, or a value that cannot be."""
         try:
-            pictures = tuple(
-                Judged(**{**picture, "reasons": tuple(picture["reasons"])}) for picture in value["pictures"]
-            )
+            pictures = tuple(PictureResult(**{**each, "reasons": tuple(each["reasons"])}) for each in value["pictures"])
             parts = {name: (float(total), float(count)) for name, (total, count) in value["parts"].items()}
-            rest = {key: kept for key, kept in value.items() if key not in ("version", "pictures", "parts")}
-            return cls(**rest, pictures=pictures, parts=parts)
+            return cls(**{**value, "pictures": pictures, "parts": parts})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunError(f"not a row of results: {type(error).__name__} {error}") from None
 
 
-def write_results(folder: Path, rows: Iterable[Result]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The rows of a folder, with what holds for all of them."""
+
+    benchmark: str
+    rows: Sequence[Result]
+    made: Mapping[str, Any] = field(default_factory=dict)
+    judged: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_results(folder: Path, results: Results) -> None:
     """Put `results.jsonl` into a folder, whole or not at all. Raises `RunError`."""
-    lines = "".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows)
-    write_file(folder / RESULTS, lines.encode())
+    with writing_lines(folder / RESULTS) as file:
+        head = {key: getattr(results, key) for key in HEAD}
+        file.write({"version": VERSION, **head})
+        for row in results.rows:
+            file.write(asdict(row))
 
 
-def read_results(folder: Path) -> Sequence[Result]:
-    """The rows of a folder.
+def read_results(folder: Path) -> Results:
+    """The results in a folder.
 
     Raises:
         RunError: there are none, or one cannot be read; the message says which line.
     """
-    path, rows = folder / RESULTS, []
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} cannot be read ({error}): score the folder first, as with twgi score geneval") from None
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                rows.append(Result.from_json(json.loads(line)))
-            except (ValueError, RunError, AttributeError) as error:
-                raise RunError(f"{path}:{number}: {error}") from None
-    return rows
+        lines = list(read_objects(folder / RESULTS))
+    except DataError as error:
+        raise RunError(f"{error}: score the folder first, as with twgi score geneval") from None
+    if not lines:
+        return Results(benchmark="", rows=())
+    head = _head(lines[0])
+    old = head["version"] == 1
+    rows = [_row(line, old) for line in lines[0 if old else 1 :]]
+    return Results(rows=rows, **{key: head[key] for key in HEAD})
+
+
+def _head(line: Line) -> Mapping[str, Any]:
+    if line.value.get("version") not in (1, VERSION) or not line.value.keys() >= set(HEAD):
+        raise RunError(f"{line.where}: results of version {line.value.get('version')!r}; this reads 1 and {VERSION}")
+    return line.value
+
+
+def _row(line: Line, old: bool) -> Result:
+    try:
+        return Result.from_json(_of_version_1(line.value) if old else line.value)
+    except (RunError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{line.where}: {error}") from None
+
+
+def _of_version_1(value: Mapping[str, Any]) -> dict[str, Any]:
+    mode, pictures = value["made"].get("settings", {}).get("mode"), value["pictures"]
+    kinds = [_kind(mode, number, len(pictures)) for number in range(len(pictures))]
+    row = {key: kept for key, kept in value.items() if key not in ("version", *HEAD)}
+    return row | {"pictures": [each | {"kind": kind} for each, kind in zip(pictures, kinds, strict=True)]}
+
+
+def _kind(mode: str | None, number: int, count: int) -> str | None:
+    """What the number-th of so many pictures was for, in the modes that there were at version 1."""
+    if mode == "critique":
+        return "redraw" if number else "draft"
+    if mode == "subgoal":
+        return "whole" if number == count - 1 else "part"
+    return mode if mode == "direct" else None

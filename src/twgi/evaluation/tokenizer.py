@@ -8,7 +8,7 @@ from PIL import Image
 
 from twgi.errors import ConfigError
 from twgi.evaluation.detectors.icons import IconDetector
-from twgi.evaluation.geneval import Item, judge
+from twgi.evaluation.geneval.rules import GenEvalItem, judge
 from twgi.icons.tasks import GENEVAL_TASKS, TASKS, Request, make_scene
 from twgi.icons.world import Scene, render
 from twgi.tokenizer.image import ImageTokenizer
@@ -17,7 +17,7 @@ BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Survival:
+class ReconstructionScore:
     """Of one task's scenes: the share right by GenEval's rules, and the share in which everything is as it was."""
 
     task: str
@@ -26,7 +26,7 @@ class Survival:
     exact: float
 
 
-def judge_tokenizer(images: ImageTokenizer, *, scenes: int = 1000, seed: int = 0) -> list[Survival]:
+def judge_tokenizer(images: ImageTokenizer, *, scenes: int = 1000, seed: int = 0) -> list[ReconstructionScore]:
     """Encode and decode this many random scenes over GenEval's six tasks, in equal parts.
 
     Raises:
@@ -38,18 +38,18 @@ def judge_tokenizer(images: ImageTokenizer, *, scenes: int = 1000, seed: int = 0
     return [_judge_task(images, task, each, seed) for task in GENEVAL_TASKS]
 
 
-def _judge_task(images: ImageTokenizer, task: str, scenes: int, seed: int) -> Survival:
+def _judge_task(images: ImageTokenizer, task: str, scenes: int, seed: int) -> ReconstructionScore:
     made = [_make(task, number, seed) for number in range(scenes)]
     before = [render(scene) for _, scene in made]
     after = _there_and_back(images, before)
     detector = IconDetector()
     found, original = detector.detect(after), detector.detect(before)
     right = [
-        judge(Item.from_json(request.metadata(), 0), picture, seen, detector).correct
+        judge(GenEvalItem.from_json(request.metadata(), 0), picture, seen, detector).correct
         for (request, _), picture, seen in zip(made, after, found, strict=True)
     ]
     exact = [set(seen) == set(truth) for seen, truth in zip(found, original, strict=True)]
-    return Survival(task=task, scenes=scenes, right=sum(right) / scenes, exact=sum(exact) / scenes)
+    return ReconstructionScore(task=task, scenes=scenes, right=sum(right) / scenes, exact=sum(exact) / scenes)
 
 
 def _make(task: str, number: int, seed: int) -> tuple[Request, Scene]:
@@ -63,7 +63,7 @@ def _there_and_back(images: ImageTokenizer, pictures: Sequence[Image.Image]) -> 
     return [picture for part in parts for picture in images.decode(images.encode(part))]
 
 
-def table(results: Sequence[Survival]) -> str:
+def table(results: Sequence[ReconstructionScore]) -> str:
     """The shares as lines for people."""
     lines = [f"{'task':15} {'right':>7} {'exact':>7}"]
     lines += [f"{result.task:15} {result.right:7.3f} {result.exact:7.3f}" for result in results]

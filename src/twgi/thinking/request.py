@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
+from twgi.checkpoint.load import ModelDescription
 from twgi.decoding.grammar import Grammar
 from twgi.decoding.guidance import Branch, Ids
 from twgi.decoding.request import Conditions, Request
@@ -23,25 +23,20 @@ from twgi.trace import ModelId
 from twgi.vocab import Vocab
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ModelFacts:
-    """What every thought of one model has in common.
-
-    Args:
-        defaults: the checkpoint's own (guidance, sampling settings).
-        generation: its `generation_config.json`, which the published code samples by.
-        config_bos: the id its config takes for bos.
-    """
+    """What every thought of one model has in common; `context` is its positions."""
 
     tokenizer: MultimodalTokenizer
     context: int
-    model: ModelId
-    defaults: Mapping[str, Any]
-    generation: Mapping[str, Any]
-    config_bos: int
+    source: ModelDescription
+
+    @property
+    def identity(self) -> ModelId:
+        return ModelId(name=self.source.name, sha256=self.source.sha256)
 
     def resolved(self, settings: Settings) -> Settings:
-        return settings.resolved(self.defaults, self.generation)
+        return settings.resolved(self.source.defaults, self.source.generation)
 
 
 @dataclass(kw_only=True)
@@ -116,7 +111,7 @@ def plan(id: int, task: Task, facts: ModelFacts) -> Planned:
     settings = facts.resolved(task.settings)
     pictures = tuple(map(opened, task.pictures))
     draft = _draft(task.prompt, pictures, settings, facts)
-    published.edit(draft, settings.quirks, config_bos=facts.config_bos)
+    published.edit(draft, settings.quirks, config_bos=facts.source.config_bos)
     grammar = draft.grammar()
     grammar.after(task.given)
     request = Request(

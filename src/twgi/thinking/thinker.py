@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
+from twgi.checkpoint.load import ModelDescription
 from twgi.checkpoint.memory import free_memory, kv_bytes_per_token
 from twgi.decoding.guidance import Branch, GuidancePlan
 from twgi.decoding.params import SamplingParams
@@ -19,23 +20,6 @@ from twgi.trace import ModelId, Trace
 
 MOST_ROWS = len(Branch)  # rows of one thought at most, each up to the whole context
 SHARE = 0.8  # of the free memory, for the cache
-
-
-class ModelSource(Protocol):
-    """What a checkpoint says of itself."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def sha256(self) -> str: ...
-    @property
-    def defaults(self) -> Mapping[str, Any]: ...
-    @property
-    def generation(self) -> Mapping[str, Any]: ...
-    @property
-    def config_bos(self) -> int: ...
-    @property
-    def remarks(self) -> tuple[str, ...]: ...
 
 
 class ThinkOptions(TypedDict, total=False):
@@ -75,25 +59,18 @@ class Thinker:
     """
 
     def __init__(
-        self, model: Transformer, tokenizer: MultimodalTokenizer, checkpoint: ModelSource, *, serial: bool = False
+        self, model: Transformer, tokenizer: MultimodalTokenizer, checkpoint: ModelDescription, *, serial: bool = False
     ) -> None:
         self.model, self.tokenizer, self.serial = model, tokenizer, serial
         self.remarks = checkpoint.remarks
-        self.facts = ModelFacts(
-            tokenizer=tokenizer,
-            context=model.config.max_positions,
-            model=ModelId(name=checkpoint.name, sha256=checkpoint.sha256),
-            defaults=checkpoint.defaults,
-            generation=checkpoint.generation,
-            config_bos=checkpoint.config_bos,
-        )
+        self.facts = ModelFacts(tokenizer, model.config.max_positions, checkpoint)
         self._session: Session | None = None
         self._room = 0  # thoughts at once that the session was made for
 
     @property
     def identity(self) -> ModelId:
         """Which weights think."""
-        return self.facts.model
+        return self.facts.identity
 
     def resolved(self, settings: Settings) -> Settings:
         """The settings with what they leave to the checkpoint."""

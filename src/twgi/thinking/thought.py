@@ -177,7 +177,7 @@ class Thought:
             mode=self.planned.settings.mode,
             seed=task.seed,
             sample=task.sample,
-            model=self.facts.model,
+            model=self.facts.identity,
             settings=self._settings(),
             finish_reason=reason.value,
             segments=(*self._inputs(), *self._with_pictures(segments)),

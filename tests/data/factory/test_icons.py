@@ -13,7 +13,7 @@ from twgi.config import load_recipe
 from twgi.data.factory.build import ITEMS, RECORDS, build
 from twgi.data.factory.recipe import BuildRecipe
 from twgi.evaluation.detectors.icons import IconDetector
-from twgi.evaluation.geneval import Item, judge
+from twgi.evaluation.geneval.rules import GenEvalItem, judge
 from twgi.icons.sample import is_read_right
 from twgi.thinking.modes import MODES
 
@@ -43,7 +43,7 @@ def test_every_chain_is_right_by_the_rules_of_geneval(built: Path) -> None:
     for number, item in enumerate(asked):
         images = [part["image"] for part in item["record"]["segments"] if part["type"] == "image"]
         picture = Image.open(built / images[-1])
-        wanted = Item.from_json(item["notes"]["request"], number)
+        wanted = GenEvalItem.from_json(item["notes"]["request"], number)
         assert judge(wanted, picture, detector.detect([picture])[0], detector).correct, item["id"]
         assert wanted.prompt in item["record"]["prompt"]
 

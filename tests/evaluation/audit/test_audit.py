@@ -3,35 +3,39 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.thinking.tiny import thinker
 
 from twgi.console import Quiet
+from twgi.decoding.params import SamplingParams
 from twgi.errors import ConfigError
 from twgi.evaluation.audit.audit import AUDIT, Audit, Audited, table, write_audit
-from twgi.evaluation.audit.interventions import blank_tokens, changed, redrawn, task_of
-from twgi.evaluation.audit.rates import Auditor, Step, critique_rates, rate, subgoal_rates
+from twgi.evaluation.audit.interventions import Intervention, blank_tokens, interventions, redrawn, task_of
+from twgi.evaluation.audit.rates import Auditor, CritiqueStep, critique_rates, rate, subgoal_rates
 from twgi.evaluation.audit.remarks import Remark
-from twgi.evaluation.detectors.icons import icon_eyes
-from twgi.evaluation.generate import Benchmark, evaluate
-from twgi.evaluation.geneval import Item
+from twgi.evaluation.detectors.icons import icon_suite
+from twgi.evaluation.evaluate import draw
+from twgi.evaluation.geneval.benchmark import GenEval
+from twgi.evaluation.geneval.rules import GenEvalItem
 from twgi.icons.chains import FITS
 from twgi.icons.world import Placed, Scene, render
-from twgi.trace import ImageSegment, ModelId, Role, TextSegment, Trace
+from twgi.runs.plan import RunPlan
+from twgi.thinking.settings import Settings
+from twgi.thinking.thinker import Thinker
+from twgi.trace import ImageSegment, ModelId, TextSegment, Trace
 
 RECORD = {"tag": "two_object", "prompt": "p", "include": [{"class": "cat", "count": 1}, {"class": "dog", "count": 1}]}
-ITEM = Item.from_json(RECORD, 0)
+ITEM = GenEvalItem.from_json(RECORD, 0)
 CAT, DOG = Placed("cat", "red", 0, 0), Placed("dog", "blue", 5, 5)
-AUDITOR = Auditor(icon_eyes())
+AUDITOR = Auditor(icon_suite())
 
 
-def image(*things: Placed, role: Role = "draft") -> ImageSegment:
-    return ImageSegment(tokens=(1,), role=role, picture=render(Scene(things)))
+def image(*things: Placed, kind: str = "draft") -> ImageSegment:
+    return ImageSegment(tokens=(1,), kind=kind, picture=render(Scene(things)))
 
 
-def trace(mode: str, *parts: ImageSegment | str) -> Trace:
+def trace(mode: str, *parts: ImageSegment | TextSegment | str) -> Trace:
     segments = tuple(TextSegment(text=part) if isinstance(part, str) else part for part in parts)
     return Trace(
         prompt="p", mode=mode, seed=0, model=ModelId(name="m", sha256="0"), finish_reason="stop", segments=segments
@@ -41,12 +45,12 @@ def trace(mode: str, *parts: ImageSegment | str) -> Trace:
 def test_steps_say_of_each_picture_what_is_so_and_what_came_of_it() -> None:
     thought = trace("critique", image(CAT), "There is a cat. A dog is missing.", image(CAT, DOG), f"Both. {FITS}")
     first, second = AUDITOR.steps(ITEM, thought)
-    assert first == Step(right=False, remark=Remark(says="flaw", true=True), redrawn=True)
-    assert second == Step(right=True, remark=Remark(says="fits", true=True), redrawn=None)
+    assert first == CritiqueStep(right=False, remark=Remark(says="flaw", true=True), redrawn=True)
+    assert second == CritiqueStep(right=True, remark=Remark(says="fits", true=True), redrawn=None)
 
 
-def step(right: bool, says: str, true: bool, redrawn: bool | None) -> Step:
-    return Step(right=right, remark=Remark(says=says, true=true), redrawn=redrawn)
+def step(right: bool, says: str, true: bool, redrawn: bool | None) -> CritiqueStep:
+    return CritiqueStep(right=right, remark=Remark(says=says, true=true), redrawn=redrawn)
 
 
 def test_critique_rates_are_counts_of_steps() -> None:
@@ -71,8 +75,8 @@ def test_critique_rates_are_counts_of_steps() -> None:
 
 
 def test_parts_are_right_when_together_they_fulfil_the_prompt() -> None:
-    cat, dog = image(CAT, role="subgoal"), image(DOG, role="subgoal")
-    whole = image(CAT, role="final")
+    cat, dog = image(CAT, kind="part"), image(DOG, kind="part")
+    whole = image(CAT, kind="whole")
     assert AUDITOR.parts_right(ITEM, trace("subgoal", "a", cat, "b", dog, "c", whole))
     assert not AUDITOR.parts_right(ITEM, trace("subgoal", "a", cat, "b", cat, "c", whole))
     assert not AUDITOR.right(ITEM, whole)
@@ -94,64 +98,94 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-def run(folder: Path, mode: str) -> None:
-    """Several thoughts about a few prompts."""
-    lines = [
-        {"tag": "colors", "include": [{"class": n, "count": 1}], "prompt": f"a {n}"} for n in ("cat", "dog", "cow")
-    ]
+SAMPLES = {"direct": 1, "critique": 4, "subgoal": 8}
+
+
+def run(folder: Path, mode: str, *, compat: str = "") -> None:
+    """Several thoughts about two prompts."""
+    lines = [{"tag": "colors", "include": [{"class": n, "count": 1}], "prompt": f"a {n}"} for n in ("cat", "dog")]
     path = folder.parent / "prompts.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    benchmark = Benchmark.read(path)
-    plan = benchmark.plan(mode=mode, samples=12 if mode == "subgoal" else 4, seed=3, sampling={"max_tokens": 240})
-    evaluate(thinker(), benchmark, plan, folder, report=Quiet(), eyes=icon_eyes(), batch=4)
+    asked = GenEval().prompts(path)
+    settings = Settings(mode=mode, sampling=SamplingParams(max_tokens=240), compat=compat)
+    plan = RunPlan(prompts=asked.lines(), settings=settings, samples=SAMPLES[mode], seed=3)
+    draw(thinker(), GenEval(), asked, plan, folder, report=Quiet(), batch=4)
 
 
-@pytest.mark.parametrize("mode", ["critique", "subgoal"])
-def test_a_changed_step_leaves_all_else_as_it_was(runs: dict[str, Path], mode: str) -> None:
+@pytest.mark.parametrize(("mode", "condition"), [("critique", "swapped"), ("subgoal", "blanked")])
+def test_a_changed_step_leaves_all_else_as_it_was(runs: dict[str, Path], mode: str, condition: str) -> None:
     audited, model = Audited(runs[mode]), thinker()
-    settings = audited.settings
-    changes = changed(audited.thoughts, mode, model.tokenizer)
-    assert {change.condition for change in changes} == {"blanked", "swapped"}
-    changes = [next(c for c in changes if c.condition == name) for name in ("blanked", "swapped")]
-    pictures = redrawn(model, changes, settings, batch=3, advance=lambda: None)
-    blank = blank_tokens(model.tokenizer)
-    for change, picture in zip(changes, pictures, strict=True):
-        thought = model.think(**vars_of(task_of(change, settings)))
-        assert thought.tokens[: len(change.given)] == change.given
-        assert picture is None or picture.tokens == thought.images[change.picture].tokens
-        parts = change.trace.images[: change.picture]
-        if mode == "critique":
-            assert thought.images[0].tokens == parts[0].tokens
-        elif change.condition == "blanked":
-            assert all(image.tokens == blank for image in thought.images[: change.picture])
-        else:
-            assert [i.tokens for i in thought.images[: change.picture]] != [i.tokens for i in parts]
+    changes = interventions(audited.thoughts, model.tokenizer)
+    change = next(change for change in changes if change.condition == condition)
+    (picture,) = redrawn(model, [change], audited.run.settings, batch=3, advance=lambda: None)
+    ((_, thought),) = model.think_many([task_of(change, audited.run.settings)])
+    assert isinstance(thought, Trace)
+    assert thought.tokens[: len(change.given)] == change.given
+    assert picture is None or picture.tokens == thought.images[change.picture].tokens
+    if mode == "critique":
+        assert thought.images[0].tokens == change.trace.images[0].tokens
+    else:
+        blank = blank_tokens(model.tokenizer)
+        assert all(image.tokens == blank for image in thought.images[: change.picture])
 
 
-def vars_of(task: Any) -> dict[str, Any]:
-    return {name: getattr(task, name) for name in type(task).__dataclass_fields__}
+def thought(item: GenEvalItem, *tokens: tuple[int, ...]) -> tuple[GenEvalItem, Trace]:
+    """Two parts and a whole, with words between them."""
+    first, second, last = (ImageSegment(tokens=each, kind="part") for each in tokens)
+    words = [TextSegment(text=f"{n}", tokens=(n,)) for n in (1, 2, 3)]
+    told = trace("subgoal", words[0], first, words[1], second, words[2], replace(last, kind="whole"))
+    return item, replace(told, prompt=item.prompt)
+
+
+def test_swapped_parts_are_those_of_a_thought_about_another_prompt() -> None:
+    other = replace(ITEM, prompt="q")
+    one, same = thought(ITEM, (10,), (11,), (12,)), thought(ITEM, (40,), (41,), (42,))
+    changes = interventions([one, same, thought(other, (20,), (21,), (22,))], thinker().tokenizer)
+    blank, swapped = (change for change in changes if change.trace is one[1])
+    assert (blank.condition, swapped.condition, swapped.picture) == ("blanked", "swapped", 2)
+    assert swapped.given == (1, 20, 2, 21), "the words stay"
+    assert blank.given[0] == 1
+    assert len(blank.given) > 4
+
+
+def kept(change: Intervention) -> Intervention:
+    """Nothing is changed: the thought goes on from what it had thought itself."""
+    first, second = change.trace.images[:2]
+    upto = change.trace.tokens.index(second.tokens[0], len(first.tokens)) + 1
+    return replace(change, given=change.trace.tokens[:upto])
+
+
+def redraws_its_own(folder: Path, model: Thinker) -> bool:
+    audited = Audited(folder)
+    changes = [kept(change) for change in interventions(audited.thoughts, model.tokenizer)[:2]]
+    pictures = redrawn(model, changes, audited.run.settings, batch=2, advance=lambda: None)
+    own = [change.trace.images[1].tokens for change in changes]
+    return [picture and picture.tokens for picture in pictures] == own
 
 
 def test_what_is_kept_is_the_run_s_own_picture(runs: dict[str, Path]) -> None:
-    audited, model = Audited(runs["critique"]), thinker()
-    settings = audited.settings
-    for change in changed(audited.thoughts, "critique", model.tokenizer)[:2]:
-        first, second = change.trace.images[:2]
-        tokens = change.trace.tokens
-        upto = tokens.index(second.tokens[0], len(first.tokens)) + 1
-        (picture,) = redrawn(model, [replace(change, given=tokens[:upto])], settings, batch=1, advance=lambda: None)
-        assert picture is not None
-        assert picture.tokens == second.tokens
+    assert redraws_its_own(runs["critique"], thinker())
+
+
+def test_what_is_kept_is_the_run_s_own_picture_with_quirks_too(tmp_path: Path) -> None:
+    """Without its quirk the same thought goes on to another picture."""
+    run(tmp_path / "run", "critique", compat="prompt-without-bos")
+    assert redraws_its_own(tmp_path / "run", thinker())
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert described["settings"]["compat"] == ["prompt-without-bos"]
+    described["settings"]["compat"] = []
+    (tmp_path / "run" / "run.json").write_text(json.dumps(described))
+    assert not redraws_its_own(tmp_path / "run", thinker())
 
 
 def test_an_audit_is_written_beside_its_run(runs: dict[str, Path]) -> None:
     folder = runs["critique"]
     audited, model = Audited(folder), thinker()
-    every = sorted({c.item.index for c in audited.changes(model, 10**6)})
+    every = sorted({c.item.id for c in audited.changes(model, 10**6)})
     changes = audited.changes(model, 2)
-    assert min(c.item.index for c in changes) == every[0]
-    assert max(c.item.index for c in changes) > every[0]
-    assert len({(c.item.index, c.trace.sample) for c in changes}) == 2
+    assert min(c.item.id for c in changes) == every[0]
+    assert max(c.item.id for c in changes) > every[0]
+    assert len({(c.item.id, c.trace.sample) for c in changes}) == 2
     rates, effects = audited.intervene(model, changes, batch=2, advance=lambda: None)
     content = write_audit(Audit(mode="critique", rates=[*audited.rates(), *rates], effects=effects), folder)
     assert content == json.loads((folder / AUDIT).read_text())
@@ -161,9 +195,9 @@ def test_an_audit_is_written_beside_its_run(runs: dict[str, Path]) -> None:
 
 
 def test_an_audit_of_another_model_or_of_no_steps_is_refused(runs: dict[str, Path]) -> None:
-    with pytest.raises(ConfigError, match="critique and subgoal only"):
+    with pytest.raises(ConfigError, match="no steps"):
         Audited(runs["direct"])
     audited = Audited(runs["critique"])
-    audited.described["model"]["sha256"] = "1" * 64
+    audited.run = replace(audited.run, model=ModelId(name="m", sha256="1" * 64))
     with pytest.raises(ConfigError, match="another model"):
         audited.changes(thinker(), 1)

@@ -6,16 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twgi.evaluation.audit.remarks import read_remark
-from twgi.evaluation.detectors.icons import icon_eyes
-from twgi.evaluation.geneval import Item, judge
+from twgi.evaluation.detectors.icons import icon_suite
+from twgi.evaluation.geneval.rules import GenEvalItem, judge
 from twgi.icons import chains
 from twgi.icons.tasks import GENEVAL_TASKS, TASKS, make_scene
 from twgi.icons.world import Placed, Scene, render
 
-EYES = icon_eyes()
+EYES = icon_suite()
 
 
-def remark(text: str, item: Item, scene: Scene) -> tuple[str, bool]:
+def remark(text: str, item: GenEvalItem, scene: Scene) -> tuple[str, bool]:
     picture = render(scene)
     seen = EYES.detector.detect([picture])[0]
     found = read_remark(text, item, seen, correct=judge(item, picture, seen, EYES.colors).correct)
@@ -26,7 +26,7 @@ def remark(text: str, item: Item, scene: Scene) -> tuple[str, bool]:
 def test_what_chains_say_is_so(task: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     request = TASKS[task](rng)
-    scene, item = make_scene(request, rng), Item.from_json(request.metadata(), 0)
+    scene, item = make_scene(request, rng), GenEvalItem.from_json(request.metadata(), 0)
     flawed, flaw = chains.flaw(request, scene, rng)
     assert remark(f"{chains.describe(flawed)} {flaw}", item, flawed) == ("flaw", True)
     assert remark(f"{chains.describe(scene)} {flaw}", item, scene) == ("flaw", False)
@@ -34,7 +34,7 @@ def test_what_chains_say_is_so(task: str, seed: int) -> None:
     assert remark(f"{chains.describe(flawed)} {chains.FITS}", item, flawed) == ("fits", False)
 
 
-RED_CAT = Item.from_json(
+RED_CAT = GenEvalItem.from_json(
     {"tag": "colors", "prompt": "a red cat", "include": [{"class": "cat", "count": 1, "color": "red"}]}, 0
 )
 

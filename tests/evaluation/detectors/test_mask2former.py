@@ -12,10 +12,9 @@ from tests.evaluation.detectors.tiny import clip_parts, mask2former, save_models
 
 from twgi.errors import CheckpointError
 from twgi.evaluation.detectors.clip_colors import ClipColors, cut_out
-from twgi.evaluation.detectors.eyes import self_test
 from twgi.evaluation.detectors.mask2former import Instances, Mask2FormerDetector, check_labels, instances
-from twgi.evaluation.detectors.named import eyes_named
-from twgi.evaluation.geneval import COLORS, Detection
+from twgi.evaluation.detectors.suite import self_test, suite_named
+from twgi.evaluation.geneval.rules import COLORS, Detection
 from twgi.icons.world import NAMES
 
 pytest.importorskip("transformers")
@@ -193,7 +192,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_weights_load_from_folders_and_random_ones_fail_the_self_test(
     folders: tuple[Path, Path],
 ) -> None:
-    eyes = eyes_named("mask2former", weights=str(folders[0]), clip=str(folders[1]))
+    eyes = suite_named("mask2former", weights=str(folders[0]), clip=str(folders[1]))
     assert eyes.names == frozenset(NAMES)
     assert len(eyes.known) == 6
     assert eyes.slow
@@ -204,6 +203,6 @@ def test_weights_load_from_folders_and_random_ones_fail_the_self_test(
 
 def test_weights_that_are_not_there_say_how_to_get_them(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     with pytest.raises(CheckpointError, match="hf download"):
-        eyes_named("mask2former", weights=str(tmp_path / "none"), clip=str(folders[1]))
+        suite_named("mask2former", weights=str(tmp_path / "none"), clip=str(folders[1]))
     with pytest.raises(CheckpointError, match="hf download"):
-        eyes_named("mask2former", weights=str(folders[0]), clip=str(tmp_path / "none"))
+        suite_named("mask2former", weights=str(folders[0]), clip=str(tmp_path / "none"))

@@ -1,15 +1,25 @@
 """What counts as an answer, what a picture's hash covers, and answers that outlive the process."""
 
 import json
-import multiprocessing
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from twgi.errors import ConfigError, RunError
-from twgi.evaluation.judges.answer import Answer, Picture, Query, failed, key, parse, spellings, understood
-from twgi.evaluation.judges.cache import AnswerBook
+from twgi.answers import AnswerBook
+from twgi.errors import ConfigError
+from twgi.evaluation.judges.answer import (
+    Answer,
+    Picture,
+    Query,
+    failed,
+    keep,
+    kept,
+    key,
+    parse,
+    spellings,
+    understood,
+)
 from twgi.evaluation.judges.icons import IconJudge
 from twgi.evaluation.judges.named import judge_named
 from twgi.evaluation.judges.replay import ReplayJudge
@@ -68,48 +78,17 @@ def test_an_answer_is_kept_under_picture_question_judge_and_version() -> None:
 def test_a_book_keeps_its_answers_and_is_a_recording(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     with AnswerBook(path) as book:
-        assert book.get(query(), JUDGE) is None
-        book.add(query(), JUDGE, understood("Yes.", p_yes=0.75))
-        book.add(query("Is it big?"), JUDGE, failed("HTTP 500"))
+        assert kept(book, query(), JUDGE) is None
+        keep(book, query(), JUDGE, understood("Yes.", p_yes=0.75))
+        keep(book, query("Is it big?"), JUDGE, failed("HTTP 500"))
     with AnswerBook(path) as book:
-        assert book.get(query(), JUDGE) == Answer(raw="Yes.", parsed="yes", p_yes=0.75)
-        assert book.get(query("Is it big?"), JUDGE) is None, "what failed is asked again"
+        assert kept(book, query(), JUDGE) == Answer(raw="Yes.", parsed="yes", p_yes=0.75)
+        assert kept(book, query("Is it big?"), JUDGE) is None, "what failed is asked again"
     ((_, answer),) = ReplayJudge(path).answer([query()])
     assert (answer.parsed, answer.p_yes) == ("yes", 0.75)
     row = json.loads(path.read_text())
     assert row["judge"] == {"name": "icons", "version": "1"}
     assert row["picture"] == RED.sha256
-
-
-def test_a_torn_last_line_is_taken_away(tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl"
-    with AnswerBook(path) as book:
-        book.add(query(), JUDGE, understood("yes"))
-    whole = path.read_bytes()
-    path.write_bytes(whole + b'{"key": "abc", "ra')
-    with AnswerBook(path) as book:
-        assert book.get(query(), JUDGE) == understood("yes")
-        book.add(query("Is it big?"), JUDGE, understood("no"))
-    assert path.read_bytes().startswith(whole)
-    assert [json.loads(line)["raw"] for line in path.read_text().splitlines()] == ["yes", "no"]
-
-
-def _open(path: Path, outcome: "multiprocessing.Queue[str]") -> None:
-    try:
-        with AnswerBook(path):
-            outcome.put("open")
-    except RunError as error:
-        outcome.put(str(error))
-
-
-def test_a_book_has_one_reader_at_a_time(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    outcome: multiprocessing.Queue[str] = context.Queue()
-    with AnswerBook(tmp_path / "answers.jsonl"):
-        process = context.Process(target=_open, args=(tmp_path / "answers.jsonl", outcome))
-        process.start()
-        assert "in use by another process" in outcome.get(timeout=30)
-        process.join()
 
 
 def test_a_release_of_several_models_asks_which(tmp_path: Path) -> None:

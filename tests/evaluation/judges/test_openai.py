@@ -1,7 +1,6 @@
-"""The judge behind an endpoint: patient with what passes, honest about what does not, and silent about the key."""
+"""The judge behind an endpoint; when the endpoint is asked again, and what stops it, is tested with its client."""
 
 import base64
-import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ import pytest
 from PIL import Image
 from tests.evaluation.judges.stub import Reply, Stub, endpoint
 
+from twgi.answers import AnswerBook
 from twgi.errors import ConfigError, RunError
-from twgi.evaluation.judges.answer import Answer, Picture, Query
-from twgi.evaluation.judges.cache import AnswerBook
+from twgi.evaluation.judges.answer import Answer, Picture, Query, keep
 from twgi.evaluation.judges.openai import KEY, JudgeOptions, OpenAIJudge
 
 SECRET = "sk-very-secret"
@@ -26,16 +25,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
-class Waits(list[float]):
-    """Stands for time.sleep."""
-
-    def __call__(self, seconds: float) -> None:
-        self.append(seconds)
-
-
-def judge(stub: Stub, waits: Waits | None = None, **options: Any) -> OpenAIJudge:
+def judge(stub: Stub, **options: Any) -> OpenAIJudge:
     settings = JudgeOptions(url=stub.url, model="eyes-1", **{"timeout": 5.0, **options})
-    return OpenAIJudge(settings, sleep=waits if waits is not None else Waits())
+    return OpenAIJudge(settings, sleep=lambda seconds: None)
 
 
 def ask(judge: OpenAIJudge, count: int = 1, **query: Any) -> list[Answer]:
@@ -59,80 +51,27 @@ def test_the_picture_and_the_question_go_out_as_the_protocol_wants_them() -> Non
     assert stub.keys == [SECRET]
 
 
-@pytest.mark.parametrize(
-    "trouble",
-    [
-        Reply(status=429),
-        Reply(status=500),
-        Reply(status=503, body=b"<html>"),
-        Reply(body=b"garbage"),
-        Reply(body=b'{"choices": []}'),
-        Reply(body=b'{"choices": [{"message": {"content": null}}]}'),
-        Reply(body=b'["a list"]'),
-        Reply(body=b"x" * (2**20 + 1)),
-    ],
-)
-def test_what_passes_is_tried_again(trouble: Reply) -> None:
-    with endpoint(trouble, trouble, Reply(text="no")) as stub:
-        waits = Waits()
-        (answer,) = ask(judge(stub, waits))
+@pytest.mark.parametrize("body", [b'{"choices": []}', b'{"choices": [{"message": {"content": null}}]}', b'["a list"]'])
+def test_a_reply_without_words_is_asked_for_again(body: bytes) -> None:
+    with endpoint(Reply(body=body), Reply(text="no")) as stub:
+        (answer,) = ask(judge(stub))
     assert (answer.parsed, answer.problem) == ("no", None)
-    assert len(stub.requests) == 3
-    assert [1 <= waits[0] <= 1.5, 2 <= waits[1] <= 3] == [True, True]
+    assert len(stub.requests) == 2
 
 
 @pytest.mark.parametrize(
-    ("trouble", "problem"),
-    [
-        (Reply(status=429), "HTTP 429, 3 times"),
-        (Reply(status=500), "HTTP 500, 3 times"),
-        (Reply(body=b"garbage"), "an answer of another shape, 3 times"),
-        (Reply(slow=0.6), "too slow, 3 times"),
-    ],
+    ("trouble", "problem"), [(Reply(status=500), "HTTP 500, 3 times"), (Reply(status=400), "HTTP 400")]
 )
-def test_what_does_not_pass_is_invalid_and_never_a_no(trouble: Reply, problem: str) -> None:
+def test_what_is_not_answered_is_invalid_and_never_a_no(trouble: Reply, problem: str) -> None:
     with endpoint(trouble) as stub:
-        (answer,) = ask(judge(stub, attempts=3, timeout=0.2))
+        (answer,) = ask(judge(stub, attempts=3))
     assert (answer.parsed, answer.problem) == ("invalid", problem)
-    assert len(stub.requests) == 3
 
 
-def test_an_address_where_nobody_is_gives_no_answer() -> None:
-    with endpoint(Reply()) as stub:
-        gone = judge(stub, attempts=2)
-    (answer,) = ask(gone)
-    assert answer.problem == "no connection (ConnectionRefusedError), 2 times"
-
-
-def test_the_server_may_say_how_long_to_wait_up_to_a_minute() -> None:
-    asked = ("7", "9999", "Wed, 21 Oct 2026 07:28:00 GMT")
-    with endpoint(*(Reply(status=429, headers={"Retry-After": wait}) for wait in asked), Reply()) as stub:
-        waits = Waits()
-        ask(judge(stub, waits))
-    assert 7 <= waits[0] <= 10.5
-    assert waits[1] == 60
-    assert 4 <= waits[2] <= 6  # a date is no number of seconds: the usual pause
-
-
-def test_a_bad_request_is_not_tried_again() -> None:
-    with endpoint(Reply(status=400)) as stub:
-        answers = ask(judge(stub), 3)
-    assert [answer.problem for answer in answers] == ["HTTP 400"] * 3
-    assert len(stub.requests) == 3
-
-
-@pytest.mark.parametrize(("status", "problem"), [(401, "refuses the key"), (403, "refuses the key"), (404, "no such")])
-def test_a_refused_key_or_an_unknown_model_stops_the_run(status: int, problem: str) -> None:
-    with endpoint(Reply(status=status, echo=True)) as stub, pytest.raises(ConfigError, match=problem) as error:
+def test_a_refused_key_stops_the_run() -> None:
+    with endpoint(Reply(status=401, echo=True)) as stub, pytest.raises(ConfigError, match="refuses the key") as error:
         ask(judge(stub), 5)
     assert SECRET not in str(error.value)
-
-
-def test_a_redirect_is_refused_and_the_key_stays_here() -> None:
-    with endpoint(Reply()) as other, endpoint(Reply(status=302, headers={"Location": f"{other.url}/steal"})) as stub:
-        (answer,) = ask(judge(stub))
-    assert answer.problem == "HTTP 302; a redirect is not followed"
-    assert other.requests == []
 
 
 def test_an_endpoint_that_is_down_ends_the_run_after_a_while() -> None:
@@ -172,38 +111,9 @@ def test_the_key_is_in_no_answer_no_cache_and_no_name(tmp_path: Path, capfd: pyt
             asked = [Query(picture=PICTURE, question=f"Is it {n}?") for n in range(3)]
             answers = list(eyes.answer(asked))
             for query, answer in answers:
-                book.add(query, eyes, answer)
+                keep(book, query, eyes, answer)
     assert set(stub.keys) == {SECRET}
     told = "".join(f"{answer}" for _, answer in answers) + (tmp_path / "answers.jsonl").read_text()
     told += eyes.name + eyes.version + repr(eyes.options) + "".join(capfd.readouterr())
     assert SECRET not in told
     assert "yes [key]" in told
-
-
-def test_without_a_key_none_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(KEY)
-    with endpoint(Reply()) as stub:
-        ask(judge(stub))
-    assert stub.keys == [""]
-
-
-@pytest.mark.parametrize(
-    ("url", "problem"),
-    [
-        ("ftp://host/v1", "must be like"),
-        ("file:///etc/passwd", "must be like"),
-        ("http://me:hidden@host/v1", "no password"),
-        ("http://host/v1?key=hidden", "must be like"),
-        ("host", "must be like"),
-    ],
-)
-def test_an_address_that_is_none_is_refused_without_repeating_a_secret(url: str, problem: str) -> None:
-    with pytest.raises(ConfigError, match=problem) as error:
-        JudgeOptions(url=url, model="m")
-    assert not re.search("hidden", str(error.value))
-
-
-@pytest.mark.parametrize("options", [{"concurrency": 0}, {"attempts": 0}, {"timeout": 0.0}, {"model": ""}])
-def test_options_check_themselves(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError):
-        JudgeOptions(**{"url": "https://host/v1", "model": "m", **options})

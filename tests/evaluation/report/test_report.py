@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from twgi.cli import execute
 from twgi.errors import ConfigError, RunError
 from twgi.evaluation.report.build import AUDIT, read_runs, sections
 from twgi.evaluation.report.charts import Point, Series, chart
-from twgi.evaluation.results import SCORES, Judged, Result, write_results
+from twgi.evaluation.results import SCORES, PictureResult, Result, Results, write_results
 
 HOSTILE = '<script>alert("x")</script> | <img src=http://e.vil onerror=x>'
 
@@ -28,17 +29,21 @@ def run(folder: Path, mode: str, scores: list[list[tuple[float, ...]]], **told: 
     """A scored folder: of each prompt its samples, of each sample the scores of its pictures."""
     folder.mkdir()
     Image.new("RGB", (8, 8), "red").save(folder / "p.png")
+    kinds = {"critique": ("draft", "redraw"), "direct": ("direct",)}[mode]
     rows = [
         Result(
-            benchmark="geneval", id=f"{p:05d}", sample=s, task="colors", prompt=f"{HOSTILE} {p}", score=each[-1],
-            status="scored", detail={"finish_reason": "stop"}, made=made(mode),
-            judged={"detector": {"name": "icons", "version": "1"}},
-            pictures=tuple(Judged(image="p.png", score=score, reasons=(HOSTILE,), image_tokens=66) for score in each),
+            id=f"{p:05d}", sample=s, task="colors", prompt=f"{HOSTILE} {p}", score=each[-1], status="scored",
+            detail={"finish_reason": "stop"},
+            pictures=tuple(
+                PictureResult(image="p.png", kind=kind, score=score, reasons=(HOSTILE,), image_tokens=66)
+                for score, kind in zip(each, kinds, strict=False)
+            ),
         )
         for p, samples in enumerate(scores)
         for s, each in enumerate(samples)
     ]  # fmt: skip
-    write_results(folder, rows)
+    judged = {"detector": {"name": "icons", "version": "1"}}
+    write_results(folder, Results(benchmark="geneval", rows=rows, made=made(mode), judged=judged))
     most = max(len(each) for samples in scores for each in samples)
     costs = [{"image_tokens": 66.0 * (k + 1), "seconds": 0.5 * (k + 1)} for k in range(most)]
     (folder / SCORES).write_text(json.dumps({"by_picture": costs, **told}))
@@ -84,13 +89,14 @@ def test_a_report_holds_what_its_rows_say(folders: tuple[Path, Path], tmp_path: 
 
 def test_curves_hold_pictures_and_choices_at_their_cost(folders: tuple[Path, Path]) -> None:
     (part,) = sections(read_runs(folders))
-    curves = {series.name: [(point.cost, point.score) for point in series.points] for series in part.by_tokens}
+    by_tokens = part.curves["image_tokens"]
+    curves = {series.name: [(point.cost, point.score) for point in series.points] for series in by_tokens}
     assert curves["direct"] == [(66, 0.25)]
     assert curves["direct, best of n by the judge"] == [(66, 0.25), (132, 0.5)]
     assert curves["critique"] == [(66, 0.5), (132, 0.75)]
     assert [cost for cost, _ in curves["critique, best of n by own verdict"]] == [132, 264]
-    assert [series.kind for series in part.by_tokens] == ["pictures", "bound", "pictures", "choice"]
-    assert [point.cost for point in part.by_seconds[2].points] == [0.5, 1.0]
+    assert [series.kind for series in by_tokens] == ["pictures", "bound", "pictures", "choice"]
+    assert [point.cost for point in part.curves["seconds"][2].points] == [0.5, 1.0]
 
 
 def test_a_page_holds_its_pictures_and_escapes_every_word(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -98,9 +104,9 @@ def test_a_page_holds_its_pictures_and_escapes_every_word(folders: tuple[Path, P
     page = (tmp_path / "out" / "index.html").read_text()
     tags = Tags(page)
     assert "script" not in tags.tags
-    assert tags.tags.count("img") == 2 * (2 + 1 + 2)
-    assert tags.tags.count("svg") == 2
-    assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
+    assert tags.tags.count("img") == 2 * (2 + 1 + 2) + 2
+    assert [source.split(";")[0] for source in tags.sources].count("data:image/svg+xml") == 2
+    assert all(source.startswith(("data:image/png;base64,", "data:image/svg+xml;base64,")) for source in tags.sources)
     assert "PARTIAL 4/6" in page
     markdown = (tmp_path / "out" / "report.md").read_text()
     assert "<script" not in markdown
@@ -131,24 +137,39 @@ def test_a_report_needs_scored_folders_each_once(folders: tuple[Path, Path], tmp
     with pytest.raises(RunError, match="score the folder first"):
         read_runs([tmp_path])
     (tmp_path / "empty").mkdir()
-    write_results(tmp_path / "empty", [])
+    write_results(tmp_path / "empty", Results(benchmark="geneval", rows=()))
     with pytest.raises(RunError, match="no rows"):
         read_runs([tmp_path / "empty"])
 
 
-def test_a_chart_is_xml_whose_points_lie_within_it_in_order() -> None:
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_a_chart_is_a_picture_of_its_points_and_the_same_each_time() -> None:
     points = tuple(Point(cost=10.0**n, score=0.1 * n, low=0.0, high=1.0) for n in range(1, 5))
-    drawn = ElementTree.fromstring(chart([Series(name=HOSTILE, points=points)], cost="tokens", standalone=True))
-    svg = "{http://www.w3.org/2000/svg}"
-    dots = [dot for dot in drawn.iter(f"{svg}circle") if dot.find(f"{svg}title") is not None]
-    circles = [(float(dot.attrib["cx"]), float(dot.attrib["cy"])) for dot in dots]
-    assert len(circles) == 4
-    assert circles == sorted(circles, key=lambda place: place[0])
-    assert [y for _, y in circles] == sorted((y for _, y in circles), reverse=True)
-    assert all(0 < x < 860 and 0 < y < 380 for x, y in circles)
-    steps = [b[0] - a[0] for a, b in itertools.pairwise(circles)]
-    assert max(steps) - min(steps) < 0.3
+    series = [Series(name=f"$x_1$ {HOSTILE}", points=points)]
+    drawn = chart(series, cost="tokens")
+    assert drawn == chart(series, cost="tokens")
+    root = ElementTree.fromstring(drawn)
+    words = ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
+    assert {"tokens", "score", "10", "1,000", f"$x_1$ {HOSTILE}"} <= set(words)
+    assert not list(root.iter(f"{SVG}script")) + list(root.iter(f"{SVG}image"))
+    (line,) = [group for group in root.iter(f"{SVG}g") if len(list(group.findall(f"{SVG}g/{SVG}use"))) == len(points)]
+    places = [(float(dot.attrib["x"]), float(dot.attrib["y"])) for dot in line.iter(f"{SVG}use")]
+    steps = [b[0] - a[0] for a, b in itertools.pairwise(places)]
+    assert min(steps) > 0
+    assert max(steps) - min(steps) < 0.3, "the axis of costs is logarithmic"
+    assert [y for _, y in places] == sorted((y for _, y in places), reverse=True)
 
 
 def test_a_chart_of_nothing_is_nothing() -> None:
-    assert chart([Series(name="a", points=())], cost="tokens") == ""
+    assert chart([Series(name="a", points=())], cost="tokens") == b""
+
+
+def test_without_matplotlib_a_report_says_where_its_curves_are(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert execute(["report", *map(str, folders), "--out", str(tmp_path / "out")]) == 0
+    assert "extra eval" in (tmp_path / "out" / "report.md").read_text()
+    assert not list((tmp_path / "out").glob("*.svg"))

@@ -20,11 +20,11 @@ from twgi.evaluation.report.statistics import (
     sums,
     wilson,
 )
-from twgi.evaluation.results import Judged, Result
+from twgi.evaluation.results import PictureResult, Result
 
 
 def row(prompt: int, sample: int, score: float, task: str = "colors", **more: Any) -> Result:
-    fields: dict[str, Any] = {"pictures": (Judged(score=score),), "status": "scored", "benchmark": "geneval"}
+    fields: dict[str, Any] = {"pictures": (PictureResult(score=score),), "status": "scored"}
     fields |= {"id": f"{prompt:05d}", "sample": sample, "task": task, "prompt": "p", "score": score}
     return Result(**(fields | more))
 
@@ -42,10 +42,8 @@ def test_overall_is_the_mean_of_the_tasks_not_of_the_rows() -> None:
 
 def test_dpg_overall_is_the_mean_of_the_prompts_and_its_columns_are_parts() -> None:
     parts = [{"entity": (3.0, 4.0), "relation": (0.0, 1.0)}, {"entity": (1.0, 1.0)}]
-    rows = [
-        row(n, 0, score, benchmark="dpg", parts=p) for n, (score, p) in enumerate(zip((0.6, 1.0), parts, strict=True))
-    ]
-    found = scores(rows)
+    rows = [row(n, 0, score, parts=p) for n, (score, p) in enumerate(zip((0.6, 1.0), parts, strict=True))]
+    found = scores(rows, over="prompts")
     assert found["overall"].value == 0.8
     assert found["entity"].value == pytest.approx(0.8)
     assert found["relation"].value == 0.0
@@ -54,11 +52,11 @@ def test_dpg_overall_is_the_mean_of_the_prompts_and_its_columns_are_parts() -> N
 def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     covered = 0
-    for _ in range(150):
+    for _ in range(60):
         chances = rng.beta(2, 2, size=60)  # of each prompt; the truth is one half
         found = scores(run([list((rng.random(4) < chance).astype(float)) for chance in chances]))["colors"]
         covered += found.low <= 0.5 <= found.high
-    assert 0.88 <= covered / 150 <= 0.99
+    assert 0.88 <= covered / 60 <= 0.99
 
 
 def test_samples_of_one_prompt_are_not_independent() -> None:
@@ -104,7 +102,7 @@ def test_only_prompts_that_both_have_are_compared() -> None:
 
 def test_a_random_difference_is_seldom_significant() -> None:
     rng = np.random.default_rng(1)
-    pairs = [[run([[float(rng.random() < 0.5)] for _ in range(40)]) for _ in "ab"] for _ in range(120)]
+    pairs = [[run([[float(rng.random() < 0.5)] for _ in range(40)]) for _ in "ab"] for _ in range(60)]
     found = [differences(sums(a), sums(b))["colors"].p or 0 for a, b in pairs]
     assert np.mean([p < 0.05 for p in found]) <= 0.1
 
@@ -120,9 +118,8 @@ def test_best_of_n_is_the_mean_over_all_choices(shares: list[list[float]], n: in
 
 
 def thought(prompt: int, sample: int, score: float, passed: bool) -> Result:
-    pictures = (Judged(score=score),) * (1 if passed else 2)
-    made = {"settings": {"rounds": 1}}
-    return row(prompt, sample, score, pictures=pictures, detail={"finish_reason": "stop"}, made=made)
+    pictures = (PictureResult(score=score),) * (1 if passed else 2)
+    return row(prompt, sample, score, pictures=pictures, detail={"finish_reason": "stop"})
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.booleans()), min_size=1, max_size=5), st.integers(1, 5))

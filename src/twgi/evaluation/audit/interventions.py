@@ -1,58 +1,69 @@
 """Does the thought matter? The same thought goes on from a step that was blanked, or swapped with another prompt's.
 
-In critique the words about the first picture are changed, and the second picture is drawn anew; in subgoal the pictures
-of the parts are changed (their words stay), and the whole is drawn anew. All else stays: seed, sample, settings. A
-thought that goes on from what it had thought itself is the same thought again, so `kept` is the run's own picture.
+Where drafts are looked at again, the words about the first picture are changed, and the second picture is drawn anew;
+where there are parts, their pictures are changed (their words stay), and the whole is drawn anew. All else stays: seed,
+sample, settings. A thought that goes on from what it had thought itself is the same thought again, so `kept` is the
+run's own picture.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from twgi.decoding.params import SamplingParams
 from twgi.errors import ConfigError
-from twgi.evaluation.geneval import Item
+from twgi.evaluation.geneval.rules import GenEvalItem
 from twgi.icons.world import Scene, render
+from twgi.thinking.events import Task
+from twgi.thinking.modes import KINDS
+from twgi.thinking.settings import Settings
 from twgi.thinking.thinker import Thinker
-from twgi.thinking.thought import Task
 from twgi.tokenizer.multimodal import MultimodalTokenizer
 from twgi.trace import ImageSegment, TextSegment, Trace
 
 CONDITIONS = ("blanked", "swapped")
 Ids = tuple[int, ...]
-Thought = tuple[Item, Trace]
+AboutItem = tuple[GenEvalItem, Trace]
+Step = Callable[[Sequence[AboutItem], int, str, Ids], "Intervention | None"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Changed:
+class Intervention:
     """One thought with a changed step: where it goes on from, and which of its pictures is then looked at."""
 
-    item: Item
+    item: GenEvalItem
     trace: Trace
     condition: str
     given: Ids
     picture: int
 
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.item.id, self.trace.sample
 
-def changed(thoughts: Sequence[Thought], mode: str, tokenizer: MultimodalTokenizer) -> list[Changed]:
+
+def step_of(traces: Sequence[Trace]) -> str | None:
+    """What is a step in these thoughts: `draft`, a picture that is looked at again, or `part`."""
+    kinds = [KINDS[image.kind] for trace in traces for image in trace.images if image.kind in KINDS]
+    return "draft" if any(kind.draft for kind in kinds) else "part" if any(kind.part for kind in kinds) else None
+
+
+def interventions(thoughts: Sequence[AboutItem], tokenizer: MultimodalTokenizer) -> list[Intervention]:
     """Every thought that has such a step, in every condition. A donor is always a thought about another prompt.
 
     Raises:
-        ConfigError: the mode has no step that can be changed, or no thought has one.
+        ConfigError: no thought has a step that can be changed.
     """
-    if mode not in ("critique", "subgoal"):
-        raise ConfigError(f"mode {mode!r} has no steps to change; critique and subgoal have")
-    if mode == "critique":
-        usable = [thought for thought in thoughts if len(thought[1].images) > 1]
-        made = [_critique(usable, place, condition) for place in range(len(usable)) for condition in CONDITIONS]
-    else:
-        blank = blank_tokens(tokenizer)
-        usable = [thought for thought in thoughts if _has_parts(thought[1])]
-        made = [_subgoal(usable, place, condition, blank) for place in range(len(usable)) for condition in CONDITIONS]
+    change = _CHANGES.get(step_of([trace for _, trace in thoughts]) or "")
+    usable = [thought for thought in thoughts if _has_steps(thought[1])]
+    blank = blank_tokens(tokenizer)
+    made = [change(usable, place, name, blank) for place in range(len(usable)) for name in CONDITIONS] if change else []
     found = [one for one in made if one is not None]
     if not found:
-        raise ConfigError(f"no thought of this run has a step that can be changed (mode {mode})")
+        raise ConfigError("no thought of this run has a step that can be changed")
     return found
+
+
+def _has_steps(trace: Trace) -> bool:
+    return len(trace.images) > 1 and all(image.tokens for image in trace.images)
 
 
 def blank_tokens(tokenizer: MultimodalTokenizer) -> Ids:
@@ -61,25 +72,22 @@ def blank_tokens(tokenizer: MultimodalTokenizer) -> Ids:
     return tuple(tokenizer.image_block(codes))
 
 
-def _donor(usable: Sequence[Thought], place: int, fits: Callable[[Trace], bool]) -> Trace | None:
+def _donor(usable: Sequence[AboutItem], place: int, fits: Callable[[Trace], bool]) -> Trace | None:
     """The first thought, from half way round, that is about another prompt and fits."""
-    count = len(usable)
+    count, item = len(usable), usable[place][0]
     turned = (usable[(place + count // 2 + step) % count] for step in range(count))
-    item = usable[place][0]
     return next((trace for other, trace in turned if other.prompt != item.prompt and fits(trace)), None)
 
 
-def _critique(usable: Sequence[Thought], place: int, condition: str) -> Changed | None:
+def _words_changed(usable: Sequence[AboutItem], place: int, condition: str, blank: Ids) -> Intervention | None:
+    """The words about the first picture are none, or another thought's."""
     item, trace = usable[place]
-    words: Ids = ()
-    if condition == "swapped":
-        donor = _donor(usable, place, lambda other: bool(_words(other)))
-        if donor is None:
-            return None
-        words = _words(donor)
+    donor = _donor(usable, place, lambda other: bool(_words(other))) if condition == "swapped" else None
+    if condition == "swapped" and donor is None:
+        return None
     first, second = trace.images[:2]
-    given = (*first.tokens, *words, second.tokens[0])
-    return Changed(item=item, trace=trace, condition=condition, given=given, picture=1)
+    given = (*first.tokens, *(_words(donor) if donor else ()), second.tokens[0])
+    return Intervention(item=item, trace=trace, condition=condition, given=given, picture=1)
 
 
 def _words(trace: Trace) -> Ids:
@@ -94,51 +102,34 @@ def _words(trace: Trace) -> Ids:
     return tuple(between)
 
 
-def _has_parts(trace: Trace) -> bool:
-    return len(trace.images) > 1 and all(image.tokens for image in trace.images)
-
-
-def _subgoal(usable: Sequence[Thought], place: int, condition: str, blank: Ids) -> Changed | None:
+def _parts_changed(usable: Sequence[AboutItem], place: int, condition: str, blank: Ids) -> Intervention | None:
+    """All pictures but the last are empty, or another thought's; the words stay."""
     item, trace = usable[place]
     parts = len(trace.images) - 1
-    pictures = [blank] * parts
-    if condition == "swapped":
-        donor = _donor(usable, place, lambda other: len(other.images) > parts)
-        if donor is None:
-            return None
-        pictures = [image.tokens for image in donor.images[:parts]]
+    donor = _donor(usable, place, lambda other: len(other.images) > parts) if condition == "swapped" else None
+    if condition == "swapped" and donor is None:
+        return None
+    left = iter([image.tokens for image in donor.images[:parts]] if donor else [blank] * parts)
+    places = [number for number, segment in enumerate(trace.segments) if isinstance(segment, ImageSegment)]
     given: list[int] = []
-    left = iter(pictures)
-    for segment in trace.segments[: _last_part(trace) + 1]:
+    for segment in trace.segments[: places[-2] + 1]:
         given += segment.tokens if isinstance(segment, TextSegment) else next(left)
-    return Changed(item=item, trace=trace, condition=condition, given=tuple(given), picture=parts)
+    return Intervention(item=item, trace=trace, condition=condition, given=tuple(given), picture=parts)
 
 
-def _last_part(trace: Trace) -> int:
-    """Where the last picture but one stands among the segments."""
-    return [i for i, segment in enumerate(trace.segments) if isinstance(segment, ImageSegment)][-2]
+_CHANGES: dict[str, Step] = {"draft": _words_changed, "part": _parts_changed}
 
 
-def task_of(change: Changed, settings: Mapping[str, Any]) -> Task:
-    """The thought to go on with, under the settings of its run (`run.json`)."""
-    guidance = settings["guidance"]
-    return Task(
-        prompt=change.trace.prompt,
-        mode=change.trace.mode,
-        seed=change.trace.seed,
-        sample=change.trace.sample,
-        sampling=SamplingParams(**settings["sampling"]),
-        guidance=guidance["name"],
-        scales=guidance["changed"],
-        rounds=settings["rounds"],
-        given=change.given,
-    )
+def task_of(change: Intervention, settings: Settings) -> Task:
+    """The thought to go on with, under the settings of its run."""
+    trace = change.trace
+    return Task(prompt=trace.prompt, seed=trace.seed, sample=trace.sample, settings=settings, given=change.given)
 
 
 def redrawn(
     thinker: Thinker,
-    changes: Sequence[Changed],
-    settings: Mapping[str, Any],
+    changes: Sequence[Intervention],
+    settings: Settings,
     *,
     batch: int,
     advance: Callable[[], None],

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from twgi.evaluation.audit.remarks import Remark, read_remark
-from twgi.evaluation.detectors.eyes import Eyes
-from twgi.evaluation.geneval import Detection, Item, judge
+from twgi.evaluation.detectors.suite import DetectorSuite
+from twgi.evaluation.geneval.rules import Detection, GenEvalItem, judge
 from twgi.evaluation.report.statistics import wilson
+from twgi.thinking.modes import KINDS
 from twgi.trace import ImageSegment, Segment, TextSegment, Trace
 
 
@@ -37,7 +38,7 @@ def rate(what: str, cases: Iterable[bool]) -> Rate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class CritiqueStep:
     """A picture of a critique thought: whether it is right, what is said of it, and whether the next is right."""
 
     right: bool
@@ -46,24 +47,24 @@ class Step:
 
 
 class Auditor:
-    """Looks at thoughts with the eyes of the icon world."""
+    """Looks at thoughts with the icon world's detector."""
 
-    def __init__(self, eyes: Eyes) -> None:
-        self.eyes = eyes
+    def __init__(self, suite: DetectorSuite) -> None:
+        self.suite = suite
 
     def seen(self, image: ImageSegment) -> list[Detection]:
         """What is in a picture; nothing where it is not whole."""
-        return self.eyes.detector.detect([image.picture])[0] if image.picture else []
+        return self.suite.detector.detect([image.picture])[0] if image.picture else []
 
-    def right(self, item: Item, image: ImageSegment) -> bool:
+    def right(self, item: GenEvalItem, image: ImageSegment) -> bool:
         """Whether a picture fulfils the prompt."""
         return image.picture is not None and self._fulfils(item, image, self.seen(image))
 
-    def _fulfils(self, item: Item, image: ImageSegment, seen: Sequence[Detection]) -> bool:
+    def _fulfils(self, item: GenEvalItem, image: ImageSegment, seen: Sequence[Detection]) -> bool:
         assert image.picture is not None
-        return judge(item, image.picture, seen, self.eyes.colors).correct
+        return judge(item, image.picture, seen, self.suite.colors).correct
 
-    def steps(self, item: Item, trace: Trace) -> Iterator[Step]:
+    def steps(self, item: GenEvalItem, trace: Trace) -> Iterator[CritiqueStep]:
         """Each picture that is whole and said something of."""
         pairs = list(_said(trace.segments))
         for number, (image, words) in enumerate(pairs):
@@ -72,11 +73,15 @@ class Auditor:
                 following = pairs[number + 1][0] if number + 1 < len(pairs) else None
                 remark = read_remark(words, item, self.seen(image), correct=right)
                 redrawn = None if following is None else self.right(item, following)
-                yield Step(right=right, remark=remark, redrawn=redrawn)
+                yield CritiqueStep(right=right, remark=remark, redrawn=redrawn)
 
-    def parts_right(self, item: Item, trace: Trace) -> bool:
+    def parts(self, trace: Trace) -> list[ImageSegment]:
+        """The pictures that are parts."""
+        return [image for image in trace.images if image.kind in KINDS and KINDS[image.kind].part]
+
+    def parts_right(self, item: GenEvalItem, trace: Trace) -> bool:
         """Whether what the parts show would fulfil the prompt, were it in one picture."""
-        parts = [image for image in trace.images if image.role == "subgoal" and image.picture]
+        parts = [image for image in self.parts(trace) if image.picture]
         together = [thing for image in parts for thing in self.seen(image)]
         return bool(parts) and self._fulfils(item, parts[0], together)
 
@@ -90,7 +95,7 @@ def _said(segments: Sequence[Segment]) -> Iterator[tuple[ImageSegment, str]]:
         yield image, " ".join(words).strip()
 
 
-def critique_rates(steps: Sequence[Step]) -> list[Rate]:
+def critique_rates(steps: Sequence[CritiqueStep]) -> list[Rate]:
     """What critiques are worth, and what is made of them."""
     right, wrong = [s for s in steps if s.right], [s for s in steps if not s.right]
     true_flaw = [s for s in wrong if s.remark.says == "flaw" and s.remark.true]

@@ -7,7 +7,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from twgi.evaluation.geneval import COLORS, RELATIONS, Clause, Detection, Item, relative_position
+from twgi.evaluation.geneval.rules import (
+    COLORS,
+    RELATIONS,
+    Detection,
+    GenEvalItem,
+    Requirement,
+    relative_position,
+)
 from twgi.icons.chains import FITS
 from twgi.icons.tasks import COUNTS, plural
 
@@ -23,7 +30,7 @@ class Remark:
     true: bool
 
 
-def read_remark(text: str, item: Item, seen: Seen, *, correct: bool) -> Remark:
+def read_remark(text: str, item: GenEvalItem, seen: Seen, *, correct: bool) -> Remark:
     """The remark of a critique about a picture in which this is seen, and which is `correct` or not."""
     sentences = _SENTENCE.split(" ".join(text.split()))
     last = sentences[-1] if sentences else ""
@@ -40,21 +47,21 @@ def _number(seen: Seen, name: str, color: str | None = None) -> int:
     return sum(thing.name == name and color in (None, thing.color) for thing in seen)
 
 
-def _count(item: Item, seen: Seen, want: str, many: str, have: str) -> bool:
+def _count(item: GenEvalItem, seen: Seen, want: str, many: str, have: str) -> bool:
     """There should be two cats, not three."""
     asked = [clause for clause in item.include if plural(clause.name) == many and COUNTS.get(clause.count) == want]
     return any(COUNTS.get(_number(seen, clause.name), "no") == have != want for clause in asked)
 
 
-def _missing(item: Item, seen: Seen, name: str) -> bool:
+def _missing(item: GenEvalItem, seen: Seen, name: str) -> bool:
     """A cat is missing."""
     return any(clause.name == name.lower() and _number(seen, clause.name) < clause.count for clause in item.include)
 
 
-def _side(item: Item, seen: Seen, name: str, relation: str, other: str) -> bool:
+def _side(item: GenEvalItem, seen: Seen, name: str, relation: str, other: str) -> bool:
     """The cat should be left of the dog."""
 
-    def asked(clause: Clause) -> bool:
+    def asked(clause: Requirement) -> bool:
         target = None if clause.target is None else item.include[clause.target].name
         return (clause.name, clause.relation, target) == (name, relation, other)
 
@@ -63,13 +70,13 @@ def _side(item: Item, seen: Seen, name: str, relation: str, other: str) -> bool:
     return any(map(asked, item.include)) and any(wrong)
 
 
-def _color(item: Item, seen: Seen, name: str, color: str) -> bool:
+def _color(item: GenEvalItem, seen: Seen, name: str, color: str) -> bool:
     """The cat should be red."""
     asked = [clause for clause in item.include if (clause.name, clause.color) == (name, color)]
     return any(_number(seen, name) > 0 and _number(seen, name, color) < clause.count for clause in asked)
 
 
-def _thing(item: Item, seen: Seen, name: str, other: str) -> bool:
+def _thing(item: GenEvalItem, seen: Seen, name: str, other: str) -> bool:
     """The cat should be a dog."""
     return _number(seen, name) > 0 and _missing(item, seen, other)
 

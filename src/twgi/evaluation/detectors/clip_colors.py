@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from twgi.errors import CheckpointError
-from twgi.evaluation.geneval import COLORS, Detection
+from twgi.evaluation.geneval.rules import COLORS, Detection
 
 TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object")
 GROUND = "#999"

@@ -1,12 +1,12 @@
-"""The exact eyes of the icon world: `twgi.icons.checker`, which needs no weights and names colours itself."""
+"""The exact detector of the icon world: `twgi.icons.checker`, which needs no weights and names colours itself."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
 
-from twgi.evaluation.detectors.eyes import Eyes, Known
-from twgi.evaluation.geneval import Detection, Item
+from twgi.evaluation.detectors.suite import DetectorSuite, KnownPicture
+from twgi.evaluation.geneval.rules import Detection, GenEvalItem
 from twgi.icons import chains, checker, world
 from twgi.icons.tasks import GENEVAL_TASKS, TASKS, make_scene
 
@@ -29,18 +29,18 @@ class IconDetector:
         return [detection.color or "" for detection in detections]
 
 
-def icon_eyes() -> Eyes:
+def icon_suite() -> DetectorSuite:
     detector = IconDetector()
-    return Eyes(detector=detector, colors=detector, names=frozenset(world.NAMES), known=tuple(_known()))
+    return DetectorSuite(detector=detector, colors=detector, names=frozenset(world.NAMES), known=tuple(_known()))
 
 
-def _known() -> Iterator[Known]:
+def _known() -> Iterator[KnownPicture]:
     """Of each task a scene that fulfils its request, and one with a flaw that chains know how to make."""
     for number, task in enumerate(GENEVAL_TASKS):
         rng = np.random.default_rng([SELF_TEST_SEED, number])
         request = TASKS[task](rng)
         scene = make_scene(request, rng)
         flawed, remark = chains.flaw(request, scene, rng)
-        item = Item.from_json(request.metadata(), number)
-        yield Known(where=f"{item.prompt!r} drawn right", picture=world.render(scene), item=item, correct=True)
-        yield Known(where=f"{item.prompt!r} ({remark})", picture=world.render(flawed), item=item, correct=False)
+        item = GenEvalItem.from_json(request.metadata(), number)
+        yield KnownPicture(where=f"{item.prompt!r} drawn right", picture=world.render(scene), item=item, correct=True)
+        yield KnownPicture(where=f"{item.prompt!r} ({remark})", picture=world.render(flawed), item=item, correct=False)

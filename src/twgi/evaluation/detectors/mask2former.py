@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from twgi.errors import CheckpointError, ConfigError
 from twgi.evaluation.detectors.clip_colors import flat_colors, load_clip, weights_hash
-from twgi.evaluation.detectors.eyes import Eyes, Known
-from twgi.evaluation.geneval import Detection, Item
+from twgi.evaluation.detectors.suite import DetectorSuite, KnownPicture
+from twgi.evaluation.geneval.rules import Detection, GenEvalItem
 from twgi.icons.world import NAMES  # GenEval's 80, in COCO's order
 
 SHORTEST, LONGEST, DIVISOR = 800, 1333, 32  # pixels of the input: edges, and what padding makes it divisible by
@@ -136,7 +136,7 @@ def check_labels(labels: dict[int, str]) -> None:
         )
 
 
-def mask2former_eyes(*, weights: str, clip: str, device: str = "cpu") -> Eyes:
+def mask2former_suite(*, weights: str, clip: str, device: str = "cpu") -> DetectorSuite:
     """The detector and colour classifier of GenEval, from folders or from the hub's cache.
 
     Raises:
@@ -156,7 +156,7 @@ def mask2former_eyes(*, weights: str, clip: str, device: str = "cpu") -> Eyes:
         ) from None
     detector = Mask2FormerDetector(model.eval().to(device), version=weights_hash(model)[:16])
     colors = load_clip(clip, device=device)
-    return Eyes(
+    return DetectorSuite(
         detector=detector,
         colors=colors,
         names=frozenset(NAMES),
@@ -170,7 +170,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
-def _known() -> Iterator[Known]:
+def _known() -> Iterator[KnownPicture]:
     """Three photographs, each with what is in it and something that is not."""
     folder = files("twgi.evaluation.detectors") / "known"
     for here, not_here in (("cat", "dog"), ("cup", "bicycle"), ("person", "pizza")):
@@ -178,4 +178,6 @@ def _known() -> Iterator[Known]:
             picture = Image.open(file).convert("RGB")
         for name, correct in ((here, True), (not_here, False)):
             record = {"tag": "self_test", "prompt": f"a {name}", "include": [{"class": name, "count": 1}]}
-            yield Known(where=f"{here}.jpg", picture=picture, item=Item.from_json(record, 0), correct=correct)
+            yield KnownPicture(
+                where=f"{here}.jpg", picture=picture, item=GenEvalItem.from_json(record, 0), correct=correct
+            )

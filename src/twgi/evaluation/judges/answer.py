@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol
 
 from PIL import Image
 
+from twgi.answers import AnswerBook
+
 Parsed = Literal["yes", "no", "invalid"]
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _EDGES = " \t\r\n.,;:!?\"'*`"
@@ -125,6 +127,29 @@ def key(query: Query, judge: Judge) -> str:
     picture = query.picture.sha256 if query.picture else list(query.place)
     parts = [picture, query.question, query.expected, judge.name, judge.version]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def kept(book: AnswerBook, query: Query, judge: Judge) -> Answer | None:
+    """This judge's answer to this question about this picture, where a book has it."""
+    line = book.get(key(query, judge))
+    return Answer(raw=line["raw"], parsed=line["parsed"], p_yes=line["p_yes"]) if line else None
+
+
+def keep(book: AnswerBook, query: Query, judge: Judge, answer: Answer) -> None:
+    """Write an answer into a book; one with a problem is none. The `replay` judge reads the lines of such a book."""
+    if answer.problem is None:
+        line = {
+            "key": key(query, judge),
+            "item_id": query.item,
+            "sample": query.sample,
+            "image": query.image,
+            "proposition_id": query.proposition,
+            "picture": query.picture.sha256 if query.picture else None,
+            "question": query.question,
+            **answer.to_json(),
+            "judge": {"name": judge.name, "version": judge.version},
+        }
+        book.add(line)
 
 
 def instruction(expected: str) -> str:

@@ -3,7 +3,7 @@ alone."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from twgi.evaluation.geneval import relative_position
+from twgi.evaluation.geneval.rules import relative_position
 from twgi.evaluation.judges.answer import Answer, Query, understood
 from twgi.icons.checker import Found, find
 from twgi.icons.dense import Claim

@@ -1,14 +1,49 @@
-"""A judge by its name on the command line."""
+"""A judge by its name on the command line, and whether it looks at pictures at all, before it is believed.
+
+A server that drops the picture, or a model that loads with the wrong weights, still says yes to most questions, and
+the score looks fine. So a judge is first asked about two plain pictures, once for a yes and once for a no each.
+"""
 
 from pathlib import Path
 
-from twgi.errors import ConfigError
-from twgi.evaluation.judges.answer import Judge
+from PIL import Image
+
+from twgi.errors import CheckpointError, ConfigError, RunError
+from twgi.evaluation.judges.answer import Judge, Picture, Query
 from twgi.evaluation.judges.icons import IconJudge
 from twgi.evaluation.judges.openai import KEY, JudgeOptions, OpenAIJudge
 from twgi.evaluation.judges.replay import ReplayJudge
 
-KNOWN = "icons, hf:PATH, openai:URL#MODEL, replay:FILE"
+COLORS = {"red": (220, 20, 20), "blue": (20, 20, 220)}
+SIDE = 224
+
+
+def self_test(judge: Judge) -> None:
+    """Ask the four questions.
+
+    Raises:
+        CheckpointError: an answer is wrong.
+        RunError: there is no answer.
+    """
+    for query, answer in judge.answer(_queries()):
+        shown, expected = query.item, "yes" if query.item in query.question else "no"
+        if answer.problem is not None:
+            raise RunError(f"{judge.name} gives no answer: {answer.problem}")
+        if answer.parsed != expected:
+            raise CheckpointError(
+                f"{judge.name} fails the self-test: of a plain {shown} picture it says {answer.raw!r} to "
+                f"{query.question!r}; does it see the picture? (--no-self-test believes it all the same)"
+            )
+
+
+def _queries() -> list[Query]:
+    """Each picture with each question; `item` says what it shows."""
+    pictures = {name: Picture(image=Image.new("RGB", (SIDE, SIDE), color)) for name, color in COLORS.items()}
+    return [
+        Query(picture=picture, question=f"Is this picture {asked}?", item=shown, proposition=number)
+        for shown, picture in pictures.items()
+        for number, asked in enumerate(COLORS, start=1)
+    ]
 
 
 def judge_named(
@@ -36,4 +71,4 @@ def judge_named(
         return OpenAIJudge(options)
     if kind == "replay" and rest:
         return ReplayJudge(Path(target), model=model or None)
-    raise ConfigError(f"unknown judge {name!r}; known are {KNOWN}")
+    raise ConfigError(f"unknown judge {name!r}; known are icons, hf:PATH, openai:URL#MODEL, replay:FILE")

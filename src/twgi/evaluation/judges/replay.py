@@ -8,13 +8,13 @@ one file; say which one is meant: `replay:mplug_dsg.csv#sd2dot1`.
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from twgi.errors import ConfigError
+from twgi.errors import ConfigError, DataError
 from twgi.evaluation.judges.answer import Answer, Query, failed, understood
+from twgi.files import read_objects, read_text
 
 _NUMBERS = ("proposition_id", "question_id")
 _ANSWERS = ("raw", "answer")
@@ -32,15 +32,14 @@ class ReplayJudge:
 
     def __init__(self, path: Path, *, model: str | None = None) -> None:
         try:
-            content = path.read_bytes()
-            rows = list(_rows(path, content.decode("utf-8-sig")))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"cannot read the recorded answers {path}: {error}") from None
+            rows = list(_rows(path))
+            self.version = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        except DataError as error:
+            raise ConfigError(f"cannot read the recorded answers: {error}") from None
         self.name = f"replay:{path.name}" + (f"#{model}" if model else "")
-        self.version = hashlib.sha256(content).hexdigest()[:16]
         self._said: dict[tuple[str, int, int | None, int], tuple[str, float | None]] = {}
-        for number, row in enumerate(_of_model(path, rows, model), start=1):
-            self._take(f"{path}, answer {number}", row)
+        for where, row in _of_model(path, rows, model):
+            self._take(where, row)
 
     @property
     def images(self) -> dict[tuple[str, int], int]:
@@ -72,24 +71,25 @@ class ReplayJudge:
             raise ConfigError(f"{where}: question {place[3]} of {place[0]} was answered otherwise before")
 
 
-def _rows(path: Path, text: str) -> Iterator[Mapping[str, Any]]:
-    if path.suffix.lower() in (".csv", ".tsv"):
-        delimiter = "," if path.suffix.lower() == ".csv" else "\t"
-        yield from csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(``file:line``, row) of each row."""
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        yield from ((line.where, line.value) for line in read_objects(path))
         return
-    for line in filter(str.strip, text.split("\n")):
-        row = json.loads(line)
-        if not isinstance(row, dict):
-            raise ValueError(f"expected objects, got {type(row).__name__}")
-        yield row
+    table = csv.DictReader(
+        io.StringIO(read_text(path), newline=""), delimiter="," if path.suffix.lower() == ".csv" else "\t"
+    )
+    yield from ((f"{path}:{table.line_num}", row) for row in table)
 
 
-def _of_model(path: Path, rows: list[Mapping[str, Any]], model: str | None) -> list[Mapping[str, Any]]:
-    models = sorted({str(row[_MODEL]) for row in rows if _MODEL in row})
+def _of_model(
+    path: Path, rows: list[tuple[str, Mapping[str, Any]]], model: str | None
+) -> list[tuple[str, Mapping[str, Any]]]:
+    models = sorted({str(row[_MODEL]) for _, row in rows if _MODEL in row})
     if model is None and len(models) > 1:
         raise ConfigError(f"{path} holds answers about {', '.join(models)}: say which, as replay:{path}#{models[0]}")
     if model is not None and model not in models:
         raise ConfigError(
             f"{path} holds no answers about {model!r}; there are {', '.join(models) or 'no models named'}"
         )
-    return [row for row in rows if model is None or row.get(_MODEL) == model]
+    return [(where, row) for where, row in rows if model is None or row.get(_MODEL) == model]

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 
 _GENEVAL = ("single_object", "two_object", "counting", "colors", "position", "color_attr", "overall")
 _DPG = ("global", "entity", "attribute", "relation", "other", "overall")
-Row = Mapping[str, float]
+Columns = Mapping[str, float]
 
 
-def _row(columns: tuple[str, ...], *values: float | None) -> Row:
+def _row(columns: tuple[str, ...], *values: float | None) -> Columns:
     return {column: value for column, value in zip(columns, values, strict=True) if value is not None}
 
 
-PAPER: Mapping[str, Mapping[str, Row]] = {
+PAPER: Mapping[str, Mapping[str, Columns]] = {
     "geneval": {
         "Anole-7b, stage 1": _row(_GENEVAL, None, 0.38, None, None, 0.04, 0.04, None),
         "TwGI subgoal 7b": _row(_GENEVAL, None, 0.57, None, None, 0.11, 0.16, None),

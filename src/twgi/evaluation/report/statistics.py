@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twgi.evaluation.results import OVERALL, Result
+from twgi.evaluation.results import Result
 
 DRAWS, SEED = 4000, 0
 LOW, HIGH = 2.5, 97.5  # percentiles of an interval of 95 %
@@ -56,27 +56,21 @@ def _parts(row: Result, picture: int | None) -> Mapping[str, tuple[float, float]
     return {} if score is None else {row.task: (score, 1.0)}
 
 
-def scores(rows: Sequence[Result], picture: int | None = None) -> dict[str, Estimate]:
-    """Each column and `overall` (see `results.OVERALL`) with intervals."""
+def scores(rows: Sequence[Result], picture: int | None = None, *, over: str = "tasks") -> dict[str, Estimate]:
+    """Each column and `overall`, the mean over tasks or over prompts, with intervals."""
     if not rows:
         return {}
     rng = np.random.default_rng(SEED)
     columns = {column: _ratio(list(prompts.values()), rng) for column, prompts in sums(rows, picture).items()}
     found = {column: estimate for column, (estimate, _) in columns.items()}
-    return found | {"overall": _overall(rows, picture, columns, rng)}
-
-
-def _overall(
-    rows: Sequence[Result], picture: int | None, columns: Mapping[str, tuple[Estimate, Floats]], rng: Any
-) -> Estimate:
-    if OVERALL.get(rows[0].benchmark, "tasks") == "prompts":
+    if over == "prompts":
         by_prompt: dict[str, list[float]] = defaultdict(list)
         for row in rows:
             by_prompt[row.id].append(row.score if picture is None else row.score_of(picture) or 0.0)
-        return _ratio([(fmean(scores), 1.0) for scores in by_prompt.values()], rng)[0]
+        return found | {"overall": _ratio([(fmean(scores), 1.0) for scores in by_prompt.values()], rng)[0]}
     draws = np.mean([drawn for _, drawn in columns.values()], axis=0)
-    prompts = sum(estimate.prompts for estimate, _ in columns.values())
-    return _estimate(fmean(estimate.value for estimate, _ in columns.values()), draws, prompts)
+    count = sum(estimate.prompts for estimate in found.values())
+    return found | {"overall": _estimate(fmean(estimate.value for estimate in found.values()), draws, count)}
 
 
 def _ratio(prompts: Sequence[tuple[float, float]], rng: Any) -> tuple[Estimate, Floats]:
@@ -151,24 +145,23 @@ def best_of(rows: Sequence[Result], n: int) -> float:
     return _task_mean(rows, lambda own: 1 - comb(len(own) - sum(r.score == 1 for r in own), n) / comb(len(own), n))
 
 
-def best_by_verdict(rows: Sequence[Result], n: int) -> float:
+def best_by_verdict(rows: Sequence[Result], n: int, *, rounds: int = 1) -> float:
     """The score if of `n` critique thoughts one is taken that its own critique let pass, else any of them.
 
     The mean over all choices of `n` from the samples of a prompt.
     """
 
     def chosen(own: Sequence[Result]) -> float:
-        passed = [row.score for row in own if let_pass(row)]
-        others = [row.score for row in own if not let_pass(row)]
+        passed = [row.score for row in own if let_pass(row, rounds)]
+        others = [row.score for row in own if not let_pass(row, rounds)]
         none = comb(len(others), n) / comb(len(own), n)
         return (1 - none) * (fmean(passed) if passed else 0.0) + none * (fmean(others) if others else 0.0)
 
     return _task_mean(rows, chosen)
 
 
-def let_pass(row: Result) -> bool:
+def let_pass(row: Result, rounds: int = 1) -> bool:
     """Whether a critique ended with no more to redraw, although it could have drawn again."""
-    rounds = int(row.made.get("settings", {}).get("rounds", 1))
     return row.detail.get("finish_reason") == "stop" and 0 < len(row.pictures) <= rounds
 
 

@@ -1,15 +1,15 @@
 """A report's files."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from twgi.evaluation.report.blocks import Chart, blocks
 from twgi.evaluation.report.build import Section, to_json
-from twgi.evaluation.report.charts import chart
 from twgi.evaluation.report.markdown import markdown
-from twgi.evaluation.report.page import COSTS, page
-from twgi.trace import PAGE, write_file
+from twgi.evaluation.report.page import page
+from twgi.files import write_json, write_whole
+from twgi.trace import PAGE
 
 
 def write_report(parts: Sequence[Section], out: Path) -> dict[str, Any]:
@@ -18,16 +18,11 @@ def write_report(parts: Sequence[Section], out: Path) -> dict[str, Any]:
     Raises:
         RunError: they cannot be written.
     """
-    content = to_json(parts)
-    charts = {}
-    for part in parts:
-        for cost, series in (("image_tokens", part.by_tokens), ("seconds", part.by_seconds)):
-            drawn = chart(series, cost=COSTS[cost], standalone=True)
-            if drawn:
-                name = f"{part.benchmark}-{cost}"
-                charts[name] = f"{name}.svg"
-                write_file(out / charts[name], drawn.encode())
-    write_file(out / "report.md", markdown(parts, charts=charts).encode())
-    write_file(out / "report.json", (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
-    write_file(out / PAGE, page(parts).encode())
+    content, told = to_json(parts), [list(blocks(part)) for part in parts]
+    for block in (block for section in told for block in section):
+        if isinstance(block, Chart):
+            write_whole(out / block.name, block.svg)
+    write_whole(out / "report.md", markdown(told).encode())
+    write_json(out / "report.json", content)
+    write_whole(out / PAGE, page(told).encode())
     return content

@@ -1,0 +1,110 @@
+"""Who sees what is in pictures: a detector with a colour classifier, tested on pictures of known content."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from twgi.errors import CheckpointError, ConfigError
+from twgi.evaluation.geneval.rules import (
+    COUNTING_THRESHOLD,
+    MAX_OBJECTS,
+    THRESHOLD,
+    ColorClassifier,
+    Detection,
+    Detector,
+    GenEvalItem,
+    judge,
+)
+
+WEIGHTS, CLIP = "facebook/mask2former-swin-small-coco-instance", "openai/clip-vit-large-patch14"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownPicture:
+    """A picture whose content is known: whether it is right for this prompt; `where` names it in a complaint."""
+
+    where: str
+    picture: Image.Image
+    item: GenEvalItem
+    correct: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorSuite:
+    """A detector and a colour classifier.
+
+    Args:
+        names: all classes it can see, None where that is not known.
+        known: the pictures of its self-test, none for a recording.
+        check: one more test of its own.
+        slow: what it sees is kept in a file while it judges.
+    """
+
+    detector: Detector
+    colors: ColorClassifier
+    names: frozenset[str] | None
+    known: tuple[KnownPicture, ...] = ()
+    check: Callable[[], None] | None = None
+    slow: bool = False
+
+    def describe(self) -> dict[str, Any]:
+        """What is written beside every score."""
+        return {
+            "detector": {"name": self.detector.name, "version": self.detector.version},
+            "colors": {"name": self.colors.name, "version": self.colors.version},
+            "rules": {"threshold": THRESHOLD, "counting_threshold": COUNTING_THRESHOLD, "max_objects": MAX_OBJECTS},
+            "self_test": len(self.known),
+        }
+
+
+def self_test(suite: DetectorSuite) -> int:
+    """Look at all pictures of known content; how many there were.
+
+    Raises:
+        CheckpointError: one is read wrong, so that no score means anything.
+    """
+    pictures = {id(known.picture): known.picture for known in suite.known}
+    seen = dict(zip(pictures, suite.detector.detect(list(pictures.values())), strict=True))
+    wrong = [text for known in suite.known for text in _misread(suite, known, seen[id(known.picture)])]
+    if wrong:
+        raise CheckpointError(
+            f"the detector {suite.detector.name} fails its self-test, so nothing was scored: "
+            f"{len(wrong)} of {len(suite.known)} pictures of known content are read "
+            f"wrong, as {wrong[0]}; check its weights and settings"
+        )
+    if suite.check is not None:
+        suite.check()
+    return len(suite.known)
+
+
+def _misread(suite: DetectorSuite, known: KnownPicture, seen: Iterable[Detection]) -> Iterator[str]:
+    verdict = judge(known.item, known.picture, seen, suite.colors)
+    if verdict.correct is not known.correct:
+        yield f"{known.where}: {'; '.join(verdict.reasons) or f'taken for {known.item.prompt!r}'}"
+
+
+def suite_named(name: str, *, weights: str = WEIGHTS, clip: str = CLIP, device: str = "cpu") -> DetectorSuite:
+    """The detectors of this name; `weights` (Mask2Former), `clip` and `device` are for mask2former.
+
+    Raises:
+        ConfigError: no such name.
+        CheckpointError: its weights are not there, or are those of something else.
+        RunError: a recording cannot be read.
+    """
+    kind, _, rest = name.partition(":")
+    if name == "icons":
+        from twgi.evaluation.detectors.icons import icon_suite
+
+        return icon_suite()
+    if name == "mask2former":
+        from twgi.evaluation.detectors.mask2former import mask2former_suite
+
+        return mask2former_suite(weights=weights, clip=clip, device=device)
+    if kind == "replay" and rest:
+        from twgi.evaluation.detectors.recorded import replayed
+
+        return replayed(Path(rest))
+    raise ConfigError(f"unknown detector {name!r}; known are icons, mask2former, replay:FILE")

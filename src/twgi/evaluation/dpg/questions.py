@@ -1,0 +1,265 @@
+"""Question files: what is asked about each prompt's pictures, and which questions make sense only after which others.
+
+DPG-Bench (Hu et al., 2024) and DSG-1k (Cho et al., 2023) share one schema, a row for each question; GenEval 2 (Kamath
+et al., 2025) has a line for each prompt. The files are the user's own copies, as CSV, TSV, JSON lines or parquet, and
+none is without faults: a dependency that is no number, a parent that stands later or nowhere. What can be read is
+read, and each fault is noted.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from twgi.errors import DataError, PromptError
+from twgi.evaluation.frame import Item
+from twgi.files import read_text, reading
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {  # ours -> the names it has in the published files
+    "item_id": ("item_id", "id"),
+    "prompt": ("text", "prompt"),
+    "proposition": ("proposition_id", "question_id"),
+    "dependency": ("dependency", "dependency_id"),
+    "tuple": ("tuple",),
+    "question": ("question_natural_language", "question"),
+}
+REQUIRED = ("item_id", "proposition", "dependency", "question")
+BROAD = ("global", "entity", "attribute", "relation", "other")
+ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_NUMBER = re.compile(r"(\d+)(?:\.0+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionRecord:
+    """One question as its file has it; `where` is ``file:line``, `dependency` is untouched but for its type."""
+
+    where: str
+    item_id: str
+    prompt: str
+    proposition: int
+    dependency: str
+    tuple: str
+    question: str
+
+    @property
+    def category(self) -> str:
+        """The detailed category (L2): the tuple up to its parenthesis, as "entity - whole"."""
+        return self.tuple.split("(")[0].strip() or "other"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question; it counts only where its `parents` hold. The wanted answer is `expected`."""
+
+    id: int
+    text: str
+    parents: tuple[int, ...] = ()
+    category: str = "other"
+    expected: str = "yes"
+
+    @property
+    def broad(self) -> str:
+        """The broad category (L1): the detailed one up to its dash."""
+        return self.category.split("-")[0].strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpgItem(Item):
+    """One prompt and its questions, each after its parents."""
+
+    questions: tuple[Question, ...] = ()
+    task: str = "dpg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionSet:
+    """A question file: its prompts in order, its rows as they stand (none in GenEval 2), and what was wrong with
+    them."""
+
+    path: Path
+    sha256: str
+    items: Mapping[str, DpgItem]
+    records: tuple[QuestionRecord, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def soft(self) -> bool:
+        """Whether answers other than yes are wanted, so that only probabilities give a score (GenEval 2)."""
+        return not self.records
+
+
+def read_questions(path: Path) -> QuestionSet:
+    """Read a question file; the ending tells its format (.csv, .tsv, .jsonl, .parquet).
+
+    Raises:
+        PromptError: it cannot be read, lacks a column, or a row has no usable id or question; names file and line.
+    """
+    try:
+        with reading(path):
+            content = path.read_bytes()
+    except DataError as error:
+        raise PromptError(str(error)) from None
+    rows = list(_rows(path, content))
+    if not rows:
+        raise PromptError(f"{path}: no questions in this file")
+    digest = hashlib.sha256(content).hexdigest()
+    if "vqa_list" in rows[0][1]:
+        return _geneval2(path, digest, rows)
+    records = tuple(_record(where, row) for where, row in rows)
+    items, notes = _items(records)
+    return QuestionSet(path=path, sha256=digest, items=items, records=records, notes=tuple(notes))
+
+
+def _rows(path: Path, content: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(``file:line``, row) of each row."""
+    ending = path.suffix.lower()
+    try:
+        if ending == ".parquet":
+            yield from ((f"{path}, row {n}", row) for n, row in enumerate(_parquet(path, content), start=1))
+        elif ending in (".csv", ".tsv"):
+            yield from _table(path, read_text(path), "," if ending == ".csv" else "\t")
+        elif ending in (".jsonl", ".json"):
+            yield from _json_lines(path)
+        else:
+            raise PromptError(f"{path}: unknown kind of question file; known are .csv, .tsv, .jsonl and .parquet")
+    except DataError as error:
+        raise PromptError(str(error)) from None
+
+
+def _table(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        for row in reader:
+            yield f"{path}:{reader.line_num}", row
+    except csv.Error as error:
+        raise PromptError(f"{path}:{reader.line_num}: {error}") from None
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Not as strict as `twgi.files`: these files are not ours, and some hold NaN for a dependency."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise PromptError(f"{path}:{number}: broken JSON ({error})") from None
+            if not isinstance(row, dict):
+                raise PromptError(f"{path}:{number}: expected an object, got {type(row).__name__}")
+            yield f"{path}:{number}", row
+
+
+def _parquet(path: Path, content: bytes) -> list[dict[str, Any]]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise PromptError(f"{path}: reading parquet needs pyarrow: pip install 'twgi[eval]', or give CSV") from None
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
+    except pa.ArrowException as error:
+        raise PromptError(f"{path}: not a parquet file ({error})") from None
+    return rows
+
+
+def _record(where: str, row: Mapping[str, Any]) -> QuestionRecord:
+    found = {ours: next((name for name in names if name in row), None) for ours, names in COLUMNS.items()}
+    lacking = [COLUMNS[name][0] for name in REQUIRED if found[name] is None]
+    if lacking:
+        raise PromptError(f"{where}: no column {', '.join(lacking)}; there are {', '.join(map(str, row))}")
+    texts = {ours: _text(row[name]) if name else "" for ours, name in found.items()}
+    number = _NUMBER.fullmatch(texts["proposition"])
+    if not number or not int(number[1]):
+        raise PromptError(f"{where}: the question's number must be 1 or more, got {texts['proposition']!r}")
+    if not texts["item_id"] or not texts["question"]:
+        raise PromptError(f"{where}: a row needs an item_id and a question")
+    return QuestionRecord(
+        where=where, item_id=texts["item_id"], prompt=texts["prompt"], proposition=int(number[1]),
+        dependency=texts["dependency"], tuple=texts["tuple"], question=texts["question"],
+    )  # fmt: skip
+
+
+def _text(value: Any) -> str:
+    """A field as text; lists (as in parquet) are joined with commas, nothing and NaN are empty."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value).strip()
+
+
+def _items(records: Sequence[QuestionRecord]) -> tuple[dict[str, DpgItem], list[str]]:
+    grouped: dict[str, dict[int, QuestionRecord]] = {}
+    notes: list[str] = []
+    for record in records:
+        there = grouped.setdefault(record.item_id, {})
+        if record.proposition in there:
+            notes.append(f"{_name(record)} stands twice; the first is used")
+        else:
+            there[record.proposition] = record
+    return {item_id: _item(item_id, rows, notes) for item_id, rows in grouped.items()}, notes
+
+
+def _item(item_id: str, rows: Mapping[int, QuestionRecord], notes: list[str]) -> DpgItem:
+    questions = {}
+    for number, record in rows.items():
+        parents = _parents(record, rows.keys(), notes)
+        questions[number] = Question(id=number, text=record.question, parents=parents, category=record.category)
+    prompt = next((record.prompt for record in rows.values() if record.prompt), "")
+    return DpgItem(id=item_id, prompt=prompt, questions=_ordered(item_id, questions, notes))
+
+
+def _parents(record: QuestionRecord, known: Container[int], notes: list[str]) -> tuple[int, ...]:
+    """The parents that are questions of this item; what else stands there is noted and has no effect."""
+    parents = []
+    for part in filter(None, re.split(r"[,;\s]+", record.dependency.strip("[]() "))):
+        number = _NUMBER.fullmatch(part)
+        if not number:
+            notes.append(f"{_name(record)}: the dependency {part!r} is not a number; left out")
+        elif int(number[1]) and int(number[1]) not in known:
+            notes.append(f"{_name(record)}: its parent {number[1]} is not in the file; left out")
+        elif int(number[1]):
+            parents.append(int(number[1]))
+    return tuple(dict.fromkeys(parents))
+
+
+def _ordered(item_id: str, questions: Mapping[int, Question], notes: list[str]) -> tuple[Question, ...]:
+    """Parents first. Where questions wait for each other, one dependency of the ring is taken out and noted."""
+    graph = {number: list(question.parents) for number, question in questions.items()}
+    while True:
+        try:
+            order = tuple(TopologicalSorter(graph).static_order())
+            return tuple(replace(questions[number], parents=tuple(graph[number])) for number in order)
+        except CycleError as error:
+            parent, child = error.args[1][:2]
+            graph[child].remove(parent)
+            notes.append(f"{item_id}, question {child}: its parent {parent} waits for it in turn; left out")
+
+
+def _name(record: QuestionRecord) -> str:
+    return f"{record.where}, {record.item_id}, question {record.proposition}"
+
+
+def _geneval2(path: Path, digest: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> QuestionSet:
+    """GenEval 2's lines (`prompt`, `vqa_list`, `skills`); a prompt's id is its place in the file."""
+    items = {str(number): _geneval2_item(where, str(number), row) for number, (where, row) in enumerate(rows)}
+    return QuestionSet(path=path, sha256=digest, items=items)
+
+
+def _geneval2_item(where: str, item_id: str, row: Mapping[str, Any]) -> DpgItem:
+    try:
+        pairs = [(str(question), str(answer).strip().lower()) for question, answer in row["vqa_list"]]
+        skills = [str(skill) for skill in row.get("skills") or ()] or ["other"] * len(pairs)
+        if not pairs or len(skills) != len(pairs):
+            raise ValueError(f"{len(pairs)} questions and {len(skills)} skills")
+        prompt = str(row["prompt"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise PromptError(f"{where}: not a line of GenEval 2: {type(error).__name__} {error}") from None
+    asked = enumerate(zip(pairs, skills, strict=True), start=1)
+    questions = (Question(id=n, text=text, category=skill, expected=wanted) for n, ((text, wanted), skill) in asked)
+    return DpgItem(id=item_id, prompt=prompt, questions=tuple(questions))
