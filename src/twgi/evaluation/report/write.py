@@ -4,17 +4,19 @@ The page has no scripts and nothing from elsewhere; every word of a prompt or a 
 """
 
 import base64
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from twgi.errors import ImageError
 from twgi.evaluation.benchmarks import entry_of
 from twgi.evaluation.report.build import ScoredRun, Section, to_json
 from twgi.evaluation.report.charts import chart
 from twgi.files import write_json, write_whole
+from twgi.render import printable, template
 from twgi.tokenizer.image import open_picture
 from twgi.trace import PAGE, png
 
@@ -47,30 +49,13 @@ def _charts(part: Section) -> dict[str, bytes]:
 
 def rendered(name: str, parts: Sequence[Section], charts: Mapping[str, Mapping[str, bytes]]) -> bytes:
     """A template filled in."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    style = (TEMPLATES / "report.css").read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    environment = Environment(
-        loader=FunctionLoader(lambda name: (TEMPLATES / name).read_text("utf-8")), undefined=StrictUndefined,
-        autoescape=name.endswith(".html"), trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {
+    filters = {
         "plain": plain, "signed": signed, "chance": chance, "moved": moved, "facts": facts, "cell": cell,
         "short": lambda column: SHORT.get(column, column), "title": lambda name: entry_of(name).title,
         "picture": picture, "data": data,
     }  # fmt: skip
-    page = environment.get_template(name).render(
-        parts=parts, charts=charts, style=_safe(style),
-        policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'",
-    )  # fmt: skip
-    return page.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace")
-
-
-def _safe(html: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(html)
+    page = template(TEMPLATES, name, style="report.css", filters=filters)
+    return printable(page.render(parts=parts, charts=charts)).encode()
 
 
 def plain(value: float) -> str:
@@ -111,15 +96,15 @@ def data(content: bytes, kind: str) -> str:
 def picture(file: Path | None) -> Any:
     """A picture of a thought, or a note in its place."""
     if file is None:
-        return _safe('<div class="none">no picture</div>')
+        return Markup('<div class="none">no picture</div>')
     try:
         image = open_picture(file)
     except ImageError:
-        return _safe('<div class="none">unreadable</div>')
+        return Markup('<div class="none">unreadable</div>')
     if max(image.size) > _LARGEST:
         image.thumbnail((_LARGEST, _LARGEST))
     look = "crisp" if max(image.size) < _LARGEST // 2 else ""
-    return _safe(f'<img class="{look}" alt="" src="{data(png(image), "png")}">')
+    return Markup(f'<img class="{look}" alt="" src="{data(png(image), "png")}">')
 
 
 def facts(run: ScoredRun) -> str:
