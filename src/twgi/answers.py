@@ -6,6 +6,7 @@ stands in its file is held in memory.
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,13 @@ def stored_key(entry: Mapping[str, Any]) -> str | None:
 class AnswerBook(FolderLock):
     """The answers in a file, held for this process alone until it is closed. Threads may share it.
 
+    Raises `RunError` where another process holds the book or it cannot be written, `DataError` where one of the others
+    cannot be read.
+
     Args:
         path: the file; it and its folder are made when they are not there. A torn last line is cut off.
         others: books whose answers count too; they are only read. What `path` says goes before what they say.
         key_of: the hash of what the answer in a line was asked with; None for a line that answers nothing.
-
-    Raises `RunError`: another process holds the book, or it cannot be written; `DataError`: one of the others cannot be
-    read.
     """
 
     def __init__(self, path: Path, *, others: Iterable[Path] = (), key_of: KeyOf = stored_key) -> None:
@@ -46,9 +47,6 @@ class AnswerBook(FolderLock):
         for start, entry in _entries(path):
             if (key := self._key_of(entry)) is not None:
                 self._places[key] = (path, start)
-
-    def __len__(self) -> int:
-        return len(self._places)
 
     def get(self, key: str) -> Object | None:
         """The line that answers what has this key."""
@@ -77,10 +75,6 @@ def _entries(path: Path) -> Iterator[tuple[int, Object]]:
     start = 0
     with reading(path), path.open("rb") as lines:
         for line in lines:
-            try:
-                entry = parse_object(line)
-            except DataError:
-                entry = {}
-            if entry:
-                yield start, entry
+            with suppress(DataError):
+                yield start, parse_object(line)
             start += len(line)

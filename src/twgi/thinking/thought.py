@@ -47,7 +47,7 @@ class Thought:
         self._began = time.monotonic()
         self._busy_at: list[float] = []
         self._tokens: list[int] = []
-        self._words = self.tokenizer.stream()
+        self._words = self.tokenizer.text.stream()
         self._since_picture: list[int] = []  # tokens after the last eoi, or after the prompt
         self._guided: list[dict[str, Any]] = []
         self._pictures: list[Image.Image] = []
@@ -97,7 +97,7 @@ class Thought:
             self._outbox.append(ImageProgress(number, self._image_tokens, total, token))
         elif token == vocab.eoi:
             self._since_picture.clear()
-            self._words = self.tokenizer.stream()
+            self._words = self.tokenizer.text.stream()
             return tuple(self._tokens[-vocab.image_length :])
         elif token in (vocab.boi, vocab.eos):
             self._say(self._words.flush())

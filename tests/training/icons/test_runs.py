@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.training.icons.tiny import VQ_YAML, PlainCodes, few_sentences
+from tests.training.icons.tiny import VQ, VQ_YAML, PlainCodes, few_sentences
 
 from twgi.checkpoint.load import load
 from twgi.errors import RunError
+from twgi.model.vqvae import VQModel
 from twgi.training.icons import lm, vq
 from twgi.training.icons.rows import FreshRows
 
@@ -50,10 +51,16 @@ def test_a_stopped_image_tokenizer_run_resumes_to_the_same_weights(
         run_vq(tmp_path, "stopped", more="lr: 1.0e-4\n")
 
 
-def test_ground_is_one_code_in_the_end(tmp_path: Path) -> None:
-    plain, merged = (run_vq(tmp_path, name, more=more) for name, more in (("plain", "steps: 3\n"), ("merged", "")))
-    name = "quantize.embedding.weight"
-    assert len(merged[name].unique(dim=0)) < len(plain[name].unique(dim=0))
+def test_ground_is_one_code_in_the_end() -> None:
+    torch.manual_seed(0)
+    model = VQModel(VQ)
+    pixels, keys = vq.make_batch(0, -1, 4)
+    ground = keys == vq.KEYS - 1
+    before = model.encode(pixels)[ground].unique()
+    vq.merge_ground_codes(model, seed=0, pictures=4)
+    after = model.encode(pixels)[ground].unique()
+    assert len(before) > len(after)
+    assert len(model.quantize.embedding.weight[before].unique(dim=0)) == len(after)
 
 
 def run_lm(folder: Path, out: str, stop_at: int | None = None) -> bytes:

@@ -113,7 +113,7 @@ class RowMaker:
         pieces = [piece for part in drawn for piece in self.image(part.scene, learn=part.learn)]
         return joined([([self.tokenizer.vocab.bos], False), *pieces], "pictures")
 
-    def request(self, rng: np.random.Generator, step: int) -> tasks.Request:
+    def request(self, rng: np.random.Generator, step: int) -> tasks.SceneRequest:
         weights = dict(self.mixture.tasks)
         if step < self.mixture.simple_steps:
             weights = {task: w * (4 if task in SIMPLE else 1) for task, w in weights.items()}
