@@ -47,21 +47,13 @@ class RowList:
 
 @dataclass(frozen=True, kw_only=True)
 class Batching:
-    """How rows become steps.
+    """How rows become steps."""
 
-    Args:
-        batch: items of a step, over all processes.
-        micro_batch: items of one forward pass.
-        pack: tokens of an item; rows are put one after the other, each seeing itself alone. 0: an item is one row.
-        bucket: rows of like length go together.
-        seed: of the order.
-    """
-
-    batch: int = 8
-    micro_batch: int = 1
-    pack: int = 0
-    bucket: bool = False
-    seed: int = 0
+    batch: int = 8  # items of a step, over all processes
+    micro_batch: int = 1  # items of one forward pass
+    pack: int = 0  # tokens of an item: rows one after the other, each seeing itself alone; 0: an item is one row
+    bucket: bool = False  # rows of like length go together
+    seed: int = 0  # of the order
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.micro_batch < 1 or self.pack < 0:
@@ -120,14 +112,12 @@ class Order:
         return closed + [held for _, held in packs]
 
     def _order(self, epoch: int) -> Ints:
+        """With `bucket`: rows sorted by length inside windows of some batches; then the batches in random order."""
         if self.batching.pack:
             return np.random.default_rng([self.batching.seed, epoch, 1]).permutation(len(self.items))
-        order = self._shuffled(epoch)
-        return self._bucketed(order, epoch) if self.batching.bucket else order
-
-    def _bucketed(self, order: Ints, epoch: int) -> Ints:
-        """Inside windows of some batches rows sorted by length; then the whole batches in random order."""
-        size = self.batching.batch
+        order, size = self._shuffled(epoch), self.batching.batch
+        if not self.batching.bucket:
+            return order
         windows = [order[i : i + size * WINDOW] for i in range(0, len(order), size * WINDOW)]
         by_length = np.concatenate([w[np.argsort(self.rows.lengths[w], kind="stable")] for w in windows])
         batches = [by_length[i : i + size] for i in range(0, len(order), size)]

@@ -14,13 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twgi.config import check_one_of
 from twgi.errors import ConfigError
 from twgi.vocab import Vocab
 
 IGNORED = -100  # a label that carries no loss
 NO_CODE = -1
-TARGETS = ("next", "same")
-TABLES = ("name", "id")
 
 Project = Callable[[Tensor], Tensor]
 
@@ -29,19 +28,13 @@ Project = Callable[[Tensor], Tensor]
 class LossWeights:
     """What is added to the cross entropy, and how much of it.
 
-    Args:
-        reconstruction: of the visual feature reconstruction (arXiv 2505.22525); lambda in the paper.
-        target: the hidden state that is compared with a code vector: the one that predicts the token (`next`), or
-            the one that has read it (`same`, as the published code does).
-        discrepancy: of the token discrepancy loss (MVoT, arXiv 2501.07542).
-        table: how a token finds its code vector: by its `name`, or by its place among the image `id`s (as the
-            published code does).
-        padding_carries_loss: the published code's labels of padding; no use but to compare with it.
+    A code vector is compared with the state that predicts its token (`next`), or has read it (`same`); a token finds
+    it by its `name`, or by its place among the image `id`s. `same`, `id` and loss on padding are the published code's.
     """
 
-    reconstruction: float = 1.0
+    reconstruction: float = 1.0  # lambda of the visual feature reconstruction (arXiv 2505.22525)
     target: str = "next"
-    discrepancy: float = 0.0
+    discrepancy: float = 0.0  # of the token discrepancy loss (MVoT, arXiv 2501.07542)
     table: str = "name"
     padding_carries_loss: bool = False
 
@@ -49,10 +42,8 @@ class LossWeights:
         for name in ("reconstruction", "discrepancy"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"loss.{name} must be 0 or more, got {getattr(self, name)}")
-        if self.target not in TARGETS:
-            raise ConfigError(f"loss.target must be one of {', '.join(TARGETS)}, got {self.target!r}")
-        if self.table not in TABLES:
-            raise ConfigError(f"loss.table must be one of {', '.join(TABLES)}, got {self.table!r}")
+        check_one_of("loss.target", self.target, ("next", "same"))
+        check_one_of("loss.table", self.table, ("name", "id"))
 
 
 def as_published(weights: LossWeights) -> LossWeights:
@@ -89,9 +80,9 @@ def cross_entropies(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
 def reconstruction_errors(
     hidden_BTD: Tensor, codes_BT: Tensor, project: Project, codebook_KC: Tensor, target: str = "next"
 ) -> Tensor:
-    """Mean squared error between projected hidden state and code vector, of each supervised image token, float32 [M].
+    """Mean squared error between projected hidden state (by `target`) and code vector of each supervised image token.
 
-    `codes_BT` is as `label_codes` gives it. `target` says which hidden state belongs to a token: see `LossWeights`.
+    `codes_BT` is as `label_codes` gives it; the result is float32 [M].
     """
     kept_BT = codes_BT[:, 1:] != NO_CODE
     states_BTD = hidden_BTD[:, :-1] if target == "next" else hidden_BTD[:, 1:]
@@ -100,11 +91,9 @@ def reconstruction_errors(
 
 
 def discrepancies(logits_MV: Tensor, codes_M: Tensor, image_ids_K: Tensor, codebook_KC: Tensor) -> Tensor:
-    """MVoT's token discrepancy of each image token, float32 [M].
+    """MVoT's token discrepancy (section 3.3 there) of each image token, float32 [M].
 
-    The expected mean squared distance, over what the model would draw among the image tokens, between the code vector
-    of that and the true one: sum over k of P(k) * MSE(vector of k, true vector) (section 3.3 there). `image_ids_K`
-    are the ids of the codebook's rows, in their order.
+    That is the sum over image tokens k of P(k) * MSE(vector of k, true vector); `image_ids_K` are the codebook's ids.
     """
     table_KC = codebook_KC.float()
     chance_MK = logits_MV.index_select(1, image_ids_K).float().softmax(-1)

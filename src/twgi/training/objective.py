@@ -7,6 +7,7 @@ accumulation, nor the number of devices changes what a token weighs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,7 +43,6 @@ class LossModule(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
         return next(self.parameters()).device
 
     def count(self, batch: Batch) -> Tensor:
@@ -63,13 +63,9 @@ class LossModule(nn.Module):
 
 
 class Objective(LossModule):
-    """Decoder and projection over token rows. Counts are of supervised tokens: [text with the marks of images, image].
+    """Decoder (with adapters in it or not) and projection over token rows; a term of weight 0 is not computed.
 
-    Args:
-        decoder: the transformer; adapters may be injected into it.
-        codebook_KC: the image tokenizer's code vectors, which stay as they are.
-        vocab: which id is which code.
-        weights: the terms that are added to the cross entropy. One of weight 0 is not computed.
+    Counts are of supervised tokens: [text with the marks of images, image]. The code vectors stay as they are.
     """
 
     def __init__(self, decoder: Transformer, codebook_KC: Tensor, vocab: Vocab, weights: LossWeights) -> None:
@@ -77,13 +73,11 @@ class Objective(LossModule):
         self.decoder, self.weights, self.pad = decoder.unpack(), weights, vocab.pad
         self.projection = nn.Linear(decoder.config.hidden_size, codebook_KC.shape[1])
         self.projection.requires_grad_(weights.reconstruction > 0)
-        self.codebook_KC: Tensor
-        self.codes_V: Tensor
-        self.image_ids_K: Tensor
-        codes = codes_of_ids(vocab, weights.table)
-        self.register_buffer("codebook_KC", codebook_KC.detach().clone(), persistent=False)
-        self.register_buffer("codes_V", codes, persistent=False)
-        self.register_buffer("image_ids_K", (codes != NO_CODE).nonzero()[:, 0][_order(codes)], persistent=False)
+        codes_V = codes_of_ids(vocab, weights.table)
+        image_ids_K = codes_V.argsort()[-len(vocab.image_tokens) :]  # after all that have NO_CODE
+        self.codebook_KC = nn.Buffer(codebook_KC.detach().clone(), persistent=False)
+        self.codes_V = nn.Buffer(codes_V, persistent=False)
+        self.image_ids_K = nn.Buffer(image_ids_K, persistent=False)
 
     def forward(self, batch: Batch) -> Terms:
         """Sums of the terms, float32: text_ce, image_ce, reconstruction, discrepancy.
@@ -95,7 +89,9 @@ class Objective(LossModule):
         visible_BT = ids_BT != self.pad if self.weights.padding_carries_loss else None  # its states count then
         hidden_BTD = self.decoder(ids_BT, documents_BT=batch.get("documents"), visible_BT=visible_BT)
         states_ND, targets_N = supervised(hidden_BTD, labels_BT)
-        weights_N = _token_weights(batch, targets_N)
+        weights_N = torch.ones(len(targets_N), device=targets_N.device)
+        if "weights" in batch:
+            weights_N = batch["weights"][:, 1:][labels_BT[:, 1:] != IGNORED]
         sums = self._token_terms(states_ND, targets_N, weights_N)
         text, image, discrepancy = (term.clone() for term in sums)  # FSDP2: no views
         terms = {"text_ce": text, "image_ce": image}
@@ -114,12 +110,10 @@ class Objective(LossModule):
         """
         weight_VD = head_weight(self.decoder).to(activation_dtype(states_ND))
         size = max(1, PIECE_LOGITS[states_ND.device.type] // len(weight_VD))
-        if len(states_ND) <= size:
-            return self._piece(states_ND, targets_N, weights_N, weight_VD)
-        pieces = list(zip(states_ND.split(size), targets_N.split(size), weights_N.split(size), strict=True))
-        if len(states_ND) * len(weight_VD) <= KEPT_LOGITS:
-            return torch.stack([self._piece(*piece, weight_VD) for piece in pieces]).sum(0)
-        return torch.stack([checkpoint(self._piece, *piece, weight_VD, use_reentrant=False) for piece in pieces]).sum(0)
+        pieces = zip(states_ND.split(size), targets_N.split(size), weights_N.split(size), strict=True)
+        kept = len(states_ND) * len(weight_VD) <= KEPT_LOGITS
+        run = self._piece if kept else partial(checkpoint, self._piece, use_reentrant=False)
+        return torch.stack([run(*piece, weight_VD) for piece in pieces]).sum(0)
 
     def _piece(self, states_ND: Tensor, targets_N: Tensor, weights_N: Tensor, weight_VD: Tensor) -> Tensor:
         logits_NV = F.linear(states_ND.to(weight_VD.dtype), weight_VD)
@@ -153,16 +147,3 @@ class Objective(LossModule):
         text, image = counts.tolist()
         found = {name: term / max(text if name == "text_ce" else image, 1) for name, term in terms.items()}
         return found | {"ce": (terms["text_ce"] + terms["image_ce"]) / max(text + image, 1)}
-
-
-def _token_weights(batch: Batch, targets_N: Tensor) -> Tensor:
-    """The weight of each supervised label, float32 [N]."""
-    if "weights" not in batch:
-        return torch.ones(len(targets_N), device=targets_N.device)
-    weights_N: Tensor = batch["weights"][:, 1:][batch["labels"][:, 1:] != IGNORED]
-    return weights_N
-
-
-def _order(codes_V: Tensor) -> Tensor:
-    """The order that sorts the image ids by their code."""
-    return codes_V[codes_V != NO_CODE].argsort()

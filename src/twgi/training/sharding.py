@@ -19,16 +19,15 @@ from torch.distributed.tensor import DTensor
 from twgi.training.objective import Objective
 
 Place = Callable[[nn.Module], object]
-"""Spreads the parameters of a module, but those of modules inside it that are spread already, over the processes."""
+"""Spreads a module's parameters over the processes, but those of modules inside it that are spread already."""
 
 
 def processes() -> int:
-    """How many train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is."""
+    """Which of the processes this is."""
     return dist.get_rank() if processes() > 1 else 0
 
 
@@ -49,7 +48,7 @@ def join_processes(device: str) -> torch.device:
     """Meet the other processes that torchrun started, if it did; returns this process's own device."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return torch.device(device)
-    own = torch.device(f"cuda:{os.environ['LOCAL_RANK']}") if device == "cuda" else torch.device(device)
+    own = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device)
     if own.type == "cuda":
         torch.cuda.set_device(own)
     if not dist.is_initialized():
@@ -83,7 +82,6 @@ def shard(objective: Objective, place: Place) -> Objective:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether its parameters are spread over processes."""
     return any(isinstance(weight, DTensor) for weight in model.parameters())
 
 

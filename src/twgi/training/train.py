@@ -1,12 +1,10 @@
 """The training loop, and a run of it on chains (`twgi train RECIPE`).
 
 `fit` is the loop: whatever has an objective, an optimizer and batches for each step goes through it, the icon world's
-own models too (`icons/`). `train_chains` sets it up for a recipe: text and pictures in one sequence, the whole model or
-adapters beside it.
+own models too (`icons/`). `train_chains` sets it up for a recipe: the whole model or adapters beside it.
 
 The run's folder holds `run.json` (what was asked for), `checkpoint-STEP/`, `metrics.jsonl`, `samples/`, and at the end
-`model/`, which `twgi think --model` loads, and `adapter/` where adapters were trained. The image tokenizer is read,
-never trained, and written as it was read.
+`model/` and `adapter/`. The image tokenizer is read, never trained, and written as it was read.
 """
 
 from __future__ import annotations
@@ -34,9 +32,9 @@ from twgi.thinking.thinker import Thinker
 from twgi.training.batches import Order, Rows, micro_batches
 from twgi.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint, step_of
 from twgi.training.metrics import Log
-from twgi.training.model import Trainable, check_export, export, load_trainable, whole_copy
+from twgi.training.model import Trainable, export, load_trainable, whole_copy
 from twgi.training.objective import Batch, LossModule
-from twgi.training.recipe import Optimization, Recipe, RunRecipe, Watching
+from twgi.training.recipe import Recipe, RunRecipe, Watching
 from twgi.training.sharding import (
     barrier,
     is_sharded,
@@ -59,11 +57,6 @@ Told = Callable[[int], Mapping[str, float]]
 """What is to be logged, given how many steps are done."""
 
 
-def nothing(done: int) -> Mapping[str, float]:
-    """Neither told nor watched."""
-    return {}
-
-
 def fit(
     recipe: RunRecipe,
     objective: LossModule,
@@ -73,15 +66,15 @@ def fit(
     rate: Callable[[int], float],
     clip: float,
     autocast: bool,
-    told: Told = nothing,
-    watch: Told = nothing,
+    told: Told = lambda done: {},
+    watch: Told = lambda done: {},
 ) -> None:
     """Train to the last step, from the newest checkpoint on: to the bytes it would have come to without a break.
 
+    The objective is on its device, or spread over the processes; the `lr` of the optimizer's groups are the full rates.
+    Raises `RunError` where the loss is not a number, or the checkpoint is of another model.
+
     Args:
-        recipe: where the run's files go, how many steps, how often to log and to save.
-        objective: on its device, or spread over the processes.
-        optimizer: over its parameters. Each group's `lr` is the full rate.
         batches_of: what this process reads in a step (from 0), a batch for each forward pass. It may use the model
             first: samples of reinforcement learning are drawn there.
         rate: the share of the full rate that a step (from 0) uses.
@@ -89,19 +82,17 @@ def fit(
         autocast: forward passes in bfloat16.
         told: what else a log line has.
         watch: called after each step; what it returns is a line by itself.
-
-    Raises:
-        RunError: the loss is not a number, or the checkpoint is of another model.
     """
     full_rates = [group["lr"] for group in optimizer.param_groups]
-    first = _resume(recipe, objective, optimizer)
+    first, device = _resume(recipe, objective, optimizer), objective.device
     log = Log(recipe, first)
     for step in range(first, recipe.steps):
         batches = batches_of(step)
-        counts = summed(torch.stack([objective.count(batch) for batch in batches]).sum(0).to(objective.device))
+        counts = summed(torch.stack([objective.count(batch) for batch in batches]).sum(0).to(device))
         for batch in batches:
-            with torch.autocast(objective.device.type, torch.bfloat16, enabled=autocast):
-                terms = objective(on_device(batch, objective.device))
+            there = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                terms = objective(there)
             loss = objective.total(terms, counts)
             check_finite("the loss", loss, step, [batch])
             (loss * processes()).backward()  # gradients are averaged over processes
@@ -140,10 +131,6 @@ def _resume(recipe: RunRecipe, objective: LossModule, optimizer: Optimizer) -> i
     return step_of(checkpoint)
 
 
-def on_device(batch: Batch, device: torch.device) -> Batch:
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
-
-
 def check_finite(what: str, value: Tensor, step: int, batches: Sequence[Batch]) -> None:
     """Raise `RunError` before anything is learnt from a number that is none."""
     if not math.isfinite(value.item()):
@@ -167,12 +154,9 @@ def learning_rate(step: int, steps: int, *, warmup: int, schedule: str = "linear
 
 @contextmanager
 def begin(recipe: RunRecipe, more: dict[str, Any]) -> Iterator[None]:
-    """Write down what was asked for, and hold the folder; a run goes on only as it began.
+    """Write down what was asked for, and hold the folder. `more` is what else the weights depend on.
 
-    `more` is what else the weights depend on.
-
-    Raises:
-        RunError: the folder holds another run, or another process is at it.
+    Raises `RunError` where the folder holds another run, or another process is at it.
     """
     if rank() > 0:
         yield
@@ -183,8 +167,7 @@ def begin(recipe: RunRecipe, more: dict[str, Any]) -> Iterator[None]:
             refuse_changes(out, read_json(out / RUN)["decides"], asked, asked, otherwise=OTHERWISE)
         else:
             versions = {"twgi": __version__, "torch": str(torch.__version__)}
-            content = {"version": 1, "decides": asked, "recipe": asdict(recipe), "versions": versions}
-            write_json(out / RUN, content)
+            write_json(out / RUN, {"version": 1, "decides": asked, "recipe": asdict(recipe), "versions": versions})
         try:
             yield
         except KeyboardInterrupt:
@@ -206,16 +189,11 @@ def train_chains(recipe_path: str | Path, overrides: Sequence[str] = (), watch: 
 def train(recipe: Recipe, trained: Trainable, rows: Rows, digest: str, watch: Watch | None = None) -> Path:
     """Train to the recipe's last step, from its newest checkpoint on; returns the folder of the model.
 
-    `digest` says what the rows are: a run goes on with the same rows only.
-
-    Raises:
-        ConfigError: settings that do not go together.
-        RunError: the folder's run was another one, or the loss is not a number.
+    `digest` says what the rows are: a run goes on with the same rows only. Raises as `begin` and `fit`.
     """
     chosen, order = recipe.optimizer, Order(rows, recipe.batching)
     steps = recipe.steps or math.ceil(recipe.epochs * len(order.items) / recipe.batching.batch)
     recipe = replace(recipe, steps=steps)
-    check_export(recipe, trained.vq)
     with begin(recipe, {"rows": digest, "model": trained.loaded.sha256}):
         barrier()
         if rank() == 0:
@@ -224,8 +202,12 @@ def train(recipe: Recipe, trained: Trainable, rows: Rows, digest: str, watch: Wa
             shard(trained.objective, trained.place)  # a block at a time to its device
         else:
             trained.objective.to(trained.device)
+        optimizer = torch.optim.AdamW(
+            [weight for weight in trained.objective.parameters() if weight.requires_grad], lr=chosen.lr,
+            betas=(chosen.beta1, chosen.beta2), eps=chosen.eps, weight_decay=chosen.weight_decay,
+        )  # fmt: skip
         fit(
-            recipe, trained.objective, _adamw(chosen, trained.objective),
+            recipe, trained.objective, optimizer,
             partial(
                 micro_batches, order, pad=trained.loaded.tokenizer.vocab.pad, rank=rank(), processes=processes(),
                 loss_on_padding=recipe.loss.padding_carries_loss,
@@ -233,25 +215,18 @@ def train(recipe: Recipe, trained: Trainable, rows: Rows, digest: str, watch: Wa
             rate=partial(learning_rate, steps=steps, warmup=chosen.warmup, schedule=chosen.schedule), clip=chosen.clip,
             autocast=recipe.bf16 and not is_sharded(trained.objective),  # FSDP2 gathers in bfloat16 already
             told=lambda done: {"epoch": done * recipe.batching.batch / len(order.items)},
-            watch=nothing if watch is None else partial(watch_once, recipe, trained, watch),
+            watch=partial(watch_once, recipe, trained, watch),
         )  # fmt: skip
         return export(recipe, trained)
 
 
-def _adamw(chosen: Optimization, objective: LossModule) -> torch.optim.AdamW:
-    weights = [weight for weight in objective.parameters() if weight.requires_grad]
-    return torch.optim.AdamW(
-        weights, lr=chosen.lr, betas=(chosen.beta1, chosen.beta2), eps=chosen.eps, weight_decay=chosen.weight_decay
-    )
-
-
-def watch_once(recipe: Recipe, trained: Trainable, watch: Watch, done: int) -> Mapping[str, float]:
+def watch_once(recipe: Recipe, trained: Trainable, watch: Watch | None, done: int) -> Mapping[str, float]:
     """Every `watch.every` steps: think with the model as it is; training goes on as if nothing had happened."""
-    if not recipe.watch.every or done % recipe.watch.every:
-        return {}
+    found: Mapping[str, float] = {}
+    if not watch or not recipe.watch.every or done % recipe.watch.every:
+        return found
     folder, states = Path(recipe.out) / "samples" / f"step-{done:06d}", torch.get_rng_state()
     ready = whole_copy(recipe, trained)
-    found: Mapping[str, float] = {}
     if rank() == 0 and ready is not None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -264,11 +239,10 @@ def watch_once(recipe: Recipe, trained: Trainable, watch: Watch, done: int) -> M
 
 
 def _describe(recipe: Recipe, trained: Trainable, order: Order) -> str:
-    weights = list(trained.objective.parameters())
-    training = sum(weight.numel() for weight in weights if weight.requires_grad)
+    sizes = [(weight.numel(), weight.requires_grad) for weight in trained.objective.parameters()]
     rows, tokens = len(order.rows.lengths), int(order.rows.lengths.sum())
     what = recipe.lora.describe(trained.loaded.tokenizer.vocab) + ". " if recipe.method == "lora" else ""
     return (
-        f"{what}{training:,} of {sum(weight.numel() for weight in weights):,} parameters train, on {rows:,} rows with "
-        f"{tokens:,} tokens: {recipe.steps:,} steps of {recipe.batching.batch}, {processes()} process(es)"
+        f"{what}{sum(size for size, trains in sizes if trains):,} of {sum(size for size, _ in sizes):,} parameters "
+        f"train, on {rows:,} rows with {tokens:,} tokens: {recipe.steps:,} steps of {recipe.batching.batch}, {processes()} process(es)"
     )
