@@ -17,6 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -65,7 +66,7 @@ def measure(folder: Path, way: str, largest_file: int) -> None:
     empty = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     place = sharder(device, bf16=False)
-    trained = load_trainable(recipe, device, place if way == "streamed" else None)
+    trained = replace(load_trainable(recipe, device, place if way == "streamed" else None), place=place)
     shard(trained.objective, place)
     loading = memory("VmHWM") - empty
     Path("/proc/self/clear_refs").write_text("5")

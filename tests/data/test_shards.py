@@ -11,8 +11,7 @@ from twgi.data.encode import RowEncoder
 from twgi.data.report import Encoded
 from twgi.data.shards import GROUP, ShardRows, ShardWriter, shard_files
 from twgi.errors import DataError
-from twgi.training.batches import Batching, Order, micro_batches
-from twgi.training.sources import open_rows
+from twgi.training.batches import Batching, Order, micro_batches, open_rows
 
 pq = pytest.importorskip("pyarrow.parquet")
 

@@ -17,7 +17,7 @@ from twgi.model.vqvae import VQModel
 from twgi.training.lora import attach, load_adapter, merged
 from twgi.training.objective import Objective
 from twgi.training.recipe import DTYPES, EXPORT_DTYPES, Recipe
-from twgi.training.sharding import Place, barrier, is_sharded, rank, whole
+from twgi.training.sharding import Place, barrier, rank, whole
 
 PROJECTION = "projection.safetensors"
 
@@ -69,7 +69,7 @@ def load_trainable(recipe: Recipe, device: torch.device | str = "cpu", place: Pl
 
 def whole_copy(recipe: Recipe, trained: Trainable) -> Trainable | None:
     """The same; where it is spread over processes, a whole copy of it on the first process, None on the others."""
-    if not is_sharded(trained.objective):
+    if trained.place is None:
         return trained
     copy = load_trainable(recipe) if rank() == 0 else None
     parameters = dict(copy.objective.named_parameters()) if copy else {}

@@ -81,10 +81,6 @@ def shard(objective: Objective, place: Place) -> Objective:
     return objective
 
 
-def is_sharded(model: nn.Module) -> bool:
-    return any(isinstance(weight, DTensor) for weight in model.parameters())
-
-
 def whole(weight: Tensor) -> Tensor:
     """The whole of a parameter of which this process has a part; all processes must call it."""
     return weight.full_tensor().detach() if isinstance(weight, DTensor) else weight.detach()

@@ -29,7 +29,7 @@ from twgi.config import load_recipe
 from twgi.errors import RunError
 from twgi.files import FolderLock, read_json, refuse_changes, write_json
 from twgi.thinking.thinker import Thinker
-from twgi.training.batches import Order, Rows, micro_batches
+from twgi.training.batches import Order, Rows, micro_batches, open_rows
 from twgi.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint, step_of
 from twgi.training.metrics import Log
 from twgi.training.model import Trainable, export, load_trainable, whole_copy
@@ -37,7 +37,6 @@ from twgi.training.objective import Batch, LossModule
 from twgi.training.recipe import Recipe, RunRecipe, Watching
 from twgi.training.sharding import (
     barrier,
-    is_sharded,
     join_processes,
     leave_processes,
     processes,
@@ -47,7 +46,6 @@ from twgi.training.sharding import (
     summed,
     whole,
 )
-from twgi.training.sources import open_rows
 
 RUN = "run.json"
 OTHERWISE = "give another `out`, or the recipe it began with"
@@ -213,7 +211,7 @@ def train(recipe: Recipe, trained: Trainable, rows: Rows, digest: str, watch: Wa
                 loss_on_padding=recipe.loss.padding_carries_loss,
             ),
             rate=partial(learning_rate, steps=steps, warmup=chosen.warmup, schedule=chosen.schedule), clip=chosen.clip,
-            autocast=recipe.bf16 and not is_sharded(trained.objective),  # FSDP2 gathers in bfloat16 already
+            autocast=recipe.bf16 and trained.place is None,  # FSDP2 gathers in bfloat16 already
             told=lambda done: {"epoch": done * recipe.batching.batch / len(order.items)},
             watch=partial(watch_once, recipe, trained, watch),
         )  # fmt: skip
@@ -244,5 +242,6 @@ def _describe(recipe: Recipe, trained: Trainable, order: Order) -> str:
     what = recipe.lora.describe(trained.loaded.tokenizer.vocab) + ". " if recipe.method == "lora" else ""
     return (
         f"{what}{sum(size for size, trains in sizes if trains):,} of {sum(size for size, _ in sizes):,} parameters "
-        f"train, on {rows:,} rows with {tokens:,} tokens: {recipe.steps:,} steps of {recipe.batching.batch}, {processes()} process(es)"
+        f"train, on {rows:,} rows with {tokens:,} tokens: {recipe.steps:,} steps of {recipe.batching.batch}, "
+        f"{processes()} process(es)"
     )

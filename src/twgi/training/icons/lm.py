@@ -1,7 +1,7 @@
 """Training of the icon world's language model from nothing (`twgi train lm recipes/icons_lm.yaml`).
 
 The image tokenizer is read from the folder that `twgi train vq` left, the text tokenizer is made first, the rows are
-made fresh (`rows.py`). `out/model` is a folder that `twgi think --model` loads.
+made fresh (`rows.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -68,8 +69,7 @@ class LMRecipe(RunRecipe):
 def read_vq(recipe_path: Path) -> VQModel:
     """The image tokenizer that a VQ recipe's run left, rounded to what is shipped (float16)."""
     recipe = load_recipe(VQRecipe, recipe_path)
-    file = Path(recipe.out) / WEIGHTS
-    if not file.is_file():
+    if not (file := Path(recipe.out) / WEIGHTS).is_file():
         raise ConfigError(f"{recipe.out} has no trained image tokenizer; run `twgi train vq {recipe_path}` first")
     vq = VQModel(recipe.model)
     vq.load_state_dict({name: value.half().float() for name, value in load_file(file).items()})
@@ -79,9 +79,8 @@ def read_vq(recipe_path: Path) -> VQModel:
 def sentences(count: int, seed: int) -> Iterator[str]:
     """Prompts and words of random chains of all modes, as the model will read them."""
     rng = np.random.default_rng(seed)
-    builders = list(tasks.TASKS.values())
-    for i in range(count):
-        request = builders[i % len(builders)](rng)
+    for build in islice(cycle(tasks.TASKS.values()), count):
+        request = build(rng)
         scene = tasks.make_scene(request, rng)
         for chain in (chains.subgoal(request, scene), chains.critique(request, scene, rng), chains.general(scene, rng)):
             yield MODES[chain.mode].prompt_text(chain.prompt).replace("<image>", "")
@@ -100,8 +99,7 @@ def train_bpe(texts: Iterable[str], *, codes: int, merges: int) -> Tokenizer:
     learned.train_from_iterator(texts, trainer)
     model = json.loads(learned.to_str())["model"]
     names = [*MARKS_BEFORE, *(image_name(code) for code in range(codes)), *MARKS_AFTER]
-    words = sorted(model["vocab"], key=model["vocab"].__getitem__)
-    vocab = {name: i for i, name in enumerate([*names, *words])}
+    vocab = {name: i for i, name in enumerate([*names, *sorted(model["vocab"], key=model["vocab"].get)])}
     bpe = Tokenizer(models.BPE(vocab=vocab, merges=[tuple(pair) for pair in model["merges"]]))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -113,8 +111,7 @@ def text_tokenizer(folder: Path, *, codes: int, merges: int, seed: int) -> TextT
     """The BPE of this run: made once and kept in its folder, for a resumed run must read the same ids."""
     file = folder / "tokenizer.json"
     if not file.exists():
-        bpe = train_bpe(sentences(6000, seed), codes=codes, merges=merges)
-        write_whole(file, bpe.to_str().encode())
+        write_whole(file, train_bpe(sentences(6000, seed), codes=codes, merges=merges).to_str().encode())
     return TextTokenizer.from_file(file)
 
 
@@ -148,9 +145,8 @@ def run_lm(recipe_path: str | Path, overrides: list[str] | None = None) -> Path:
         model.init_weights()
         start_from_codebook(model, tokenizer.vocab, vq.quantize.embedding.weight)
         objective = Objective(model, vq.quantize.embedding.weight, tokenizer.vocab, LossWeights(reconstruction=0))
-        optimizer = build_optimizer(
-            model, matrix_lr=recipe.matrix_lr, other_lr=recipe.other_lr, weight_decay=recipe.weight_decay
-        )
+        rates = {"matrix_lr": recipe.matrix_lr, "other_lr": recipe.other_lr}
+        optimizer = build_optimizer(model, **rates, weight_decay=recipe.weight_decay)
         rows = FreshRows(RowMaker(tokenizer, SceneCodes(tokenizer), recipe.mixture), seed=recipe.seed)
         rate = partial(learning_rate, steps=recipe.steps, warmup=recipe.warmup, decay_from=recipe.decay_from)
         fit(recipe, objective.to(recipe.device), optimizer, rows, rate=rate, clip=recipe.clip, autocast=recipe.bf16)
