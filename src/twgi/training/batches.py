@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,24 +25,15 @@ from twgi.data.shards import ShardRows, vocabulary_of
 from twgi.errors import ConfigError, DataError
 from twgi.files import Fault
 from twgi.tokenizer.multimodal import MultimodalTokenizer
-from twgi.training.loss import IGNORED
+from twgi.training.objective import IGNORED
 from twgi.training.sharding import rank as own_rank
 
 Ints = npt.NDArray[np.int64]
 WINDOW = 16  # batches whose rows may change places so that rows of like length meet
 
 
-class Rows(Protocol):
-    """Rows by number. `blocks` are the ends of stretches that are quick to read together."""
-
-    lengths: Ints
-    blocks: Sequence[int]
-
-    def __getitem__(self, index: int) -> TokenRow: ...
-
-
 class RowList:
-    """Rows that are held in memory."""
+    """Rows that are held in memory, by number; `blocks` are the ends of stretches that are quick to read together."""
 
     def __init__(self, rows: Sequence[TokenRow]) -> None:
         self.rows = rows
@@ -51,6 +42,9 @@ class RowList:
 
     def __getitem__(self, index: int) -> TokenRow:
         return self.rows[index]
+
+
+Rows = RowList | ShardRows
 
 
 @dataclass(frozen=True, kw_only=True)

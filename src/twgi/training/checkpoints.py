@@ -63,10 +63,10 @@ def _finish(unfinished: Path, folder: Path) -> None:
     sync(folder.parent)
 
 
-def load_checkpoint(folder: Path, model: LossModule, optimizer: Optimizer) -> None:
+def load_checkpoint(folder: Path, model: LossModule, optimizer: Optimizer) -> int:
     """Fill the weights that train, the optimizer and what else changes; set this process's random generators.
 
-    Raises `RunError` where the checkpoint is of another model.
+    Returns how many steps were done. Raises `RunError` where the checkpoint is of another model.
     """
     reader = HuggingFaceStorageReader(str(folder))
     stored: dict[str, Any] = reader.read_metadata().state_dict_metadata
@@ -89,6 +89,9 @@ def load_checkpoint(folder: Path, model: LossModule, optimizer: Optimizer) -> No
         torch.set_rng_state(states["cpu"])
         if "cuda" in states and torch.cuda.is_available():
             torch.cuda.set_rng_state(states["cuda"])
+    if rank() == 0:
+        print(f"going on after {folder}", flush=True)
+    return step_of(folder)
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -106,7 +109,6 @@ def _tensors(model: LossModule, optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def step_of(folder: Path) -> int:
-    """Steps that were done when it was written."""
     return int(folder.name.rpartition("-")[2])
 
 

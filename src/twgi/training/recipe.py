@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -12,7 +12,7 @@ from twgi.config import check_one_of
 from twgi.errors import ConfigError
 from twgi.training.batches import Batching
 from twgi.training.lora import Lora
-from twgi.training.loss import LossWeights, as_published
+from twgi.training.objective import LossWeights, as_published
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 EXPORT_DTYPES = DTYPES | {"float16": torch.float16}
@@ -44,10 +44,6 @@ class RunRecipe:
             check_one_of("report_to", name, TRACKERS)
             if find_spec(name) is None:
                 raise ConfigError(f"the recipe asks for {name}, which is not installed: pip install {name}")
-
-    def decides(self) -> dict[str, Any]:
-        """What the weights depend on, as JSON values: a resumed run must not change it."""
-        return {name: value for name, value in asdict(self).items() if name not in self.FREE}
 
 
 @dataclass(frozen=True, kw_only=True)

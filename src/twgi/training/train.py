@@ -30,22 +30,12 @@ from twgi.errors import RunError
 from twgi.files import FolderLock, read_json, refuse_changes, write_json
 from twgi.thinking.thinker import Thinker
 from twgi.training.batches import Order, Rows, micro_batches, open_rows
-from twgi.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint, step_of
+from twgi.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
 from twgi.training.metrics import Log
 from twgi.training.model import Trainable, export, load_trainable, whole_copy
 from twgi.training.objective import Batch, LossModule
 from twgi.training.recipe import Recipe, RunRecipe, Watching
-from twgi.training.sharding import (
-    barrier,
-    join_processes,
-    leave_processes,
-    processes,
-    rank,
-    shard,
-    sharder,
-    summed,
-    whole,
-)
+from twgi.training.sharding import barrier, join_processes, leave_processes, processes, rank, shard, summed, whole
 
 RUN = "run.json"
 OTHERWISE = "give another `out`, or the recipe it began with"
@@ -69,20 +59,16 @@ def fit(
 ) -> None:
     """Train to the last step, from the newest checkpoint on: to the bytes it would have come to without a break.
 
-    The objective is on its device, or spread over the processes; the `lr` of the optimizer's groups are the full rates.
+    `batches_of` is asked what this process reads in a step (from 0), a batch for each forward pass. It may use the
+    model first: samples of reinforcement learning are drawn there. `rate` is the share of the optimizer's own `lr` that
+    a step uses, `clip` the largest norm of the gradient (0: any). `told` is what else a log line has; `watch` is called
+    after each step, and what it returns is a line by itself.
     Raises `RunError` where the loss is not a number, or the checkpoint is of another model.
-
-    Args:
-        batches_of: what this process reads in a step (from 0), a batch for each forward pass. It may use the model
-            first: samples of reinforcement learning are drawn there.
-        rate: the share of the full rate that a step (from 0) uses.
-        clip: largest norm of the gradient; 0 for any.
-        autocast: forward passes in bfloat16.
-        told: what else a log line has.
-        watch: called after each step; what it returns is a line by itself.
     """
     full_rates = [group["lr"] for group in optimizer.param_groups]
-    first, device = _resume(recipe, objective, optimizer), objective.device
+    torch.manual_seed(recipe.seed)
+    device, checkpoint = objective.train().device, newest_checkpoint(Path(recipe.out))
+    first = load_checkpoint(checkpoint, objective, optimizer) if checkpoint else 0
     log = Log(recipe, first)
     for step in range(first, recipe.steps):
         batches = batches_of(step)
@@ -116,19 +102,6 @@ def fit(
             save_checkpoint(Path(recipe.out), done, objective, optimizer, keep=recipe.keep)
 
 
-def _resume(recipe: RunRecipe, objective: LossModule, optimizer: Optimizer) -> int:
-    """Take up the newest whole checkpoint; returns how many steps are done."""
-    torch.manual_seed(recipe.seed)
-    objective.train()
-    checkpoint = newest_checkpoint(Path(recipe.out))
-    if checkpoint is None:
-        return 0
-    load_checkpoint(checkpoint, objective, optimizer)
-    if rank() == 0:
-        print(f"going on after {checkpoint}", flush=True)
-    return step_of(checkpoint)
-
-
 def check_finite(what: str, value: Tensor, step: int, batches: Sequence[Batch]) -> None:
     """Raise `RunError` before anything is learnt from a number that is none."""
     if not math.isfinite(value.item()):
@@ -159,7 +132,8 @@ def begin(recipe: RunRecipe, more: dict[str, Any]) -> Iterator[None]:
     if rank() > 0:
         yield
         return
-    out, asked = Path(recipe.out), json.loads(json.dumps(recipe.decides() | more))
+    decides = {name: value for name, value in asdict(recipe).items() if name not in recipe.FREE}
+    out, asked = Path(recipe.out), json.loads(json.dumps(decides | more))
     with FolderLock(out, otherwise="wait for it, or give another `out`"):
         if (out / RUN).is_file():
             refuse_changes(out, read_json(out / RUN)["decides"], asked, asked, otherwise=OTHERWISE)
@@ -176,8 +150,7 @@ def begin(recipe: RunRecipe, more: dict[str, Any]) -> Iterator[None]:
 def train_chains(recipe_path: str | Path, overrides: Sequence[str] = (), watch: Watch | None = None) -> Path:
     """Train by a recipe file; returns the folder of the model. `watch` is called every `watch.every` steps."""
     recipe = load_recipe(Recipe, recipe_path, overrides)
-    device = join_processes(recipe.device)
-    trained = load_trainable(recipe, device, sharder(device, bf16=recipe.bf16) if processes() > 1 else None)
+    trained = load_trainable(recipe, *join_processes(recipe.device, bf16=recipe.bf16))
     rows, digest = open_rows(recipe.data, trained.loaded.tokenizer, recipe.max_length)
     folder = train(recipe, trained, rows, digest, watch)
     leave_processes()

@@ -89,11 +89,10 @@ def sample_scene(rng: np.random.Generator) -> world.Scene:
     quadrants = rng.permutation(4)[:count]
     names, colors = rng.integers(len(world.NAMES), size=count), rng.integers(len(world.COLORS), size=count)
     jitter = rng.integers(2, size=(count, 2))
-    things = [
+    return world.Scene(tuple(
         world.Placed(world.NAMES[n], list(world.COLORS)[c], int(q % 2 * 4 + j[0]), int(q // 2 * 4 + j[1]))
         for n, c, q, j in zip(names, colors, quadrants, jitter, strict=True)
-    ]
-    return world.Scene(tuple(things))
+    ))  # fmt: skip
 
 
 def make_batch(seed: int, step: int, size: int) -> tuple[Tensor, Tensor]:
@@ -122,14 +121,6 @@ def kmeans(points_ND: Tensor, k: int, rng: np.random.Generator, rounds: int = 12
         centres = total / hits.clamp(min=1)[:, None]
         centres[empty] = points_ND[torch.from_numpy(rng.integers(len(points_ND), size=int(empty.sum())))]
     return centres
-
-
-def pixel_loss(out: Tensor, pixels: Tensor, keys_BN: Tensor, object_weight: float) -> Tensor:
-    """Mean of absolute plus squared error, cells of objects weighted more."""
-    on_object = (keys_BN != KEYS - 1).view(-1, 1, world.GRID, world.GRID).float()
-    weight = 1 + (object_weight - 1) * F.interpolate(on_object, scale_factor=world.CELL_PX, mode="nearest")
-    error = out - pixels
-    return (weight * (error.abs() + error.square())).sum() / (weight.sum() * 3)
 
 
 def sums_by(keys_N: Tensor, z_ND: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -194,8 +185,10 @@ class VQObjective(LossModule):
                 z_BND = self.encode(pixels).float()
             terms, code_BND = self._latent_losses(z_BND, keys_BN, batch["step"])
         with torch.autocast(r.device, torch.bfloat16, enabled=r.bf16):
-            out = self.decode(z_BND + (code_BND - z_BND).detach()).float()
-        return terms | {"pixels": pixel_loss(out, pixels, keys_BN, r.object_weight)}
+            error = self.decode(z_BND + (code_BND - z_BND).detach()).float() - pixels
+        on_object = (keys_BN != KEYS - 1).view(-1, 1, world.GRID, world.GRID).float()
+        weight = 1 + (r.object_weight - 1) * F.interpolate(on_object, scale_factor=world.CELL_PX, mode="nearest")
+        return terms | {"pixels": (weight * (error.abs() + error.square())).sum() / (weight.sum() * 3)}
 
     def _latent_losses(self, z_BND: Tensor, keys_BN: Tensor, step: int) -> tuple[Terms, Tensor]:
         """Consistency and commitment terms, and what the decoder is given for each cell."""
