@@ -185,14 +185,11 @@ def _open_shards(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_lengt
         raise ConfigError(
             "data: give one folder of shards, or files; `twgi encode --format parquet` makes one folder of many files"
         )
-    shards = ShardRows(Path(paths[0]))
+    path, shards = paths[0], ShardRows(Path(paths[0]))
     if shards.vocabulary != vocabulary_of(tokenizer):
-        raise DataError(f"{paths[0]}: these shards were made for a model with another vocabulary")
-    longest = int(shards.lengths.max())
-    if longest > max_length:
-        raise DataError(
-            f"{paths[0]}: a row has {longest} tokens, more than max_length {max_length}; make the shards anew"
-        )
+        raise DataError(f"{path}: these shards were made for a model with another vocabulary")
+    if (longest := int(shards.lengths.max())) > max_length:
+        raise DataError(f"{path}: a row has {longest} tokens, more than max_length {max_length}; make the shards anew")
     return shards, shards.digest
 
 

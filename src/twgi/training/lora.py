@@ -59,8 +59,7 @@ def attach(decoder: Transformer, lora: Lora, vocab: Vocab) -> Any:
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets),
         trainable_token_indices={"embed": _rows(vocab), "head": _rows(vocab)} if lora.image_rows else None,
     )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks on models that are not Hugging Face's
+    with warnings.catch_warnings(action="ignore"):  # remarks on models that are not Hugging Face's
         return peft.get_peft_model(decoder, config)
 
 
@@ -71,8 +70,7 @@ def load_adapter(decoder: Transformer, folder: Path, *, trainable: bool = False)
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: no {name}, so it is not an adapter")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             handle = peft.PeftModel.from_pretrained(decoder, str(folder), is_trainable=trainable)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{folder}: the adapter does not fit this model ({error})") from error

@@ -19,8 +19,7 @@ from twgi.training.recipe import RunRecipe
 from twgi.training.sharding import rank, summed
 
 METRICS = "metrics.jsonl"
-Tracker = Callable[[dict[str, float], int], object]
-"""Takes values and the step they are of."""
+Tracker = Callable[[dict[str, float], int], object]  # takes values and the step they are of
 
 
 def open_tracker(name: str, out: Path, config: dict[str, Any]) -> Tracker:

@@ -31,10 +31,8 @@ NO_CODE = -1
 PIECE_LOGITS = {"cpu": 2**26, "cuda": 2**27}  # logits that are made at once
 KEPT_LOGITS = 2**28  # logits that are kept for the gradient at most
 
-Batch = Mapping[str, Any]
-"""Tensors of one forward pass by name, and `sources`: where its rows come from."""
+Batch = Mapping[str, Any]  # tensors of one forward pass by name, and `sources`: where its rows come from
 Terms = dict[str, Tensor]
-Project = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +77,7 @@ def label_codes(labels_BT: Tensor, codes_of_ids_V: Tensor) -> Tensor:
 
 
 def reconstruction_errors(
-    hidden_BTD: Tensor, codes_BT: Tensor, project: Project, codebook_KC: Tensor, target: str = "next"
+    hidden_BTD: Tensor, codes_BT: Tensor, project: Callable[[Tensor], Tensor], codebook_KC: Tensor, target: str = "next"
 ) -> Tensor:
     """Mean squared error between projected hidden state (by `target`) and code vector of each supervised image token.
 

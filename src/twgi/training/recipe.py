@@ -21,10 +21,9 @@ TRACKERS = ("tensorboard", "trackio", "wandb")
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecipe:
-    """The keys of every run of the loop."""
+    """The keys of every run of the loop. The weights do not depend on those that are FREE."""
 
     FREE: ClassVar[tuple[str, ...]] = ("out", "log_every", "save_every", "keep", "threads", "device", "report_to")
-    """Keys that the weights do not depend on."""
 
     out: str  # folder of the run
     seed: int = 0
@@ -69,13 +68,10 @@ class Optimization:
 
 @dataclass(frozen=True, kw_only=True)
 class Watching:
-    """Drawing with the model as it trains: every so many steps (0: never), the prompts of a file, or `icons`.
+    """Drawing with the model as it trains."""
 
-    With `icons`, or a file of GenEval's metadata lines, what was drawn is judged by the icon world's checker.
-    """
-
-    every: int = 0
-    prompts: str = "icons"
+    every: int = 0  # so many steps; 0: never
+    prompts: str = "icons"  # or a file; the icon world's checker judges what is in GenEval's metadata lines
     mode: str = "direct"
     limit: int = 16
     samples: int = 1

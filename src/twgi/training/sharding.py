@@ -1,7 +1,4 @@
-"""Several processes under torchrun: each holds a part of every parameter (FSDP2, `fully_shard`).
-
-Started as `torchrun --nproc_per_node=8 -m twgi train RECIPE`; nothing in the recipe changes.
-"""
+"""Several processes that torchrun started: each holds a part of every parameter (FSDP2, `fully_shard`)."""
 
 from __future__ import annotations
 

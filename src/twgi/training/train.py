@@ -41,8 +41,7 @@ RUN = "run.json"
 OTHERWISE = "give another `out`, or the recipe it began with"
 Watch = Callable[[Watching, Thinker, Path], Mapping[str, float]]
 """Draws what a recipe asks for, with the model of the moment, into a folder; returns what is to be logged of it."""
-Told = Callable[[int], Mapping[str, float]]
-"""What is to be logged, given how many steps are done."""
+Told = Callable[[int], Mapping[str, float]]  # what is to be logged, given how many steps are done
 
 
 def fit(
@@ -94,8 +93,8 @@ def fit(
 
         done = step + 1
         if done % recipe.log_every == 0:
-            used = {"grad_norm": length.item(), "learning_rate": optimizer.param_groups[0]["lr"]}
-            log.write_means(done, {**used, **told(done)})
+            rate_now = optimizer.param_groups[0]["lr"]
+            log.write_means(done, {"grad_norm": length.item(), "learning_rate": rate_now, **told(done)})
         if seen := watch(done):
             log.write(done, {f"watch_{name}": value for name, value in seen.items()})
         if done % recipe.save_every == 0 or done == recipe.steps:

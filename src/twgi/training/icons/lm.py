@@ -46,8 +46,7 @@ from twgi.vocab import Vocab, image_name
 
 MARKS_BEFORE = ("<s>", "<pad>", "</s>", "<unk>")
 MARKS_AFTER = ("<eoss>", "<racm3:break>", *(f"<reserved0870{i}>" for i in range(2, 7)), "<image>")
-Piece = tuple[Sequence[int], bool]
-"""Ids, and whether they carry loss."""
+Piece = tuple[Sequence[int], bool]  # ids, and whether they carry loss
 GROUP = 8  # steps whose rows are made together, so that rows of like length meet in a batch
 SIMPLE = ("single_object", "colors")
 
@@ -172,9 +171,8 @@ class SceneCodes:
     def __call__(self, scene: Scene) -> np.ndarray:
         codes = self.ground.copy()
         for thing in scene.objects:
-            alone = self.alone(thing.col, thing.row)[
-                world.NAMES.index(thing.name), tasks.COLOR_NAMES.index(thing.color)
-            ]
+            look = world.NAMES.index(thing.name), tasks.COLOR_NAMES.index(thing.color)
+            alone = self.alone(thing.col, thing.row)[look]
             changed = alone != self.ground
             codes[changed] = alone[changed]
         return codes
@@ -218,9 +216,8 @@ class RowMaker:
         return joined([([self.tokenizer.vocab.bos], False), *pieces], "pictures")
 
     def request(self, rng: np.random.Generator, step: int) -> tasks.Request:
-        weights = dict(self.mixture.tasks)
-        if step < self.mixture.simple_steps:
-            weights = {task: w * (4 if task in SIMPLE else 1) for task, w in weights.items()}
+        more = SIMPLE if step < self.mixture.simple_steps else ()
+        weights = {task: weight * (4 if task in more else 1) for task, weight in self.mixture.tasks.items()}
         shares = np.array(list(weights.values()))
         return tasks.TASKS[list(weights)[rng.choice(len(shares), p=shares / shares.sum())]](rng)
 

@@ -12,13 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Coefficients of the quintic iteration, from Muon's description.
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-
 
 def orthogonalize(matrices_GRC: Tensor, rounds: int = 5) -> Tensor:
     """The nearest (semi-)orthogonal matrix to each of a batch, roughly: singular values end in about 0.7..1.2."""
-    a, b, c = NEWTON_SCHULZ
+    a, b, c = 3.4445, -4.7750, 2.0315  # of the quintic iteration, from Muon's description
     x = matrices_GRC.bfloat16()
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x

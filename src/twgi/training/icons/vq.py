@@ -35,11 +35,7 @@ KEYS = len(world.NAMES) * len(world.COLORS) * PIECES + 1  # every piece of every
 
 @dataclass(frozen=True, kw_only=True)
 class VQRecipe(RunRecipe):
-    """What `twgi train vq` reads. Steps count over all phases: plain first, the decoder alone last.
-
-    From step `tight_from` the two terms that make codes independent of what stands around have their tight weights.
-    `ground_pictures` are looked at to find the codes that stand for nothing but ground.
-    """
+    """What `twgi train vq` reads. Steps count over all phases: plain first, the decoder alone last."""
 
     FREE: ClassVar[tuple[str, ...]] = (*RunRecipe.FREE, "compile")
 
@@ -54,11 +50,11 @@ class VQRecipe(RunRecipe):
     object_weight: float = 4.0
     consistency: float = 0.5
     commitment: float = 0.5
-    tight_from: int = 800
+    tight_from: int = 800  # from this step the terms that make codes independent of what stands around are tight
     tight_consistency: float = 1.0
     tight_commitment: float = 2.0
     code_decay: float = 0.97
-    ground_pictures: int = 512
+    ground_pictures: int = 512  # looked at to find the codes that stand for nothing but ground
     log_every: int = 50
     save_every: int = 200
     compile: bool = False
