@@ -26,9 +26,9 @@ from twgi.checkpoint.convert import CONVERTED
 from twgi.checkpoint.layout import open_checkpoint
 from twgi.checkpoint.memory import GB, sizes, weight_bytes
 from twgi.checkpoint.save import LARGEST_FILE, json_files, write_groups, write_json_files
+from twgi.checkpoint.tensors import WithoutInit
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.vqvae import VQModel
-from twgi.model.without_init import without_init
 from twgi.tokenizer.text import TextTokenizer
 from twgi.vocab import Vocab, image_name
 
@@ -52,7 +52,7 @@ def make(folder: Path, layers: int) -> None:
         vocab_size=65536, hidden_size=4096, intermediate_size=11008, num_layers=layers, num_heads=32, num_kv_heads=32
     )
     vq_config, text = VQConfig(), published_vocabulary(config.vocab_size)
-    with torch.device("meta"), without_init():
+    with torch.device("meta"), WithoutInit():
         image = {hf.VQ_PREFIX + name: tuple(t.shape) for name, t in VQModel(vq_config).state_dict().items()}
     shapes = hf.shapes(config) | image
     folder.mkdir(parents=True)

@@ -54,7 +54,18 @@ def test_the_version_is_told_once(project: dict[str, Any], repository: Path) -> 
 
 def test_the_base_install_is_light(project: dict[str, Any]) -> None:
     base = {re.split(r"[<>=\[]", line)[0] for line in project["project"]["dependencies"]}
-    assert base == {"filelock", "numpy", "pillow", "pyyaml", "rich", "safetensors", "tokenizers", "torch", "typer"}
+    assert base == {
+        "filelock",
+        "jinja2",
+        "numpy",
+        "pillow",
+        "pyyaml",
+        "rich",
+        "safetensors",
+        "tokenizers",
+        "torch",
+        "typer",
+    }
 
 
 def test_no_install_asks_for_torchvision(project: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from twgi import render
-from twgi.render import Record, render_page
+from twgi.render import Record
 from twgi.trace import Anomaly, Failure, ImageSegment, ModelId, TextSegment, Trace
 
 HOSTILE = """<img src=x onerror=alert(1)> "><script>alert('2')</script> </style></title> &amp; 'x' {brace} \0 \ud800"""
@@ -36,6 +36,10 @@ THOUGHT = Trace(
     ),
 )
 FAILED = Failure(prompt="a <image>", mode="direct", error="1 mark but 0 pictures")
+
+
+def render_page(records: Sequence[Record], *, folder: Path | None = None, title: str | None = None) -> str:
+    return "".join(render.page(lambda: iter(records), len(records), folder=folder, title=title))
 
 
 class Page(HTMLParser):

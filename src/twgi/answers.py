@@ -6,8 +6,8 @@ stands in its file is held in memory.
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from twgi.errors import DataError
@@ -25,14 +25,13 @@ def stored_key(entry: Mapping[str, Any]) -> str | None:
 class AnswerBook:
     """The answers in a file, held for this process alone until it is closed. Threads may share it.
 
+    Raises `RunError` where another process holds the book or it cannot be written, `DataError` where one of the others
+    cannot be read.
+
     Args:
         path: the file; it and its folder are made when they are not there. A torn last line is cut off.
         others: books whose answers count too; they are only read. What `path` says goes before what they say.
         key_of: the hash of what the answer in a line was asked with; None for a line that answers nothing.
-
-    Raises:
-        RunError: another process holds the book, or it cannot be written.
-        DataError: one of the others cannot be read.
     """
 
     def __init__(self, path: Path, *, others: Iterable[Path] = (), key_of: KeyOf = stored_key) -> None:
@@ -47,7 +46,7 @@ class AnswerBook:
     def __enter__(self) -> "AnswerBook":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -58,9 +57,6 @@ class AnswerBook:
         for start, entry in _entries(path):
             if (key := self._key_of(entry)) is not None:
                 self._places[key] = (path, start)
-
-    def __len__(self) -> int:
-        return len(self._places)
 
     def get(self, key: str) -> Object | None:
         """The line that answers what has this key."""
@@ -89,10 +85,6 @@ def _entries(path: Path) -> Iterator[tuple[int, Object]]:
     start = 0
     with reading(path), path.open("rb") as lines:
         for line in lines:
-            try:
-                entry = parse_object(line)
-            except DataError:
-                entry = {}
-            if entry:
-                yield start, entry
+            with suppress(DataError):
+                yield start, parse_object(line)
             start += len(line)

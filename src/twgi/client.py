@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -31,28 +31,18 @@ WORDS_LIMIT = 2**20  # bytes of an answer in words
 SECRET_FROM = 8  # characters; a shorter key is a placeholder for a local server, and may be part of any answer
 MAX_WAIT = 60.0  # seconds before a retry, whatever the server asks for
 _REFUSED = {401: "refuses the key", 403: "refuses the key", 404: "knows no such address or model"}
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointOptions:
-    """How to ask an endpoint.
+    """How to ask an endpoint."""
 
-    Args:
-        url: its base, such as ``https://host/v1``.
-        model: the name it has there.
-        key_variable: environment variable that holds the key; where it is not set, none is sent.
-        concurrency: requests at a time.
-        attempts: how often a request is sent at most.
-        timeout: seconds for one attempt, from its start to the last byte.
-    """
-
-    url: str
-    model: str
-    key_variable: str = ""
-    concurrency: int = 8
-    attempts: int = 5
-    timeout: float = 60.0
+    url: str  # its base, such as https://host/v1
+    model: str  # the name it has there
+    key_variable: str = ""  # environment variable that holds the key; where it is not set, none is sent
+    concurrency: int = 8  # requests at a time
+    attempts: int = 5  # how often a request is sent at most
+    timeout: float = 60.0  # seconds for one attempt, from its start to the last byte
 
     def __post_init__(self) -> None:
         try:
@@ -66,7 +56,7 @@ class EndpointOptions:
             raise ConfigError("put no password into an endpoint's address; put a key into an environment variable")
         if not self.model:
             raise ConfigError(f"say which model of {self.url} is meant")
-        if self.key_variable and not _VARIABLE.fullmatch(self.key_variable):  # it may be the key itself: not repeated
+        if not re.fullmatch(r"([A-Za-z_]\w*)?", self.key_variable, re.ASCII):  # it may be the key: not repeated
             raise ConfigError("key_variable must be the name of an environment variable, such as OPENAI_API_KEY")
         if self.concurrency < 1 or self.attempts < 1 or self.timeout <= 0:
             raise ConfigError("concurrency and attempts must be 1 or more, the timeout above 0")
@@ -74,15 +64,14 @@ class EndpointOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One request: a path below the base, its fields, and pictures (PNG) to send as files; `limit`: bytes it may
-    answer."""
+    """One request: a path below the base, its fields, pictures (PNG) to send as files, the most bytes of its answer."""
 
     path: str
     fields: Mapping[str, Any]
     pictures: tuple[bytes, ...] = field(default=(), repr=False)
     limit: int = WORDS_LIMIT
 
-    @cached_property
+    @property
     def words(self) -> bytes:
         """The fields, as JSON."""
         return json.dumps(self.fields, sort_keys=True).encode()
@@ -99,8 +88,7 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply(Generic[T]):
-    """What came back: its value, and what it took. `usages`: what the endpoint told of each reply, also of those that
-    could not be used."""
+    """What came back and what it took. `usages`: what the endpoint told of each reply, also of those of no use."""
 
     value: T
     usages: tuple[Mapping[str, Any], ...]
@@ -111,24 +99,24 @@ class Reply(Generic[T]):
 class NoAnswer(Exception):
     """A request that nobody answered as it must be: why, after how many attempts, with which `usages`."""
 
-    def __init__(self, problem: str, attempts: int = 1, usages: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, problem: str, attempts: int, usages: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(problem if attempts == 1 else f"{problem}, {attempts} times")
         self.attempts, self.usages = attempts, tuple(usages)
 
 
 class Unusable(Exception):
-    """An answer that is not what was asked for; the endpoint is asked again, `after` so many seconds if it says so."""
+    """An answer that is not what was asked for. Unless it is `final`, the endpoint is asked again, `after` so many
+    seconds if it says so."""
 
-    def __init__(self, problem: str, *, after: float | None = None) -> None:
+    def __init__(self, problem: str, *, after: float | None = None, final: bool = False) -> None:
         super().__init__(problem)
-        self.after = after
+        self.after, self.final = after, final
 
 
 class Endpoint:
     """One model behind one address. Threads may share it; `sleep` and `seed` are for the pauses before retries.
 
-    Raises:
-        ConfigError: httpx is not installed, or the key is none that can be sent.
+    Raises `ConfigError` where httpx is not installed, or the key is none that can be sent.
     """
 
     def __init__(
@@ -136,7 +124,7 @@ class Endpoint:
     ) -> None:
         self.options, self._sleep, self._random = options, sleep, random.Random(seed)
         self.name = f"{options.url.rstrip('/')}#{options.model}"
-        self._key = os.environ.get(options.key_variable, "").strip() if options.key_variable else ""
+        self._key = os.environ.get(options.key_variable, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise ConfigError(f"{options.key_variable} holds no key: it has signs that none can have")
         self._trusted = _trusted()
@@ -150,32 +138,24 @@ class Endpoint:
     def post(self, call: Call, read: Callable[[Any], T]) -> Reply[T]:
         """Ask until `read` can make use of the JSON that comes back. What `read` cannot use it may say by `Unusable`.
 
-        Not to be called where an event loop runs.
-
-        Raises:
-            NoAnswer: not answered, or not usably, as often as may be asked.
-            ConfigError: the endpoint refuses the key, or knows no such model.
+        Not to be called where an event loop runs. Raises `NoAnswer` where it is not answered, or not usably, as often
+        as may be asked, and `ConfigError` where the endpoint refuses the key, or knows no such model.
         """
-        start, usages = time.monotonic(), list[Mapping[str, Any]]()
-        for attempt in range(1, self.options.attempts + 1):
+        start, attempts, usages = time.monotonic(), 0, list[Mapping[str, Any]]()
+        while True:
+            attempts += 1
             try:
                 with self._places:
                     value = self._once(call)
-                usages.append(_usage(value))
+                usage = value.get("usage") if isinstance(value, dict) else None
+                usages.append(usage if isinstance(usage, dict) else {})
                 used, seconds = _read(value, read), time.monotonic() - start
-                return Reply(value=used, usages=tuple(usages), attempts=attempt, seconds=seconds)
-            except NoAnswer as error:
-                raise NoAnswer(str(error), attempt, usages) from None
+                return Reply(value=used, usages=tuple(usages), attempts=attempts, seconds=seconds)
             except Unusable as error:
-                if attempt == self.options.attempts:
-                    raise NoAnswer(str(error), attempt, usages) from None
-                self._sleep(self._pause(attempt - 1, error.after))
-        raise AssertionError("no attempt")
-
-    def _pause(self, retry: int, after: float | None) -> float:
-        """What the server asks for, else 1, 2, 4 ... seconds, with up to half as much again so that not all come at
-        once."""
-        return min(MAX_WAIT, (2.0**retry if after is None else after) * (1 + self._random.random() / 2))
+                if error.final or attempts == self.options.attempts:
+                    raise NoAnswer(str(error), attempts, usages) from None
+                pause = 2.0 ** (attempts - 1) if error.after is None else error.after
+                self._sleep(min(MAX_WAIT, pause * (1 + self._random.random() / 2)))  # so that not all come at once
 
     def _once(self, call: Call) -> Any:
         import httpx
@@ -185,10 +165,18 @@ class Endpoint:
         except TimeoutError:
             raise Unusable("too slow") from None
         except (httpx.HTTPError, OSError) as error:  # its text may hold the key
-            raise Unusable(f"no connection ({type(_root(error)).__name__})") from None
-        if status >= 300:
-            raise NoAnswer(f"HTTP {status}{self._message(content)}")
-        return self._parsed(content)
+            cause: BaseException = error
+            while below := cause.__cause__ or cause.__context__:
+                cause = below
+            raise Unusable(f"no connection ({type(cause).__name__})") from None
+        if status < 300:
+            return self._parsed(content)
+        try:
+            message = str(self._parsed(content)["error"]["message"])
+            said = f" ({' '.join(message.split())[:200]})"
+        except (Unusable, KeyError, TypeError):
+            said = ""
+        raise Unusable(f"HTTP {status}{said}", final=True)
 
     async def _send(self, call: Call) -> tuple[int, bytes]:
         """The status and the answer's bytes, all of them there before the time is over.
@@ -204,7 +192,7 @@ class Endpoint:
             httpx.AsyncClient(verify=self._trusted, timeout=None, headers=headers) as client,
             client.stream("POST", url, **call.body()) as response,
         ):
-            self._refuse(response.status_code, response.headers.get("Retry-After"))
+            self._refuse(response.status_code, response.headers.get("Retry-After", ""))
             async for piece in response.aiter_raw():
                 content += piece
                 if len(content) > call.limit:
@@ -224,22 +212,15 @@ class Endpoint:
         except (ValueError, RecursionError):
             raise Unusable("an answer of another shape") from None
 
-    def _refuse(self, status: int, after: str | None) -> None:
-        """What an HTTP error means whose body is not read."""
+    def _refuse(self, status: int, after: str) -> None:
+        """What an HTTP error means whose body is not read. Retry-After as a date counts as not said."""
         if status in _REFUSED:
             hint = f"see its model, and the variable {self.options.key_variable or '(key_variable is not given)'}"
             raise ConfigError(f"{self.name} {_REFUSED[status]} (HTTP {status}); {hint}")
         if status == 429 or status >= 500:
-            raise Unusable(f"HTTP {status}", after=_seconds(after))
+            raise Unusable(f"HTTP {status}", after=float(after) if after.strip().isdecimal() else None)
         if 300 <= status < 400:
-            raise NoAnswer(f"HTTP {status}; a redirect is not followed")
-
-    def _message(self, content: bytes) -> str:
-        """What a server says of a bad request."""
-        try:
-            return f" ({' '.join(str(self._parsed(content)['error']['message']).split())[:200]})"
-        except (Unusable, KeyError, TypeError):
-            return ""
+            raise Unusable(f"HTTP {status}; a redirect is not followed", final=True)
 
 
 @cache
@@ -258,19 +239,3 @@ def _read(value: Any, read: Callable[[Any], T]) -> T:
         raise Unusable(f"an unusable answer ({error})", after=error.after) from None
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise Unusable("an answer of another shape") from None
-
-
-def _usage(value: Any) -> Mapping[str, Any]:
-    usage = value.get("usage") if isinstance(value, dict) else None
-    return usage if isinstance(usage, dict) else {}
-
-
-def _root(error: BaseException) -> BaseException:
-    while cause := error.__cause__ or error.__context__:
-        error = cause
-    return error
-
-
-def _seconds(value: str | None) -> float | None:
-    """Retry-After in seconds; its other form, a date, counts as not said."""
-    return float(value) if value and value.strip().isdecimal() else None

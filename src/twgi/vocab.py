@@ -12,32 +12,25 @@ from functools import cached_property
 from twgi.errors import CheckpointError
 
 SPECIAL_NAMES: Mapping[str, tuple[str, ...]] = {
-    "bos": ("<s>",),
-    "pad": ("<pad>",),
-    "eos": ("</s>",),
-    "unk": ("<unk>",),
-    "boi": ("<racm3:break>",),
-    "eoi": ("<eoss>",),
-    "separator": ("<reserved08706>",),
-    "placeholder": ("<image>", "<reserved08707>"),
-}
+    "bos": ("<s>",), "pad": ("<pad>",), "eos": ("</s>",), "unk": ("<unk>",), "boi": ("<racm3:break>",),
+    "eoi": ("<eoss>",), "separator": ("<reserved08706>",), "placeholder": ("<image>", "<reserved08707>"),
+}  # fmt: skip
 """Field of `Vocab` -> the names it goes by in a checkpoint, the preferred one first."""
 
 _IMAGE_NAME = re.compile(r"IMGIMG([A-J]+)Z")
 _RESERVED_NAME = re.compile(r"<reserved\d+>")
-_LETTER_TO_DIGIT = str.maketrans("ABCDEFGHIJ", "0123456789")
-_DIGIT_TO_LETTER = str.maketrans("0123456789", "ABCDEFGHIJ")
+_LETTERS, _DIGITS = "ABCDEFGHIJ", "0123456789"
 
 
 def image_name(code: int) -> str:
     """The name of the token of one codebook entry: its decimal digits as letters, `IMGIMG...Z` (12 is `IMGIMGBCZ`)."""
-    return f"IMGIMG{str(code).translate(_DIGIT_TO_LETTER)}Z"
+    return f"IMGIMG{str(code).translate(str.maketrans(_DIGITS, _LETTERS))}Z"
 
 
 def image_code(name: str) -> int | None:
     """The codebook index that a token's name stands for; None where the name is not an image token's."""
     match = _IMAGE_NAME.fullmatch(name)
-    return int(match[1].translate(_LETTER_TO_DIGIT)) if match else None
+    return int(match[1].translate(str.maketrans(_LETTERS, _DIGITS))) if match else None
 
 
 def is_control_name(name: str) -> bool:
@@ -84,10 +77,10 @@ class Vocab:
     ) -> "Vocab":
         """Read the meaning of ids from their names (`vocabulary_map` of config.json, or a tokenizer's vocabulary).
 
-        `special` are further ids that are no text (a tokenizer's own list of special tokens). Raises `CheckpointError`
-        where a needed name is missing, or an image token's code is missing or named twice.
+        `special` are further ids that are no text (a tokenizer's own list). Raises `CheckpointError` where a needed
+        name is missing, or an image token's code is missing or named twice.
         """
-        known = {field: _first_id(names, field, candidates) for field, candidates in SPECIAL_NAMES.items()}
+        known = {field: _first_id(names, field) for field in SPECIAL_NAMES}
         image_tokens = _image_tokens(names)
         taken = {*known.values(), *image_tokens}
         named = {i for name, i in names.items() if not is_control_name(name)} - set(special)
@@ -128,7 +121,6 @@ class Vocab:
         return token in self.image_ids
 
     def is_text(self, token: int) -> bool:
-        """Whether this id is plain text."""
         return 0 <= token < self.size and token not in self.control_ids
 
     def code(self, token: int) -> int:
@@ -142,24 +134,23 @@ class Vocab:
         return self.image_tokens[code]
 
 
-def _first_id(names: Mapping[str, int], field: str, candidates: tuple[str, ...]) -> int:
-    for name in candidates:
-        if name in names:
-            return names[name]
-    wanted = " or ".join(candidates)
-    raise CheckpointError(f"vocabulary: no token named {wanted} ({field}); is this a Chameleon tokenizer?")
+def _first_id(names: Mapping[str, int], field: str) -> int:
+    known = [names[name] for name in SPECIAL_NAMES[field] if name in names]
+    if not known:
+        wanted = f"{' or '.join(SPECIAL_NAMES[field])} ({field})"
+        raise CheckpointError(f"vocabulary: no token named {wanted}; is this a Chameleon tokenizer?")
+    return known[0]
 
 
 def _image_tokens(names: Mapping[str, int]) -> tuple[int, ...]:
     """Token ids in codebook order. A code without a token, or with two, would silently draw wrong pictures."""
     by_code: dict[int, int] = {}
-    for name, token in names.items():
+    for name in names:
         code = image_code(name)
-        if code is None:
-            continue
         if code in by_code:
             raise CheckpointError(f"vocabulary: two tokens are named for codebook index {code} (one is {name})")
-        by_code[code] = token
+        if code is not None:
+            by_code[code] = names[name]
     missing = next((code for code in range(len(by_code)) if code not in by_code), None)
     if missing is not None:
         raise CheckpointError(f"vocabulary: no token for codebook index {missing} ({image_name(missing)})")

@@ -12,9 +12,8 @@ from tests.tiny import save_tiny
 from torch import Tensor
 
 from twgi.checkpoint import load as loading
-from twgi.checkpoint.info import describe
 from twgi.checkpoint.layout import open_checkpoint
-from twgi.checkpoint.load import load, load_reader
+from twgi.checkpoint.load import describe, load, load_reader
 from twgi.checkpoint.memory import known_device, kv_bytes_per_token, sizes, weight_bytes
 from twgi.checkpoint.tensors import SafetensorsFiles
 from twgi.errors import ConfigError

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.thinking.tiny import thinker, tokenizer
 
-from twgi.data.decode import Decoded, TokenDecoder, mode_of
+from twgi.data.decode import Decoded, TokenDecoder, mode_of, unpack
 from twgi.data.rows import TrainingRow, pieces_of
-from twgi.data.unpack import unpack
 from twgi.errors import RunError
 from twgi.files import Fault, Line
 from twgi.thinking.modes import KINDS, MODES

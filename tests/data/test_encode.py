@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 from tests.thinking.tiny import SIDE, tokenizer
 
-from twgi.data.encode import RowEncoder, reference_json
-from twgi.data.report import Encoded, LineOutcome, TooLong
+from twgi.data.encode import Encoded, LineOutcome, RowEncoder, TooLong, reference_json
 from twgi.errors import DataError
 from twgi.files import Fault
 
@@ -36,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 def encode(folder: Path, lines: Sequence[Any], **options: Any) -> list[LineOutcome]:
     file = folder / "data.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return list(RowEncoder(TOKENIZER, **options).file(file))
+    return list(RowEncoder(TOKENIZER, **options).files([file]))
 
 
 def image_ids(folder: Path, name: str) -> list[int]:
@@ -123,7 +122,7 @@ def test_pictures_may_lie_elsewhere(folder: Path) -> None:
     file = folder / "below" / "data.jsonl"
     file.parent.mkdir()
     file.write_text(json.dumps(RECORD))
-    assert only(list(RowEncoder(TOKENIZER, images=folder).file(file))).row.tokens == row.tokens
+    assert only(list(RowEncoder(TOKENIZER, images=folder).files([file]))).row.tokens == row.tokens
 
 
 def spoilt(row: dict[str, Any], place: int, part: Any) -> dict[str, Any]:

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from tests.data.layout import SEPARATOR, SIZE, published_layout
 
-from twgi.data.encode import RowEncoder
-from twgi.data.report import Encoded
+from twgi.data.encode import Encoded, RowEncoder
 from twgi.data.rows import scan
 from twgi.tokenizer.multimodal import PLACEHOLDER, Codes
 from twgi.tokenizer.published import PublishedTokenizer
@@ -62,7 +61,7 @@ def test_the_validator_finds_no_fault(rows: Rows) -> None:
 
 
 def test_they_are_kept_with_loss_on_the_response_alone(file: Path, rows: Rows) -> None:
-    for row, outcome in zip(rows, RowEncoder(TOKENIZER, limit=4096).file(file), strict=True):
+    for row, outcome in zip(rows, RowEncoder(TOKENIZER, limit=4096).files([file]), strict=True):
         assert isinstance(outcome, Encoded)
         assert list(outcome.row.tokens) == row["tokens"]
         assert outcome.row.mask.tolist() == [
@@ -87,7 +86,7 @@ def test_what_is_read_from_a_row_gives_the_row_again(tmp_path: Path, rows: Rows)
         lines.append(json.dumps({"prompt": prompt, "segments": parts}))
     file = tmp_path / "again.jsonl"
     file.write_text("\n".join(lines))
-    outcomes = list(RowEncoder(TOKENIZER, codes_of=lambda path: pictures[path.name]).file(file))
+    outcomes = list(RowEncoder(TOKENIZER, codes_of=lambda path: pictures[path.name]).files([file]))
     assert [outcome.row.tokens for outcome in outcomes if isinstance(outcome, Encoded)] == [
         tuple(row["tokens"]) for row in rows
     ]

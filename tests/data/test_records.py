@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from twgi.data.records import ImagePart, TextPart, TrainingRecord, Turn, parse_record
+from twgi.data.records import Part, TrainingRecord, Turn, parse_record
 from twgi.errors import DataError
 
 TEXT = {"type": "text", "text": "so"}
@@ -18,7 +18,7 @@ def parsed(value: dict[str, Any]) -> TrainingRecord:
 
 def test_the_published_form_is_text_with_a_mark_for_each_picture() -> None:
     record = parsed({"prompt": "p", "response": "<image>one<image>", "images": ["./a.png", "imgs/b.png"]})
-    response = (ImagePart(image="./a.png"), TextPart(text="one"), ImagePart(image="imgs/b.png"))
+    response = (Part("image", "./a.png"), Part("text", "one"), Part("image", "imgs/b.png"))
     assert record.turns == (Turn(prompt="p", response=response),)
     assert (record.turns[0].text, record.turns[0].images) == ("<image>one<image>", ("./a.png", "imgs/b.png"))
     assert (record.folder, record.where, record.tokens) == (Path("pictures"), "f:1", None)

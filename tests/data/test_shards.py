@@ -7,13 +7,16 @@ import pytest
 from tests.training.runs import TOKENIZER, save_model, write_rows
 
 from twgi.cli import execute
-from twgi.data.encode import RowEncoder
-from twgi.data.report import Encoded
-from twgi.data.shards import GROUP, ShardRows, ShardWriter, shard_files
+from twgi.data.encode import Encoded, RowEncoder
+from twgi.data.shards import GROUP, ShardRows, ShardWriter
 from twgi.errors import DataError
 from twgi.training.batches import Batching, Order, micro_batches, open_rows
 
 pq = pytest.importorskip("pyarrow.parquet")
+
+
+def shard_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("rows-*.parquet"))
 
 
 def writer(folder: Path, files: list[Path], rows: int = 7, limit: int | None = None) -> ShardWriter:
@@ -25,7 +28,7 @@ def test_rows_come_back_as_they_went_in_from_many_files(tmp_path: Path) -> None:
     made = writer(tmp_path / "shards", files)
     list(made.write())
     rows = ShardRows(tmp_path / "shards")
-    expected = [o.row for file in files for o in RowEncoder(TOKENIZER).file(file) if isinstance(o, Encoded)]
+    expected = [o.row for file in files for o in RowEncoder(TOKENIZER).files([file]) if isinstance(o, Encoded)]
     for index in reversed(range(len(expected))):
         row = rows[index]
         assert (row.ids.tolist(), row.source) == (list(expected[index].tokens), expected[index].source)

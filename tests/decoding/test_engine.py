@@ -1,6 +1,5 @@
 """The laws of the engine, on tiny random models."""
 
-import pickle
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -399,11 +398,6 @@ def test_a_sequence_whose_logits_are_no_numbers_fails_alone_and_leaves_nothing()
     model.embed.weight[33] = tiny_model().embed.weight[33]
     again = replace(bad, id=2)
     assert tokens_of(events_of(engine, [again])) == decode([again])
-
-
-def test_a_request_is_plain_data() -> None:
-    one = request(guidances=GUIDANCES[2], starts_with_image=True)
-    assert pickle.loads(pickle.dumps(one)) == one
 
 
 @settings(max_examples=8)

@@ -11,9 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from twgi.checkpoint.convert import convert
-from twgi.checkpoint.info import describe
 from twgi.checkpoint.layout import open_checkpoint
-from twgi.checkpoint.load import Loaded, load
+from twgi.checkpoint.load import Loaded, describe, load
 from twgi.errors import CheckpointError
 
 

@@ -10,8 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from twgi.checkpoint.load import Loaded
-from twgi.data.encode import PUBLISHED_KEYS, RowEncoder
-from twgi.data.report import Encoded
+from twgi.data.encode import PUBLISHED_KEYS, Encoded, RowEncoder
 from twgi.tokenizer.image import ImageTokenizer, open_picture
 from twgi.tokenizer.published import PublishedTokenizer
 
@@ -113,7 +112,7 @@ def test_a_file_of_records_becomes_the_published_rows(
     lines = [{key: record[key] for key in PUBLISHED_KEYS if key in record} for record in cases["h"]["records"]]
     file = tmp_path / "records.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    outcomes = list(RowEncoder(loaded.tokenizer, images=golden, published=True).file(file))
+    outcomes = list(RowEncoder(loaded.tokenizer, images=golden, published=True).files([file]))
     assert [o.published for o in outcomes if isinstance(o, Encoded)] == cases["h"]["records"]
 
 

@@ -14,7 +14,7 @@ GENEVAL = Path(__file__).parents[3] / "shared" / "geneval"
 KINDS = list(tasks.TASKS)
 
 
-def draws(count: int) -> list[tuple[tasks.Request, Scene, np.random.Generator]]:
+def draws(count: int) -> list[tuple[tasks.SceneRequest, Scene, np.random.Generator]]:
     rng = np.random.default_rng(7)
     made = []
     for i in range(count):
@@ -49,7 +49,7 @@ def test_every_geneval_prompt_is_worded_as_ours() -> None:
     for line in file.read_text().splitlines():
         row = json.loads(line)
         clauses = [
-            tasks.Clause(name=c["class"], count=c["count"], color=c.get("color"), position=tuple(p) if p else None)
+            tasks.SceneClause(name=c["class"], count=c["count"], color=c.get("color"), position=tuple(p) if p else None)
             for c in row["include"]
             for p in [c.get("position")]
         ]
@@ -58,7 +58,7 @@ def test_every_geneval_prompt_is_worded_as_ours() -> None:
         else:
             words = " and ".join(tasks.phrase(clause) for clause in clauses)
         assert row["prompt"] == f"a photo of {words}"
-        request = tasks.Request(tag=row["tag"], prompt=row["prompt"], include=tuple(clauses))
+        request = tasks.SceneRequest(tag=row["tag"], prompt=row["prompt"], include=tuple(clauses))
         assert request.metadata() == row
 
 

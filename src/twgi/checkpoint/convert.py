@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 
 from twgi.checkpoint import hf, meta
-from twgi.checkpoint.json_file import read_json
-from twgi.checkpoint.layout import CONVERTED, DECODER, Checkpoint
+from twgi.checkpoint.layout import CONVERTED, Checkpoint
 from twgi.checkpoint.save import LARGEST_FILE, json_files, write_groups, write_json_files
+from twgi.checkpoint.tensors import Progress, read_json
 from twgi.errors import CheckpointError, ConfigError
+from twgi.files import write_json, writing_whole
 from twgi.tokenizer.text import TextTokenizer
-
-Progress = Callable[[int, int], None]
-"""(bytes written, bytes in all)."""
 
 SMALL_FILES = (
     "generation_config.json", "preprocessor_config.json", "processor_config.json", "special_tokens_map.json",
@@ -42,16 +40,13 @@ def convert(
 ) -> tuple[str, ...]:
     """Write a checkpoint in another layout: `hf` (the fork's, with what image decoder there is) or `meta`.
 
-    Returns what a user should know of the result.
+    Returns what a user should know of the result. Raises `ConfigError` for shards that do not divide the model or a
+    folder that is not empty, `CheckpointError` for Meta's layout without an image decoder.
 
     Args:
         dtype: of the language model; as stored when left out. The image part stays as it is.
         shards: of Meta's layout; when left out, the fewest in which all heads of a shard have one norm.
         largest_file: bytes of one file of the Hugging Face layout.
-
-    Raises:
-        ConfigError: an unknown layout, shards that do not divide the model, or a folder that is not empty.
-        CheckpointError: Meta's layout is asked for and there is no image decoder.
     """
     if layout not in LAYOUTS:
         raise ConfigError(f"unknown layout {layout!r}; known are {', '.join(LAYOUTS)}")
@@ -69,16 +64,13 @@ def convert(
 def _write_hf(
     source: Checkpoint, folder: Path, dtype: torch.dtype | None, largest: int, progress: Progress | None
 ) -> None:
+    """config.json comes last: a folder without it is no checkpoint, should this be broken off."""
+
     def read(names: Sequence[str]) -> dict[str, Tensor]:
         return {name: _cast(name, tensor, dtype) for name, tensor in source.tensors.read(names).items()}
 
     sizes = {name: entry.bytes for name, entry in source.tensors.stored.items()}
     write_groups(folder, sizes, read, largest, progress=progress)
-    _write_hf_settings(source, folder, dtype)
-
-
-def _write_hf_settings(source: Checkpoint, folder: Path, dtype: torch.dtype | None) -> None:
-    """config.json comes last: a folder without it is no checkpoint, should this be broken off."""
     kept = dtype or source.tensors.stored["lm_head.weight"].dtype
     if source.layout == "hf":
         for name in SMALL_FILES:
@@ -96,7 +88,7 @@ def _write_hf_settings(source: Checkpoint, folder: Path, dtype: torch.dtype | No
         )  # fmt: skip
         config = files.pop("config.json") | {"bos_token_id": source.config_bos}
         write_json_files(folder, files, text)
-    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", config)
 
 
 def _write_meta(source: Checkpoint, folder: Path, dtype: torch.dtype | None, shards: int | None) -> tuple[str, ...]:
@@ -105,17 +97,17 @@ def _write_meta(source: Checkpoint, folder: Path, dtype: torch.dtype | None, sha
             f"{source.folder}: Meta's layout has an image decoder and this checkpoint none: give --vq"
         )
     models, tokenizer = folder / "models" / "7b", folder / "tokenizer"
-    for place in (models, tokenizer):
-        place.mkdir(parents=True)
     tensors = source.tensors.read(hf.shapes(source.config))
-    count = _shards(source, tensors, shards)
+    count = meta.shards_needed(source.config, tensors) if shards is None else shards
+    if count < 1 or not meta.divides(source.config, count):
+        raise ConfigError(f"shards must divide the key/value heads and all sizes of the model, got {count}")
     parts = meta.split(source.config, {name: _cast(name, t, dtype) for name, t in tensors.items()}, count)
     names = ["consolidated.pth"] if count == 1 else [f"consolidated.{i:02d}.pth" for i in range(count)]
     for name, part in zip(names, parts, strict=True):
         _save_torch(part, models / name)
-    params = meta.write_params(source.config, count)
-    _write_json(models / "params.json", params)
-    _write_json(models / "consolidate_params.json", {"model_parallel_size": count})
+    params, outer = meta.write_params(source.config, count), {"model_parallel_size": count}
+    for name, content in {"params.json": params, "consolidate_params.json": outer}.items():
+        (models / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     _write_meta_tokenizer(source, tokenizer)
     _write_checklist(models)
     _write_checklist(tokenizer)
@@ -124,18 +116,9 @@ def _write_meta(source: Checkpoint, folder: Path, dtype: torch.dtype | None, sha
     return ("its heads have norms of their own: they are written one by one, which Meta's own programs do not read",)
 
 
-def _shards(source: Checkpoint, tensors: Mapping[str, Tensor], asked: int | None) -> int:
-    if asked is None:
-        return meta.shards_needed(source.config, tensors) or 1
-    if asked < 1 or not meta.divides(source.config, asked):
-        raise ConfigError(f"shards must divide the key/value heads and all sizes of the model, got {asked}")
-    return asked
-
-
 def _write_meta_tokenizer(source: Checkpoint, folder: Path) -> None:
     names = [name for name in source.tensors.stored if name.startswith(hf.VQ_PREFIX)]
     image = source.tensors.read(names)
-    assert any(name.startswith(DECODER) for name in image)
     _save_torch({"state_dict": {n.removeprefix(hf.VQ_PREFIX): t for n, t in image.items()}}, folder / "vqgan.ckpt")
     (folder / "vqgan.yaml").write_text(meta.write_vqgan(source.vq_config), encoding="utf-8")
     text = _renamed(source.text, PLACEHOLDER, META_PLACEHOLDER)
@@ -158,13 +141,8 @@ def _cast(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def _save_torch(content: Any, file: Path) -> None:
-    unfinished = file.with_name(file.name + ".part")
-    torch.save(content, unfinished)
-    unfinished.replace(file)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with writing_whole(file) as opened:
+        torch.save(content, opened)
 
 
 def _write_checklist(folder: Path) -> None:

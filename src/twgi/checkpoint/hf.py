@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -53,21 +53,12 @@ CONFIG_KEYS: Mapping[str, tuple[str, Any]] = {  # ours -> (theirs, what it means
     "rms_norm_eps": ("rms_norm_eps", 1e-5),
     "swin_norm": ("swin_norm", False),
 }
-VQ_CONFIG_KEYS: Mapping[
-    str, tuple[str, ...]
-] = {  # ours -> theirs: the present name, then the one of the original VQGAN
-    "resolution": ("resolution",),
-    "in_channels": ("in_channels",),
-    "out_channels": ("out_channels", "out_ch"),
-    "base_channels": ("base_channels", "ch"),
-    "channel_multiplier": ("channel_multiplier", "ch_mult"),
-    "num_res_blocks": ("num_res_blocks",),
-    "attn_resolutions": ("attn_resolutions",),
-    "attn_type": ("attn_type",),
-    "latent_channels": ("latent_channels", "z_channels"),
-    "double_latent": ("double_latent", "double_z"),
-    "num_embeddings": ("num_embeddings", "n_embed"),
-    "embed_dim": ("embed_dim",),
+_VQGAN_NAMES = {
+    "out_channels": "out_ch", "base_channels": "ch", "channel_multiplier": "ch_mult", "latent_channels": "z_channels",
+    "double_latent": "double_z", "num_embeddings": "n_embed",
+}  # fmt: skip
+VQ_CONFIG_KEYS: Mapping[str, tuple[str, ...]] = {  # ours -> theirs: ours again, then what the original VQGAN calls it
+    ours.name: (ours.name, *filter(None, [_VQGAN_NAMES.get(ours.name)])) for ours in fields(VQConfig)
 }
 ONLY: Mapping[str, tuple[Any, ...]] = {  # settings of Hugging Face's that change the maths: the values we compute
     "model_type": ("chameleon",),
@@ -150,9 +141,7 @@ class HfTensors:
         }
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """As `Tensors.read`."""
-        read = self._tensors.read(names)
-        return {name: self._for_each_head(name, tensor) for name, tensor in read.items()}
+        return {name: self._for_each_head(name, tensor) for name, tensor in self._tensors.read(names).items()}
 
     def _whole(self, name: str, shape: Shape) -> Shape:
         heads = self._heads.get(name)
@@ -180,8 +169,13 @@ def split(config: TransformerConfig, ours: str, tensor: Tensor) -> dict[str, Ten
 
 def read_config(raw: Mapping[str, Any]) -> tuple[TransformerConfig, VQConfig]:
     """config.json -> both networks' sizes. Raises `CheckpointError` for what we would compute differently."""
-    vq_raw, rope = _group(raw, "vq_config"), _group(raw, "rope_parameters")
-    _refuse_code(raw, vq_raw)
+    vq_raw, rope = raw.get("vq_config") or {}, raw.get("rope_parameters") or {}
+    for key, group in (("vq_config", vq_raw), ("rope_parameters", rope)):
+        if not isinstance(group, Mapping):
+            raise CheckpointError(f"config.json: {key} must be a group of settings, got {group!r}")
+    found = [key for key in FORBIDDEN if key in raw or key in vq_raw]
+    if found:
+        raise CheckpointError(f"config.json: {found[0]} asks to run code from the checkpoint; remove it to load")
     for key, allowed in ONLY.items():
         if raw.get(key, allowed[0]) not in allowed:
             raise CheckpointError(f"config.json: {key} = {raw[key]!r} is not supported, only {allowed[0]!r} is")
@@ -203,20 +197,6 @@ def write_config(config: TransformerConfig, vq: VQConfig) -> dict[str, Any]:
         value = getattr(vq, ours)
         raw["vq_config"] |= dict.fromkeys(theirs, list(value) if isinstance(value, tuple) else value)
     return {"architectures": ["ChameleonForConditionalGeneration"], **raw}
-
-
-def _group(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    group = raw.get(key) or {}
-    if not isinstance(group, Mapping):
-        raise CheckpointError(f"config.json: {key} must be a group of settings, got {group!r}")
-    return group
-
-
-def _refuse_code(*groups: Mapping[str, Any]) -> None:
-    for group in groups:
-        found = [key for key in FORBIDDEN if key in group]
-        if found:
-            raise CheckpointError(f"config.json: {found[0]} asks to run code from the checkpoint; remove it to load")
 
 
 def read_vq_config(raw: Mapping[str, Any]) -> VQConfig:

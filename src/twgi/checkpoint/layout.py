@@ -10,21 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from twgi.checkpoint import hf, meta
-from twgi.checkpoint.json_file import read_json, read_optional
 from twgi.checkpoint.presets import Preset, resolve
-from twgi.checkpoint.tensors import Joined, Shape, Tensors, TorchFile, check_tensors, prefixed, safetensors_folder
-from twgi.checkpoint.vq_file import read_vq_file
+from twgi.checkpoint.tensors import (
+    Joined,
+    Selected,
+    Tensors,
+    TorchFile,
+    WithoutInit,
+    check_tensors,
+    open_tensors,
+    read_json,
+)
 from twgi.errors import CheckpointError, TwgiError
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.vqvae import VQModel
-from twgi.model.without_init import without_init
 from twgi.tokenizer.text import TextTokenizer
 from twgi.vocab import SPECIAL_NAMES, Vocab
 
@@ -37,38 +43,27 @@ DECODER = (hf.VQ_PREFIX + "decoder.", hf.VQ_PREFIX + "post_quant_conv.")  # what
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint that is understood and not loaded.
-
-    Args:
-        tensors: under Hugging Face's names, all of them expected and of the right shape.
-        draws: it has an image decoder.
-        vocabulary: name -> id, as the checkpoint says.
-        config_bos: the id that its config takes for bos, which need not be the tokenizer's.
-        published_pixels: pixels are scaled as in the published code, not by 2 / 255.
-        generation: `generation_config.json`.
-        preset: the short name it goes by, if it has one.
-    """
+    """A checkpoint that is understood and not loaded."""
 
     layout: Literal["hf", "meta"]
     folder: Path
     config: TransformerConfig
     vq_config: VQConfig
-    tensors: Tensors
+    tensors: Tensors  # under Hugging Face's names, all of them expected and of the right shape
     text: TextTokenizer
     vocab: Vocab
-    config_bos: int
-    published_pixels: bool
-    generation: Mapping[str, Any] = field(default_factory=dict)
+    config_bos: int  # the id that its config takes for bos, which need not be the tokenizer's
+    published_pixels: bool  # scaled as in the published code, not by 2 / 255
+    generation: Mapping[str, Any]  # generation_config.json
     name: str = ""
-    draws: bool = False
+    draws: bool = False  # it has an image decoder
     preset: Preset | None = None
 
 
 def open_checkpoint(name_or_path: str | Path, *, vq: str | Path | None = None) -> Checkpoint:
     """Read all but the weights of a preset or folder; `vq` is a file or folder that an image tokenizer is taken from.
 
-    Raises:
-        CheckpointError: no such checkpoint, or something in it is missing, unexpected, or not supported.
+    Raises `CheckpointError` where there is none, or something in it is missing, unexpected, or not supported.
     """
     name, folder, preset = resolve(name_or_path)
     with naming(folder):
@@ -76,7 +71,7 @@ def open_checkpoint(name_or_path: str | Path, *, vq: str | Path | None = None) -
         opened = _open_hf(folder) if shards is None else _open_meta(folder, shards)
         tensors: Tensors = opened.tensors
         if vq is not None:
-            supplied = prefixed(read_vq_file(Path(vq)), hf.VQ_PREFIX)
+            supplied = _read_vq_file(Path(vq))
             _check_codebook(Path(vq), tensors, supplied)
             tensors = Joined(tensors, supplied)
         draws = _check(folder, opened.config, opened.vq_config, tensors)
@@ -92,6 +87,17 @@ def naming(folder: Path) -> Iterator[None]:
         if str(folder) in str(error):
             raise
         raise CheckpointError(f"{folder}: {error}") from error
+
+
+def _read_vq_file(path: Path) -> Tensors:
+    """An image tokenizer of its own (`vqgan.ckpt` or safetensors), or of a folder in either layout that has one."""
+    original = next((p for p in (path / "vqgan.ckpt", path / "tokenizer/vqgan.ckpt") if p.is_file()), path)
+    tensors = open_tensors(original, inside="state_dict")
+    prefix = "" if any(name.startswith(hf.VQ_PREFIX) for name in tensors.stored) else hf.VQ_PREFIX
+    names = {prefix + name: name for name in tensors.stored if (prefix + name).startswith(hf.VQ_PREFIX)}
+    if not any(name.startswith(DECODER[0]) for name in names):
+        raise CheckpointError(f"{path}: no image decoder in it; the original vqgan.ckpt has one")
+    return Selected(tensors, {new: old for new, old in names.items() if not hf.is_harmless(new)})
 
 
 def _check_codebook(vq: Path, tensors: Tensors, supplied: Tensors) -> None:
@@ -122,56 +128,43 @@ def _open_hf(folder: Path) -> Checkpoint:
     raw = read_json(folder / "config.json")
     config, vq_config = hf.read_config(raw)
     text = TextTokenizer.from_file(folder / "tokenizer.json")
+    bos = raw.get("bos_token_id", PUBLISHED_BOS)
+    if type(bos) is not int:
+        raise CheckpointError(f"config.json: bos_token_id must be a whole number, got {bos!r}")
     return Checkpoint(
-        layout="hf",
-        folder=folder,
-        config=config,
-        vq_config=vq_config,
-        tensors=hf.HfTensors(config, safetensors_folder(folder)),
-        text=text,
+        layout="hf", folder=folder, config=config, vq_config=vq_config, config_bos=bos, text=text,
+        tensors=hf.HfTensors(config, open_tensors(folder)),
         vocab=_vocab(raw.get("vocabulary_map") or text.names, text, config, vq_config),
-        config_bos=_config_bos(raw),
         published_pixels=_published_pixels(folder, vq_config.resolution),
-        generation=read_optional(folder / "generation_config.json"),
-    )
+        generation=read_json(folder / "generation_config.json", optional=True),
+    )  # fmt: skip
 
 
 def _open_meta(folder: Path, models: Path) -> Checkpoint:
     files = sorted(models.glob("consolidated*.pth"))
     if not files:
         raise CheckpointError(f"{models}: params.json without consolidated.pth or consolidated.00.pth")
-    _refuse_gaps(files)
+    expected = [f"consolidated.{number:02d}.pth" for number in range(len(files))]
+    if [file.name for file in files] not in (expected, ["consolidated.pth"]):
+        found = ", ".join(file.name for file in files)
+        raise CheckpointError(f"{models}: shards must be consolidated.pth or {expected[0]} on, found {found}")
     shards = [TorchFile(file) for file in files]
     config = meta.read_params(models, shards)
     tokenizer = models.parent.parent / "tokenizer"
     vq_config = meta.read_vqgan(tokenizer / "vqgan.yaml")
-    vq = prefixed(read_vq_file(tokenizer / "vqgan.ckpt"), hf.VQ_PREFIX)
+    vq = _read_vq_file(tokenizer / "vqgan.ckpt")
     text = TextTokenizer.from_file(tokenizer / "text_tokenizer.json")
     return Checkpoint(
-        layout="meta",
-        folder=folder,
-        config=config,
-        vq_config=vq_config,
-        tensors=Joined(meta.MetaTensors(config, shards), vq),
-        text=text,
-        vocab=_vocab(text.names, text, config, vq_config),
-        config_bos=PUBLISHED_BOS,
-        published_pixels=True,
-        generation=CONVERTED,
-    )
-
-
-def _refuse_gaps(files: list[Path]) -> None:
-    expected = [f"consolidated.{number:02d}.pth" for number in range(len(files))]
-    if [file.name for file in files] not in (expected, ["consolidated.pth"]):
-        found = ", ".join(file.name for file in files)
-        raise CheckpointError(f"{files[0].parent}: shards must be consolidated.pth or {expected[0]} on, found {found}")
+        layout="meta", folder=folder, config=config, vq_config=vq_config, config_bos=PUBLISHED_BOS, text=text,
+        tensors=Joined(meta.MetaTensors(config, shards), vq), vocab=_vocab(text.names, text, config, vq_config),
+        published_pixels=True, generation=CONVERTED,
+    )  # fmt: skip
 
 
 def _check(folder: Path, config: TransformerConfig, vq_config: VQConfig, tensors: Tensors) -> bool:
     """Whether it draws. Every tensor is there and expected; only the image decoder may be missing as a whole."""
-    with torch.device("meta"), without_init():
-        image: dict[str, Shape] = {hf.VQ_PREFIX + n: tuple(t.shape) for n, t in VQModel(vq_config).state_dict().items()}
+    with torch.device("meta"), WithoutInit():
+        image = {hf.VQ_PREFIX + n: tuple(t.shape) for n, t in VQModel(vq_config).state_dict().items()}
     draws = any(name.startswith(DECODER[0]) for name in tensors.stored)
     found = {name: entry.shape for name, entry in tensors.stored.items() if not hf.is_harmless(name)}
     if not draws:
@@ -207,17 +200,10 @@ def _check_names(names: Mapping[str, int], tokenizer_names: Mapping[str, int]) -
             raise CheckpointError(f"config.json: vocabulary_map has no {name!r} (id {token}), which tokenizer.json has")
 
 
-def _config_bos(raw: Mapping[str, Any]) -> int:
-    bos = raw.get("bos_token_id", PUBLISHED_BOS)
-    if type(bos) is not int:
-        raise CheckpointError(f"config.json: bos_token_id must be a whole number, got {bos!r}")
-    return bos
-
-
 def _published_pixels(folder: Path, resolution: int) -> bool:
     """Whether pixels are scaled as the published code does; other preprocessing than the two known ones is refused."""
     file = folder / "preprocessor_config.json"
-    raw = read_optional(file)
+    raw = read_json(file, optional=True)
     known = {
         "do_resize": True, "do_center_crop": True, "do_rescale": True, "do_normalize": True, "resample": 1,
         "image_mean": [1.0] * 3, "image_std": [1.0] * 3,

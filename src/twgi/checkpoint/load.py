@@ -1,11 +1,12 @@
-"""Load a checkpoint: strict about every tensor, and nothing in it is ever executed."""
+"""Load a checkpoint, or say what it is: strict about every tensor, and nothing in it is ever executed."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +15,28 @@ from torch import Tensor, nn
 
 from twgi.checkpoint import hf
 from twgi.checkpoint.layout import Checkpoint, naming, open_checkpoint
-from twgi.checkpoint.memory import check_memory, known_device
+from twgi.checkpoint.memory import check_memory, known_device, sizes
 from twgi.checkpoint.quantize import quantize_block, require_torchao
-from twgi.checkpoint.tensors import Tensors
+from twgi.checkpoint.tensors import Progress, WithoutInit
 from twgi.errors import CheckpointError, ConfigError
 from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
-from twgi.model.without_init import without_init
 from twgi.tokenizer.image import ImageTokenizer
 from twgi.tokenizer.multimodal import MultimodalTokenizer
+from twgi.vocab import Vocab
 
 PACK_LIMIT = 10**9  # parameters; a packed copy of a larger model would not fit beside it
 SILENT = 0.05  # a head whose image rows are this much shorter than its text rows never draws
 SAMPLED = 256  # rows of each that are looked at for it
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
-Progress = Callable[[int, int], None]
-"""(bytes read, bytes in all), after each piece of the weights."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription:
     """What a checkpoint says of itself.
 
-    Args:
-        sha256: of the weights file; of several, of their hashes and names.
-        defaults: the checkpoint's own settings for thinking.
-        generation: its `generation_config.json`.
-        config_bos: the id its config takes for bos, see `Checkpoint`.
-        remarks: what a user should know before relying on it.
+    `sha256` is that of the weights file; of several, of their hashes and names. `defaults` are its own settings for
+    thinking, `generation` is its `generation_config.json`, `config_bos` the id its config takes for bos.
     """
 
     name: str
@@ -50,7 +44,7 @@ class ModelDescription:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     generation: Mapping[str, Any] = field(default_factory=dict)
     config_bos: int = 1
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # what a user should know before relying on it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +82,8 @@ def load(
         pack: lay the matrices of a small model out for decoding on a CPU, beside the plain ones; not for training.
         each_block: is given each block once it is filled, before the next one is read, and may change where it lies.
 
-    Raises:
-        CheckpointError: with the name of the file, for whatever is missing, unexpected or not supported.
-        ConfigError: a device that is not there, or has too little memory.
+    Raises `CheckpointError` with the name of the file for whatever is missing, unexpected or not supported, and
+    `ConfigError` for a device that is not there, or has too little memory.
     """
     device = known_device(device)
     if device.type == "cpu":
@@ -104,14 +97,11 @@ def load(
     with naming(checkpoint.folder):
         model = _read_decoder(checkpoint, device, dtype, each_block, progress)
         tokenizer = _read_tokenizer(checkpoint, device)
-        remarks = tuple(_remarks(checkpoint, model))
-        defaults = _defaults(checkpoint)
-    ready = model.pack() if pack and each_block is None and _worth_packing(model, device, dtype) else model
-    return Loaded(
-        model=ready, tokenizer=tokenizer, name=checkpoint.name, sha256=sha256_of(checkpoint.tensors.files),
-        folder=checkpoint.folder, defaults=defaults, generation=checkpoint.generation,
-        config_bos=checkpoint.config_bos, remarks=remarks,
-    )  # fmt: skip
+        said = _said(checkpoint) | {"remarks": tuple(_remarks(checkpoint, model))}
+    small = sum(weight.numel() for weight in model.parameters()) < PACK_LIMIT
+    if pack and each_block is None and small and device.type == "cpu" and dtype == torch.float32:
+        model.pack()
+    return Loaded(model=model, tokenizer=tokenizer, folder=checkpoint.folder, **said)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +127,50 @@ def identify(name_or_path: str | Path, *, vq: str | Path | None = None) -> Model
     """What a checkpoint says of itself; no weights are loaded. Raises as `load` does."""
     checkpoint = open_checkpoint(name_or_path, vq=vq)
     with naming(checkpoint.folder):
-        defaults = _defaults(checkpoint)
-    digest = sha256_of(checkpoint.tensors.files)
-    return ModelDescription(name=checkpoint.name, sha256=digest, defaults=defaults, generation=checkpoint.generation)
+        return ModelDescription(**_said(checkpoint))
+
+
+def _said(checkpoint: Checkpoint) -> dict[str, Any]:
+    defaults = checkpoint.generation.get("twgi", {})
+    if not isinstance(defaults, dict):
+        raise CheckpointError(f"generation_config.json: twgi must be a group of settings, got {defaults!r}")
+    return {
+        "name": checkpoint.name, "sha256": sha256_of(checkpoint.tensors.files), "defaults": defaults,
+        "generation": checkpoint.generation, "config_bos": checkpoint.config_bos,
+    }  # fmt: skip
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All that can be said of a checkpoint, ready for JSON."""
+    counts, vocab = sizes(checkpoint), checkpoint.vocab
+    dtypes = Counter(str(entry.dtype).removeprefix("torch.") for entry in checkpoint.tensors.stored.values())
+    preset = checkpoint.preset
+    return {
+        "name": checkpoint.name,
+        "folder": str(checkpoint.folder),
+        "layout": _layout_in_words(checkpoint),
+        "files": [file.name for file in checkpoint.tensors.files],
+        "sha256": sha256_of(checkpoint.tensors.files),
+        "parameters": {**asdict(counts), "total": counts.language + counts.image},
+        "dtypes": dict(dtypes),
+        "model": asdict(checkpoint.config),
+        "image_tokenizer": asdict(checkpoint.vq_config),
+        "tokens": {
+            "vocabulary": vocab.size, "text": len(vocab.text_ids), "reserved": len(vocab.reserved), **vocab.special,
+            "image_tokens": [min(vocab.image_tokens), max(vocab.image_tokens)], "codes": len(vocab.image_tokens),
+            "tokens_per_image": vocab.tokens_per_image, "config_bos": checkpoint.config_bos,
+        },
+        "draws": checkpoint.draws,
+        "modes": ["direct", "subgoal", "critique", "general"] if checkpoint.draws else ["general"],
+        "trained_for": list(preset.modes) if preset else None,
+    }  # fmt: skip
+
+
+def _layout_in_words(checkpoint: Checkpoint) -> str:
+    if checkpoint.layout == "meta":
+        shards = sum(file.name.startswith("consolidated") for file in checkpoint.tensors.files)
+        return f"Meta, {shards} shard{'s' * (shards > 1)}"
+    return "Hugging Face, the fork's" if checkpoint.draws else "Hugging Face, upstream's: no image decoder"
 
 
 def sha256_of(files: Sequence[Path]) -> str:
@@ -175,7 +206,7 @@ def _read_decoder(
     progress: Progress | None,
 ) -> Transformer:
     config, tensors = checkpoint.config, checkpoint.tensors
-    with torch.device("meta"), without_init():
+    with torch.device("meta"), WithoutInit():
         model = Transformer(config)
     table, shapes = hf.names(config), {name: tuple(t.shape) for name, t in model.state_dict().items()}
     total = sum(tensors.stored[part].bytes for parts in table.values() for part in parts)
@@ -184,7 +215,9 @@ def _read_decoder(
         parts = [part for name in names for part in table[name]]
         read = tensors.read(parts)
         for name in names:
-            _assign(model, name, _joined(shapes[name], [read[part] for part in table[name]], device, dtype))
+            whole = _joined(shapes[name], [read[part] for part in table[name]], device, dtype)
+            owner, _, field_name = name.rpartition(".")
+            setattr(model.get_submodule(owner), field_name, nn.Parameter(whole, requires_grad=False))
         del read
         if each_block is not None and names[0].startswith("blocks."):
             each_block(model.get_submodule(".".join(names[0].split(".")[:2])))
@@ -211,32 +244,16 @@ def _joined(shape: Sequence[int], parts: Sequence[Tensor], device: torch.device,
     return out
 
 
-def _assign(model: nn.Module, name: str, tensor: Tensor) -> None:
-    owner, _, field_name = name.rpartition(".")
-    setattr(model.get_submodule(owner), field_name, nn.Parameter(tensor, requires_grad=False))
-
-
 def _read_tokenizer(checkpoint: Checkpoint, device: torch.device) -> MultimodalTokenizer:
-    vq = _read_vq(checkpoint.tensors, checkpoint, device)
-    image = ImageTokenizer(vq, resolution=checkpoint.vq_config.resolution, reference=checkpoint.published_pixels)
-    return MultimodalTokenizer(checkpoint.vocab, checkpoint.text, image)
-
-
-def _read_vq(tensors: Tensors, checkpoint: Checkpoint, device: torch.device) -> VQModel:
-    with torch.device("meta"), without_init():
+    with torch.device("meta"), WithoutInit():
         vq = VQModel(checkpoint.vq_config, draws=checkpoint.draws)
-    read = tensors.read([hf.VQ_PREFIX + name for name in vq.state_dict()])
+    read = checkpoint.tensors.read([hf.VQ_PREFIX + name for name in vq.state_dict()])
     own = {name.removeprefix(hf.VQ_PREFIX): _joined(t.shape, [t], device, torch.float32) for name, t in read.items()}
     vq.load_state_dict(own, assign=True)
     vq.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # by far the fastest convolutions on a CPU
-    return vq.requires_grad_(False).eval()
-
-
-def _defaults(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    defaults = checkpoint.generation.get("twgi", {})
-    if not isinstance(defaults, dict):
-        raise CheckpointError(f"generation_config.json: twgi must be a group of settings, got {defaults!r}")
-    return defaults
+    vq.requires_grad_(False).eval()
+    image = ImageTokenizer(vq, resolution=checkpoint.vq_config.resolution, reference=checkpoint.published_pixels)
+    return MultimodalTokenizer(checkpoint.vocab, checkpoint.text, image)
 
 
 def _remarks(checkpoint: Checkpoint, model: Transformer) -> Iterator[str]:
@@ -245,22 +262,16 @@ def _remarks(checkpoint: Checkpoint, model: Transformer) -> Iterator[str]:
             f"{checkpoint.name} has no image decoder (model.vqmodel.decoder.*): it reads pictures and writes text; "
             "to draw, give the original vqgan.ckpt with --vq"
         )
-    if _silent(model, checkpoint):
+    if _silent(model, checkpoint.vocab):
         yield (
             f"{checkpoint.name} looks like a raw Chameleon, whose image head was not released: "
             "it does not draw anything sensible; Anole and TwGI checkpoints do"
         )
 
 
-def _silent(model: Transformer, checkpoint: Checkpoint) -> bool:
+def _silent(model: Transformer, vocab: Vocab) -> bool:
     """Whether the rows of the head that draw say nothing: all alike, or next to zero beside those of text."""
-    head, vocab = model.head.weight, checkpoint.vocab
     ids = (vocab.image_tokens[:SAMPLED], vocab.text_ids[:SAMPLED])
-    image, text = (head[torch.tensor(rows, device=head.device)].float() for rows in ids)
+    image, text = (model.head.weight[list(rows)].float() for rows in ids)
     alike = (image - image.mean(dim=0)).norm(dim=1)
     return bool(alike.median() < SILENT * text.norm(dim=1).median())
-
-
-def _worth_packing(model: Transformer, device: torch.device, dtype: torch.dtype) -> bool:
-    small = sum(weight.numel() for weight in model.parameters()) < PACK_LIMIT
-    return small and device.type == "cpu" and dtype == torch.float32

@@ -32,16 +32,11 @@ class Sizes:
 
 def sizes(checkpoint: Checkpoint) -> Sizes:
     """Count the weights by what the files say."""
-    counts: Counter[str] = Counter()
+    counts, parts = Counter[str](), {"model.embed_tokens.weight": "embedding", "lm_head.weight": "head"}
     for name, entry in checkpoint.tensors.stored.items():
-        counts[_part(name)] += torch.Size(entry.shape).numel()
+        part = "image" if name.startswith(hf.VQ_PREFIX) else parts.get(name, "body")
+        counts[part] += torch.Size(entry.shape).numel()
     return Sizes(body=counts["body"], embedding=counts["embedding"], head=counts["head"], image=counts["image"])
-
-
-def _part(name: str) -> str:
-    if name.startswith(hf.VQ_PREFIX):
-        return "image"
-    return {"model.embed_tokens.weight": "embedding", "lm_head.weight": "head"}.get(name, "body")
 
 
 def weight_bytes(counts: Sizes, dtype: torch.dtype, *, int8: bool) -> int:
@@ -67,11 +62,7 @@ def known_device(name: str | torch.device) -> torch.device:
 
 
 def check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, *, int8: bool) -> None:
-    """Refuse before loading what cannot fit.
-
-    Raises:
-        ConfigError: with what is needed, what is free, and what would need less.
-    """
+    """Refuse what cannot fit: `ConfigError` with what is needed, what is free, and what would need less."""
     needed, free = weight_bytes(sizes(checkpoint), dtype, int8=int8), free_memory(device)
     if free is None or needed <= free:
         return

@@ -23,8 +23,7 @@ import yaml
 from torch import Tensor
 
 from twgi.checkpoint import hf
-from twgi.checkpoint.json_file import read_json, read_optional
-from twgi.checkpoint.tensors import Shape, Stored, TorchFile, check_tensors
+from twgi.checkpoint.tensors import Shape, Stored, TorchFile, check_tensors, read_json
 from twgi.errors import CheckpointError
 from twgi.model.config import TransformerConfig, VQConfig
 
@@ -66,15 +65,18 @@ def names(config: TransformerConfig) -> dict[str, tuple[str, str]]:
 def read_params(folder: Path, shards: Sequence[TorchFile]) -> TransformerConfig:
     """Sizes from `params.json`; the width of the vocabulary, where it does not say, from the shards."""
     file = folder / "params.json"
-    outer = read_json(file) | read_optional(folder / "consolidate_params.json")
+    outer = read_json(file) | read_json(folder / "consolidate_params.json", optional=True)
     params = outer.get("model", outer)
     if not isinstance(params, dict) or not {"dim", "n_layers", "n_heads"} <= params.keys():
         raise CheckpointError(f"{file}: needs dim, n_layers and n_heads under 'model'")
     if params.get("qk_normalization", True) is not True:
         raise CheckpointError(f"{file}: a model without qk_normalization is not a Chameleon")
     theta, vocabulary = params.get("rope_theta", 10000.0), params.get("vocab_size", -1)
+    if vocabulary == -1:
+        embedding = shards[0].stored.get("tok_embeddings.weight")
+        vocabulary = embedding.shape[0] if embedding is not None and embedding.shape else 0
     values = {
-        "vocab_size": vocabulary if vocabulary != -1 else _vocabulary(shards), "hidden_size": params["dim"],
+        "vocab_size": vocabulary, "hidden_size": params["dim"],
         "num_layers": params["n_layers"], "num_heads": params["n_heads"],
         "num_kv_heads": params.get("n_kv_heads") or params["n_heads"], "rope_theta": theta,
         "rms_norm_eps": params.get("norm_eps", 1e-5), "swin_norm": params.get("swin_norm", False),
@@ -82,11 +84,6 @@ def read_params(folder: Path, shards: Sequence[TorchFile]) -> TransformerConfig:
     hf.check_values(values, hf.MAX_SIZES, told_by=str(file))
     inner = _intermediate_size(params, file)
     return TransformerConfig(**values, intermediate_size=inner, max_positions=LONG_CONTEXT if theta > 1e4 else 4096)
-
-
-def _vocabulary(shards: Sequence[TorchFile]) -> int:
-    entry = shards[0].stored.get("tok_embeddings.weight")
-    return entry.shape[0] if entry is not None and entry.shape else 0
 
 
 def _intermediate_size(params: Mapping[str, Any], file: Path) -> int:
@@ -98,8 +95,10 @@ def _intermediate_size(params: Mapping[str, Any], file: Path) -> int:
 
 
 def write_params(config: TransformerConfig, shards: int) -> dict[str, Any]:
-    """The inverse of `read_params`."""
-    factor, multiple = _factor(config)
+    """The inverse of `read_params`; ffn_dim_multiplier and multiple_of are the usual ones, else ones that fit."""
+    factor, multiple = 1.0, 256
+    if _intermediate_size({"dim": config.hidden_size}, Path()) != config.intermediate_size:
+        factor, multiple = (config.intermediate_size + 0.5) / int(8 * config.hidden_size / 3), 1
     model = {
         "dim": config.hidden_size, "n_layers": config.num_layers, "n_heads": config.num_heads,
         "n_kv_heads": config.num_kv_heads, "vocab_size": config.vocab_size, "multiple_of": multiple,
@@ -107,13 +106,6 @@ def write_params(config: TransformerConfig, shards: int) -> dict[str, Any]:
         "qk_normalization": True, "swin_norm": config.swin_norm,
     }  # fmt: skip
     return {"model": model, "model_parallel_size": shards}
-
-
-def _factor(config: TransformerConfig) -> tuple[float, int]:
-    """ffn_dim_multiplier and multiple_of that come to this MLP: the usual ones, else some that do."""
-    if _intermediate_size({"dim": config.hidden_size}, Path()) == config.intermediate_size:
-        return 1.0, 256
-    return (config.intermediate_size + 0.5) / int(8 * config.hidden_size / 3), 1
 
 
 def read_vqgan(file: Path) -> VQConfig:
@@ -139,8 +131,7 @@ def write_vqgan(config: VQConfig) -> str:
 class MetaTensors:
     """Meta's shards, seen under Hugging Face's names and in its order.
 
-    Raises:
-        CheckpointError: a shard lacks a tensor, has one that nobody knows, or one of another shape.
+    Raises `CheckpointError` where a shard lacks a tensor, has one that nobody knows, or one of another shape.
     """
 
     def __init__(self, config: TransformerConfig, shards: Sequence[TorchFile]) -> None:
@@ -148,10 +139,10 @@ class MetaTensors:
         self.files = tuple(file for shard in shards for file in shard.files)
         for shard in shards:
             self._check(shard)
-        self.stored = {name: self._stored(name) for name in self._table}
+        first = {name: shards[0].stored[meta] for name, (meta, _) in self._table.items()}
+        self.stored = {name: Stored(self._shapes[name], part.dtype, part.file) for name, part in first.items()}
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """As `Tensors.read`."""
         wanted = list(names)
         parts = [shard.read([self._table[name][0] for name in wanted]) for shard in self._shards]
         return {name: self._joined(name, [part[self._table[name][0]] for part in parts]) for name in wanted}
@@ -169,10 +160,6 @@ class MetaTensors:
         if how == JOIN_COLUMNS:
             return (shape[0], shape[1] // count)
         return shape if how == EQUAL else (shape[0] // count, *shape[1:])
-
-    def _stored(self, name: str) -> Stored:
-        first = self._shards[0].stored[self._table[name][0]]
-        return Stored(self._shapes[name], first.dtype, first.file)
 
     def _joined(self, name: str, parts: list[Tensor]) -> Tensor:
         how, config = self._table[name][1], self._config
@@ -200,24 +187,17 @@ def _parts(config: TransformerConfig, how: str, tensor: Tensor, shards: int) -> 
     if how == EQUAL:
         return [tensor] * shards
     if how == HEAD_VECTOR:
-        return [_head_vector(part) for part in tensor.chunk(shards)]
+        parts = [(part, to_neighbours(part.reshape(-1), len(part)).view(part.shape)) for part in tensor.chunk(shards)]
+        return [turned[0] if _all_the_same(part) else turned for part, turned in parts]
     if how == ROTARY_ROWS:
         tensor = to_neighbours(tensor, len(tensor) // config.head_dim)
     return tensor.chunk(shards, dim=1 if how == JOIN_COLUMNS else 0)
 
 
-def _head_vector(part: Tensor) -> Tensor:
-    """One vector for all heads of a shard, or one for each where they differ."""
-    turned = to_neighbours(part.reshape(-1), len(part)).view(part.shape)
-    return turned[0] if _all_the_same(part) else turned
-
-
-def shards_needed(config: TransformerConfig, tensors: Mapping[str, Tensor]) -> int | None:
-    """The fewest shards in which all heads of a shard have one norm; None where no number of shards does it."""
-    for shards in (count for count in range(1, config.num_kv_heads + 1) if divides(config, count)):
-        if one_norm_in_each(config, tensors, shards):
-            return shards
-    return None
+def shards_needed(config: TransformerConfig, tensors: Mapping[str, Tensor]) -> int:
+    """The fewest shards in which all heads of a shard have one norm; 1 where no number of shards does it."""
+    counts = (count for count in range(1, config.num_kv_heads + 1) if divides(config, count))
+    return next((count for count in counts if one_norm_in_each(config, tensors, count)), 1)
 
 
 def one_norm_in_each(config: TransformerConfig, tensors: Mapping[str, Tensor], shards: int) -> bool:

@@ -14,12 +14,9 @@ FILES = ["*.json", "*.safetensors"]  # all that is read of a repository; never c
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A checkpoint with a short name: in a folder of the package, or in a repository of the hub.
+    """A checkpoint with a short name: in a folder of the package, or in a repository of the hub."""
 
-    `modes` are those it was trained for; in others it can be run too.
-    """
-
-    modes: tuple[str, ...]
+    modes: tuple[str, ...]  # those it was trained for; in others it can be run too
     folder: Path | None = None
     repository: str | None = None
 
@@ -35,10 +32,8 @@ PRESETS: dict[str, Preset] = {
 def resolve(name_or_path: str | Path) -> tuple[str, Path, Preset | None]:
     """(name, folder, preset) of a preset or a folder; a preset goes first, `./icons` is always the folder.
 
-    A preset of the hub is taken from the hub's cache, and downloaded into it where it is not there yet.
-
-    Raises:
-        CheckpointError: there is neither, or the hub does not give it.
+    A preset of the hub is taken from the hub's cache, and downloaded into it where it is not there yet. Raises
+    `CheckpointError` where there is neither, or the hub does not give it.
     """
     preset = PRESETS.get(str(name_or_path))
     if preset is not None:
@@ -48,9 +43,8 @@ def resolve(name_or_path: str | Path) -> tuple[str, Path, Preset | None]:
         return folder.resolve().name, folder, None
     close = difflib.get_close_matches(str(name_or_path), PRESETS, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"presets: {', '.join(PRESETS)}"
-    raise CheckpointError(
-        f"unknown model {str(name_or_path)!r}: neither a preset nor a folder with a checkpoint; {hint}"
-    )
+    reason = f"neither a preset nor a folder with a checkpoint; {hint}"
+    raise CheckpointError(f"unknown model {str(name_or_path)!r}: {reason}")
 
 
 def _from_hub(name: str, preset: Preset) -> Path:
@@ -69,7 +63,5 @@ def _from_hub(name: str, preset: Preset) -> Path:
         how = "it may be private or renamed: hf auth login"
         raise CheckpointError(f"model {name!r}: the hub shows no {repository} to you; {how}, {again}") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
-        how = f"once with a connection, run: hf download {repository}"
-        raise CheckpointError(
-            f"model {name!r} is not in the hub's cache and cannot be fetched; {how}, {again}"
-        ) from error
+        how = f"cannot be fetched; once with a connection, run: hf download {repository}"
+        raise CheckpointError(f"model {name!r} is not in the hub's cache and {how}, {again}") from error

@@ -27,7 +27,7 @@ def require_torchao() -> None:
 def quantize_block(block: nn.Module) -> None:
     """Turn the matrices of one block of the decoder into int8 with one scale for each row, where they are.
 
-    Block by block, so that a whole copy of the model in full width is never in memory. Call `require_torchao` first.
+    Block by block, a whole copy of the model in full width is never in memory. Call `require_torchao` first.
     """
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from torch import Tensor
 
 from twgi.checkpoint import hf
 from twgi.checkpoint.layout import OURS, REFERENCE
-from twgi.checkpoint.tensors import INDEX, WEIGHTS
+from twgi.checkpoint.tensors import INDEX, WEIGHTS, Progress
+from twgi.files import write_json
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
@@ -57,39 +57,31 @@ def save(
     if writes:
         folder.mkdir(parents=True, exist_ok=True)
         write_json_files(folder, files, tokenizer.text)
-    stored = _Stored(model.config, vq, tensor or model.state_dict().__getitem__, dtype)
-    write_groups(folder, stored.sizes(), stored.read, largest_file, writes=writes)
+    sizes, read = _stored(model.config, vq, tensor or model.state_dict().__getitem__, dtype)
+    write_groups(folder, sizes, read, largest_file, writes=writes)
 
 
-class _Stored:
-    """The tensors of a checkpoint under the file's names, made when they are asked for."""
+def _stored(
+    config: TransformerConfig, vq: VQModel, tensor: Callable[[str], Tensor], dtype: torch.dtype
+) -> tuple[dict[str, int], Callable[[Sequence[str]], dict[str, Tensor]]]:
+    """Bytes of each tensor under its name in the file, and what makes those asked for. Parts of one stay together."""
+    table, shapes = hf.names(config), hf.shapes(config)
+    image = {hf.VQ_PREFIX + name: value for name, value in vq.state_dict().items()}
 
-    def __init__(
-        self, config: TransformerConfig, vq: VQModel, tensor: Callable[[str], Tensor], dtype: torch.dtype
-    ) -> None:
-        self.config, self.tensor, self.dtype = config, tensor, dtype
-        self.image = {hf.VQ_PREFIX + name: value for name, value in vq.state_dict().items()}
-
-    def sizes(self) -> dict[str, int]:
-        """Bytes of each; the parts of one of our tensors come one after the other."""
-        of_file = hf.shapes(self.config)
-        shapes = {name: of_file[name] for parts in hf.names(self.config).values() for name in parts}
-        shapes |= {name: tuple(value.shape) for name, value in self.image.items()}
-        return {name: math.prod(shape) * self.dtype.itemsize for name, shape in shapes.items()}
-
-    def read(self, names: Sequence[str]) -> dict[str, Tensor]:
-        wanted, out = set(names), {}
-        for ours, parts in hf.names(self.config).items():
-            if wanted.isdisjoint(parts):
-                continue
-            for name, part in hf.split(self.config, ours, self.tensor(ours)).items():
-                if name in wanted:
-                    out[name] = self._cast(part)
-        return out | {name: self._cast(value) for name, value in self.image.items() if name in wanted}
-
-    def _cast(self, tensor: Tensor) -> Tensor:
+    def cast(value: Tensor) -> Tensor:
         """On the CPU, in memory of its own: what it is a part of may go."""
-        return tensor.detach().to("cpu", self.dtype, copy=True).contiguous()
+        return value.detach().to("cpu", dtype, copy=True).contiguous()
+
+    def read(names: Sequence[str]) -> dict[str, Tensor]:
+        wanted, out = set(names), dict[str, Tensor]()
+        for ours in (ours for ours, parts in table.items() if not wanted.isdisjoint(parts)):
+            parts = hf.split(config, ours, tensor(ours))
+            out |= {name: cast(part) for name, part in parts.items() if name in wanted}
+        return out | {name: cast(value) for name, value in image.items() if name in wanted}
+
+    order = {name: shapes[name] for parts in table.values() for name in parts}
+    order |= {name: tuple(value.shape) for name, value in image.items()}
+    return {name: math.prod(shape) * dtype.itemsize for name, shape in order.items()}, read
 
 
 def json_files(
@@ -134,7 +126,7 @@ def json_files(
 def write_json_files(folder: Path, files: Mapping[str, Mapping[str, Any]], text: TextTokenizer) -> None:
     """Write them, and the text tokenizer."""
     for name, content in files.items():
-        (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(folder / name, content)
     (folder / "tokenizer.json").write_text(text.bpe.to_str(), encoding="utf-8")
 
 
@@ -153,12 +145,13 @@ def write_groups(
     largest: int,
     *,
     writes: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write the tensors that `sizes` (bytes) names, one file's worth at a time; an index if there are several files."""
-    groups = list(grouped(sizes, largest))
-    done, total = 0, sum(sizes.values())
-    for file, group in zip(file_names(len(groups)), groups, strict=True):
+    groups = list(_grouped(sizes, largest))
+    done, total, count = 0, sum(sizes.values()), len(groups)
+    files = [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)] if count > 1 else [WEIGHTS]
+    for file, group in zip(files, groups, strict=True):
         tensors = read(group)
         if writes:
             write_tensors(folder / file, tensors)
@@ -166,12 +159,12 @@ def write_groups(
         done += sum(sizes[name] for name in group)
         if progress is not None:
             progress(done, total)
-    if writes and len(groups) > 1:
-        names = zip(file_names(len(groups)), groups, strict=True)
-        write_index(folder, {name: file for file, group in names for name in group}, total)
+    if writes and count > 1:
+        places = {name: file for file, group in zip(files, groups, strict=True) for name in group}
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))})
 
 
-def grouped(sizes: Mapping[str, int], largest: int) -> Iterator[list[str]]:
+def _grouped(sizes: Mapping[str, int], largest: int) -> Iterator[list[str]]:
     """Names in their order, cut into groups of at most so many bytes (a larger tensor is alone)."""
     group: list[str] = []
     total = 0
@@ -182,14 +175,3 @@ def grouped(sizes: Mapping[str, int], largest: int) -> Iterator[list[str]]:
         group.append(name)
         total += size
     yield group
-
-
-def file_names(count: int) -> list[str]:
-    """The names of the files of a checkpoint in so many pieces."""
-    return [WEIGHTS] if count == 1 else [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
-
-
-def write_index(folder: Path, places: Mapping[str, str], total: int) -> None:
-    """Say which tensor is in which file."""
-    content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
-    (folder / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

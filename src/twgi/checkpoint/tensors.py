@@ -6,8 +6,9 @@ one `read` live, so that reading a large checkpoint piece by piece never holds t
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,17 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from twgi.checkpoint.json_file import read_json
 from twgi.errors import CheckpointError
 
 Shape = tuple[int, ...]
+Progress = Callable[[int, int], None]
+"""(bytes read or written, bytes in all), after each piece of the weights."""
 
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-}  # fmt: skip
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+MAX_JSON = 64 * 2**20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
@@ -60,21 +62,18 @@ class Tensors(Protocol):
 class SafetensorsFiles:
     """The tensors of one or more safetensors files.
 
-    Raises:
-        CheckpointError: a file is missing, truncated or not safetensors, or a name stands in two of them.
+    Raises `CheckpointError` where one is missing, truncated or not safetensors, or a name stands in two of them.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
         self.files = tuple(files)
         self.stored: dict[str, Stored] = {}
         for file in self.files:
-            for name, entry in _described(file):
-                if name in self.stored:
-                    raise CheckpointError(f"{file}: {name} stands in {self.stored[name].file.name} too")
-                self.stored[name] = entry
+            with _open(file) as opened:
+                for name in opened.keys():  # noqa: SIM118 - not a dict
+                    self.stored[name] = self._described(file, name, opened.get_slice(name))
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """As `Tensors.read`."""
         by_file: dict[Path, list[str]] = {}
         for name in names:
             by_file.setdefault(self.stored[name].file, []).append(name)
@@ -84,21 +83,29 @@ class SafetensorsFiles:
                 out |= {name: opened.get_tensor(name) for name in wanted}
         return out
 
+    def _described(self, file: Path, name: str, piece: Any) -> Stored:
+        kind = piece.get_dtype()
+        if kind not in DTYPES:
+            raise CheckpointError(f"{file}: {name} is stored as {kind}; only {', '.join(DTYPES)} can be loaded")
+        if name in self.stored:
+            raise CheckpointError(f"{file}: {name} stands in {self.stored[name].file.name} too")
+        return Stored(tuple(piece.get_shape()), DTYPES[kind], file)
+
 
 class TorchFile:
     """The tensors of one file of torch's own format, such as Meta's `consolidated.pth`; `inside` names a group in it.
 
-    Raises:
-        CheckpointError: it is missing or truncated, or holds more than tensors (which is never executed).
+    Raises `CheckpointError` where it is missing or truncated, or holds more than tensors (which is never executed).
     """
 
     def __init__(self, file: Path, *, inside: str | None = None) -> None:
         self.files, self._inside = (file,), inside
         self.stored = {name: Stored(tuple(t.shape), t.dtype, file) for name, t in self._load().items()}
-        _refuse_other_dtypes(self.stored)
+        for name, entry in self.stored.items():
+            if entry.dtype not in DTYPES.values():
+                raise CheckpointError(f"{file}: {name} is stored as {entry.dtype}, which is not a weight's")
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """As `Tensors.read`."""
         loaded = self._load()
         return {name: loaded[name] for name in names}
 
@@ -124,15 +131,9 @@ class Selected:
         self.stored = {new: tensors.stored[old] for new, old in names.items()}
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """As `Tensors.read`."""
         wanted = list(names)
         read = self._tensors.read([self._names[name] for name in wanted])
         return {name: read[self._names[name]] for name in wanted}
-
-
-def prefixed(tensors: Tensors, prefix: str) -> Selected:
-    """The same tensors, each name with a prefix."""
-    return Selected(tensors, {prefix + name: name for name in tensors.stored})
 
 
 class Joined:
@@ -144,10 +145,19 @@ class Joined:
         self.stored = {**first.stored, **second.stored}
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """As `Tensors.read`."""
         wanted = list(names)
         second = [name for name in wanted if name in self._second.stored]
         return {**self._first.read(set(wanted) - set(second)), **self._second.read(second)}
+
+
+class WithoutInit(TorchFunctionMode):
+    """Leaves out the initial values of weights: on the meta device, drawing them imports torch's compiler (seconds)."""
+
+    def __torch_function__(self, function: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
 
 
 def safetensors_folder(folder: Path) -> SafetensorsFiles:
@@ -167,6 +177,13 @@ def safetensors_folder(folder: Path) -> SafetensorsFiles:
     return files
 
 
+def open_tensors(path: Path, *, inside: str | None = None) -> Tensors:
+    """Those of a Hugging Face folder, of a safetensors file, or of a torch file (there, of the group `inside`)."""
+    if path.is_dir():
+        return safetensors_folder(path)
+    return SafetensorsFiles([path]) if path.suffix == ".safetensors" else TorchFile(path, inside=inside)
+
+
 def check_tensors(where: Path, expected: Mapping[str, Shape], found: Mapping[str, Shape], *, told_by: str) -> None:
     """Raise `CheckpointError` unless these are just the tensors expected, of the shapes that `told_by` says."""
     missing, unexpected = expected.keys() - found.keys(), found.keys() - expected.keys()
@@ -179,20 +196,27 @@ def check_tensors(where: Path, expected: Mapping[str, Shape], found: Mapping[str
             raise CheckpointError(f"{where}: {name} is {list(found[name])}, but {told_by} makes it {list(shape)}")
 
 
+def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    """A JSON object from a file of bounded size, else `CheckpointError`; empty where an optional file is not there."""
+    if optional and not path.is_file():
+        return {}
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise CheckpointError(f"{path}: larger than {MAX_JSON // 2**20} MiB")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: must hold a JSON object")
+    return value
+
+
 def _some(names: Iterable[str]) -> str:
     first = sorted(names)
     more = f" and {len(first) - 3} more" if len(first) > 3 else ""
     return f"{len(first)} tensor(s): {', '.join(first[:3])}{more}"
-
-
-def _described(file: Path) -> Iterator[tuple[str, Stored]]:
-    with _open(file) as opened:
-        for name in opened.keys():  # noqa: SIM118 - not a dict
-            piece = opened.get_slice(name)
-            kind = piece.get_dtype()
-            if kind not in DTYPES:
-                raise CheckpointError(f"{file}: {name} is stored as {kind}; only {', '.join(DTYPES)} can be loaded")
-            yield name, Stored(tuple(piece.get_shape()), DTYPES[kind], file)
 
 
 @contextmanager
@@ -221,14 +245,5 @@ def _unpickled(file: Path) -> Any:
         if type(error).__name__ == "UnpicklingError":
             reason = "holds more than tensors, or is no torch file; nothing in it was executed"
             raise CheckpointError(f"{file}: {reason}") from error
-        raise CheckpointError(f"{file}: cannot be read as a torch file ({_first_line(error)})") from error
-
-
-def _refuse_other_dtypes(stored: Mapping[str, Stored]) -> None:
-    for name, entry in stored.items():
-        if entry.dtype not in DTYPES.values():
-            raise CheckpointError(f"{entry.file}: {name} is stored as {entry.dtype}, which is not a weight's")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise CheckpointError(f"{file}: cannot be read as a torch file ({reason})") from error

@@ -24,21 +24,21 @@ def audit(
     Example: twgi audit out/critique --limit 200
     """
     import json as js
-    from dataclasses import replace
 
     from twgi import load
     from twgi.console import counting
-    from twgi.evaluation.audit.audit import Audit, Audited, table, write_audit
+    from twgi.evaluation.audit.audit import Audited, table, write_audit
+    from twgi.evaluation.report.statistics import Estimate
 
     if limit < 0 or batch < 1:
         raise ConfigError(f"limit must be 0 or more and batch 1 or more, got {limit} and {batch}")
     audited = Audited(folder)
-    found = Audit(mode=audited.run.settings.mode, rates=audited.rates(), model=audited.run.model.to_json())
+    rates, effects = audited.rates(), dict[str, Estimate]()
     if limit:
         thinker = load(model)
         changes = audited.changes(thinker, limit)
         with counting(len(changes), "thinking on") as advance:
-            rates, effects = audited.intervene(thinker, changes, batch=batch, advance=advance)
-        found = replace(found, rates=[*found.rates, *rates], effects=effects)
-    content = write_audit(found, folder)
+            more, effects = audited.intervene(thinker, changes, batch=batch, advance=advance)
+        rates += more
+    content = write_audit(audited, folder, rates=rates, effects=effects)
     print(js.dumps(content, ensure_ascii=False, indent=2) if json else table(content))

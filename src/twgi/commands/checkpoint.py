@@ -29,8 +29,8 @@ def info(
 
     Example: twgi info ~/models/twgi-subgoal-anole-7b --plan --gpu rtx4090 --int8
     """
-    from twgi.checkpoint.info import describe
     from twgi.checkpoint.layout import open_checkpoint
+    from twgi.checkpoint.load import describe
 
     options = ModelOptions(model=model, dtype=dtype, int8=int8, context=context, vq=vq)
     checkpoint = open_checkpoint(model, vq=vq)

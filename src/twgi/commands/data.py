@@ -4,7 +4,7 @@ import json as json_lines
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,8 +13,9 @@ from twgi.console import shown, tracked
 from twgi.errors import ConfigError, DataError, TwgiError
 
 if TYPE_CHECKING:
-    from twgi.data.encode import RowEncoder
-    from twgi.data.report import EncodingReport, LineOutcome
+    from twgi.data.decode import DecodingReport
+    from twgi.data.encode import EncodingReport
+    from twgi.data.factory.build import BuildReport
 
 app = typer.Typer(help="Training data: check it before it is used, or have it made.")
 
@@ -30,11 +31,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON, 
 
 @app.command("check")
 def check(
-    files: Files,
-    model: Model = "icons",
-    max_tokens: MaxTokens = None,
-    images: Images = None,
-    json: AsJson = False,
+    files: Files, model: Model = "icons", max_tokens: MaxTokens = None, images: Images = None, json: AsJson = False
 ) -> int:
     """Say of each record whether it can be trained on, and if not, why.
 
@@ -44,23 +41,20 @@ def check(
     """
     total = _counted(files, max_tokens)
     from twgi.checkpoint.load import load_reader
-    from twgi.data.encode import RowEncoder
-    from twgi.data.report import EncodingReport
+    from twgi.data.encode import EncodingReport, RowEncoder
     from twgi.tokenizer.image import open_picture
 
     reader = load_reader(model)
-    blank = [0] * reader.tokenizer.vocab.tokens_per_image
 
     def opened(path: Path) -> list[int]:
         open_picture(path)
-        return blank
+        return [0] * reader.tokenizer.vocab.tokens_per_image
 
     report = EncodingReport(limit=max_tokens or reader.context)
     encoder = RowEncoder(reader.tokenizer, limit=report.limit, images=images, codes_of=opened)
-    outcomes = (outcome for file in files for outcome in encoder.file(file))
-    for outcome in tracked(outcomes, total, "checking", quiet=json):
+    for outcome in tracked(encoder.files(files), total, "checking", quiet=json):
         report.add(outcome)
-    return _told(report, json=json)
+    return _tell(report, json=json, good=report.good)
 
 
 @app.command("build")
@@ -89,8 +83,7 @@ def build_chains(
 
     settings = load_recipe(BuildRecipe, recipe, overrides or [])
     report = build(settings, out, resume=resume, reuse=reuse or (), track=partial(tracked, quiet=json))
-    _tell(report, json=json)
-    return 0 if report.count("kept") and not report.count("failed") else TwgiError.exit_status
+    return _tell(report, json=json, good=report.count("kept") > 0 and not report.count("failed"))
 
 
 def encode(
@@ -125,48 +118,20 @@ def encode(
     if out.resolve() in [file.resolve() for file in files]:
         raise ConfigError(f"{out} is a file of records; give another --out")
     from twgi.checkpoint.load import load_reader
-    from twgi.data.encode import RowEncoder
+    from twgi.data.encode import RowEncoder, write_rows
     from twgi.data.shards import ShardWriter
 
-    reader = load_reader(model, device)
-    limit, published = max_tokens or reader.context, compat == "reference"
-    encoder = RowEncoder(reader.tokenizer, limit=limit, images=images, published=published)
-    if format != "parquet":
-        outcomes = (outcome for file in files for outcome in encoder.file(file))
-        shown_as = tracked(outcomes, total, "encoding", quiet=json)
-        return _told(_write_rows(out, shown_as, encoder, as_reference=published or format == "reference"), json=json)
-    writer = ShardWriter(out, files, encoder, rows=shard_rows)
-    for _ in tracked(writer.write(), total, "encoding", quiet=json):
-        pass
-    return _told(writer.report, json=json)
-
-
-def _write_rows(
-    out: Path, outcomes: "Iterable[LineOutcome]", encoder: "RowEncoder", *, as_reference: bool
-) -> "EncodingReport":
-    """Write a line for each row. A row that the published format cannot hold is a fault; no row makes no file."""
-    from contextlib import suppress
-
-    from twgi.data.encode import reference_json
-    from twgi.data.report import Encoded, EncodingReport
-    from twgi.files import Fault, writing_lines
-
-    report = EncodingReport(limit=encoder.limit)
-    with suppress(_NoRows), writing_lines(out) as rows:
-        for outcome in outcomes:
-            if isinstance(outcome, Encoded):
-                try:
-                    rows.write(reference_json(outcome) if as_reference else outcome.row.to_json())
-                except DataError as error:
-                    outcome = Fault(where=outcome.row.source, reason=str(error))
-            report.add(outcome)
-        if not report.kept:
-            raise _NoRows
-    return report
-
-
-class _NoRows(Exception):
-    """Nothing is to be written."""
+    reader, published = load_reader(model, device), compat == "reference"
+    encoder = RowEncoder(reader.tokenizer, max_tokens or reader.context, images, published=published)
+    if format == "parquet":
+        writer = ShardWriter(out, files, encoder, rows=shard_rows)
+        for _ in tracked(writer.write(), total, "encoding", quiet=json):
+            pass
+        report = writer.report
+    else:
+        outcomes = tracked(encoder.files(files), total, "encoding", quiet=json)
+        report = write_rows(out, outcomes, limit=encoder.limit, as_reference=published or format == "reference")
+    return _tell(report, json=json, good=report.good)
 
 
 def decode(
@@ -191,18 +156,17 @@ def decode(
 
     check_new(out)
     from twgi.checkpoint.load import load_reader
-    from twgi.data.decode import TokenDecoder
-    from twgi.data.unpack import unpack
+    from twgi.data.decode import TokenDecoder, unpack
     from twgi.trace import PAGE, ModelId
 
     reader = load_reader(model, device, vq=vq)
     whose = ModelId(name=reader.name, sha256="")  # ids do not say which weights wrote them
     decoder = TokenDecoder(tokenizer=reader.tokenizer, model=whose, reference=compat == "reference")
-    done = unpack(tracked(decoder.decode_file(file), total, "decoding", quiet=json), out, title=file.name)
-    _tell(done, json=json)
+    report = unpack(tracked(decoder.decode_file(file), total, "decoding", quiet=json), out, title=file.name)
+    status = _tell(report, json=json, good=not report.refused)
     if not json:
         print(f"page: {out / PAGE}")
-    return TwgiError.exit_status if done.refused else 0
+    return status
 
 
 def _counted(files: Iterable[Path], max_tokens: int | None = None) -> int:
@@ -223,23 +187,10 @@ def _check_choice(name: str, value: str, *choices: str) -> None:
         raise ConfigError(f"{name} must be {' or '.join(choices)}, got {value!r}")
 
 
-class LinesReport(Protocol):
-    """What became of many things, for people and for programs."""
-
-    def problems(self) -> list[str]: ...
-    def summary(self) -> str: ...
-    def to_json(self) -> dict[str, Any]: ...
-
-
-def _tell(report: LinesReport, *, json: bool) -> None:
-    """Print it: a line for each problem and one for all, or one JSON object."""
+def _tell(report: "EncodingReport | DecodingReport | BuildReport", *, json: bool, good: bool) -> int:
+    """Print a line for each problem and one for all, or one JSON object; gives the exit status."""
     if json:
         print(json_lines.dumps(report.to_json(), ensure_ascii=False))
     else:
         print("\n".join(shown(line) for line in [*report.problems(), report.summary()]))
-
-
-def _told(report: "EncodingReport", *, json: bool) -> int:
-    """Print it; the exit status is 2 where a line is refused or none is kept."""
-    _tell(report, json=json)
-    return TwgiError.exit_status if report.refused or not report.kept else 0
+    return 0 if good else TwgiError.exit_status

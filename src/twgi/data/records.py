@@ -5,10 +5,10 @@ with its place; the other lines live. What a record says is not yet tokens: see 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from twgi.errors import DataError
 from twgi.files import Object
@@ -16,35 +16,19 @@ from twgi.tokenizer.multimodal import PLACEHOLDER
 
 ONE_TURN = ("prompt", "input_images", "response", "images", "segments")
 KNOWN = (*ONE_TURN, "turns", "tokens", "id")
-_SEGMENT_KEYS: Mapping[str, frozenset[str]] = {
-    "text": frozenset({"type", "text", "loss"}),
-    "image": frozenset({"type", "image", "loss"}),
-}
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TextPart:
-    """A run of text in a response. `loss`: whether it is to be learnt."""
+@dataclass(frozen=True)
+class Part:
+    """A run of text in a response, or the path of a picture as the record says it. `loss`: whether it is learnt."""
 
-    text: str
+    kind: Literal["text", "image"]
+    content: str
     loss: bool = True
 
     def to_json(self) -> Object:
-        return {"type": "text", "text": self.text, **_loss(self.loss)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImagePart:
-    """A picture in a response: the path of its file, as the record says it."""
-
-    image: str
-    loss: bool = True
-
-    def to_json(self) -> Object:
-        return {"type": "image", "image": self.image, **_loss(self.loss)}
-
-
-Part = TextPart | ImagePart
+        return {"type": self.kind, self.kind: self.content, **({} if self.loss else {"loss": False})}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +42,12 @@ class Turn:
     @property
     def text(self) -> str:
         """The response with an `<image>` for each picture, as in the published format."""
-        return "".join(part.text if isinstance(part, TextPart) else PLACEHOLDER for part in self.response)
+        return "".join(part.content if part.kind == "text" else PLACEHOLDER for part in self.response)
 
     @property
     def images(self) -> tuple[str, ...]:
         """The pictures of the response."""
-        return tuple(part.image for part in self.response if isinstance(part, ImagePart))
+        return tuple(part.content for part in self.response if part.kind == "image")
 
     @property
     def pictures(self) -> tuple[str, ...]:
@@ -88,123 +72,114 @@ class TrainingRecord:
 def parse_record(value: Object, *, where: str, folder: Path) -> TrainingRecord:
     """One JSON object as a record. Raises `DataError` for whatever docs/data.md does not allow."""
     _refuse_unknown(value, KNOWN, "record")
-    tokens = _tokens(value["tokens"]) if "tokens" in value else None
-    name = value.get("id")
+    tokens, name = None, value.get("id")
+    if "tokens" in value:
+        tokens = whole_numbers(value["tokens"], '"tokens" must be a list of whole numbers')
     if not isinstance(name, str | None):
         raise DataError(f'"id" must be a text, got {_short(name)}')
-    return TrainingRecord(where=where, folder=folder, turns=_turns(value, tokens is not None), tokens=tokens, id=name)
+    return TrainingRecord(where=where, folder=folder, turns=_turns(value), tokens=tokens, id=name)
 
 
-def _turns(value: Object, tokenised: bool) -> tuple[Turn, ...]:
-    single = [key for key in ONE_TURN if key in value]
+def _turns(value: Object) -> tuple[Turn, ...]:
+    single = {key: value[key] for key in ONE_TURN if key in value}
     if "turns" not in value:
-        return () if tokenised and not single else (_turn(value),)
+        return () if "tokens" in value and not single else (_turn(single),)
     if single:
-        raise DataError(f'with "turns", {_quoted(single[0])} belongs into a turn')
+        raise DataError(f'with "turns", "{next(iter(single))}" belongs into a turn')
     turns = value["turns"]
     if not isinstance(turns, list) or not turns:
         raise DataError('"turns" must be a list of at least one turn')
-    return tuple(_numbered_turn(turn, number) for number, turn in enumerate(turns, 1))
+    return _each(turns, "turn", _turn)
 
 
-def _numbered_turn(value: Any, number: int) -> Turn:
-    try:
-        if not isinstance(value, dict):
-            raise DataError(f"expected an object, got {_short(value)}")
-        _refuse_unknown(value, ONE_TURN, "turn")
-        return _turn(value)
-    except DataError as error:
-        raise DataError(f"turn {number}: {error}") from None
+def _each(values: Sequence[Any], what: str, read: Callable[[Any], T]) -> tuple[T, ...]:
+    """All of them read; a fault says in which it is."""
+
+    def one(number: int, value: Any) -> T:
+        try:
+            return read(value)
+        except DataError as error:
+            raise DataError(f"{what} {number}: {error}") from None
+
+    return tuple(one(number, value) for number, value in enumerate(values, 1))
 
 
-def _turn(value: Object) -> Turn:
+def _turn(value: Any) -> Turn:
+    if not isinstance(value, dict):
+        raise DataError(f"expected an object, got {_short(value)}")
+    _refuse_unknown(value, ONE_TURN, "turn")
     prompt = text_of(value, "prompt")
     if not prompt.strip():
         raise DataError('"prompt" is empty')
     pictures = paths_of(value, "input_images")
-    _check_marks("prompt", prompt.count(PLACEHOLDER), "input_images", len(pictures))
-    response = _response(value)
+    _check_marks("prompt", prompt, "input_images", pictures)
+    response = _segments(value) if "segments" in value else _marked(text_of(value, "response"), value)
     if not response:
         raise DataError("the response is empty")
     return Turn(prompt=prompt, input_images=pictures, response=response)
 
 
-def _response(value: Object) -> tuple[Part, ...]:
-    if "segments" not in value:
-        return _marked(text_of(value, "response"), paths_of(value, "images"))
-    other = next((key for key in ("response", "images") if key in value), None)
-    if other is not None:
-        raise DataError(f'give "segments" or {_quoted(other)}, not both')
-    segments = value["segments"]
-    if not isinstance(segments, list):
+def _segments(value: Object) -> tuple[Part, ...]:
+    if other := [key for key in ("response", "images") if key in value]:
+        raise DataError(f'give "segments" or "{other[0]}", not both')
+    if not isinstance(value["segments"], list):
         raise DataError('"segments" must be a list')
-    return tuple(_segment(segment, number) for number, segment in enumerate(segments, 1))
+    return _each(value["segments"], "segment", _segment)
 
 
-def _marked(response: str, pictures: tuple[str, ...]) -> tuple[Part, ...]:
+def _marked(response: str, value: Object) -> tuple[Part, ...]:
     """The published form: text with marks, and the pictures in the order of the marks."""
-    pieces = response.split(PLACEHOLDER)
-    _check_marks("response", len(pieces) - 1, "images", len(pictures))
-    parts: list[Part] = [TextPart(text=pieces[0])]
-    for picture, text in zip(pictures, pieces[1:], strict=True):
-        parts += [ImagePart(image=picture), TextPart(text=text)]
-    return tuple(part for part in parts if isinstance(part, ImagePart) or part.text)
+    pictures = paths_of(value, "images")
+    _check_marks("response", response, "images", pictures)
+    first, *texts = response.split(PLACEHOLDER)
+    parts = [Part("text", first)]
+    for picture, text in zip(pictures, texts, strict=True):
+        parts += [Part("image", picture), Part("text", text)]
+    return tuple(part for part in parts if part.content)
 
 
-def _segment(value: Any, number: int) -> Part:
+def _segment(value: Any) -> Part:
     kind = value.get("type") if isinstance(value, dict) else None
-    if not isinstance(kind, str) or kind not in _SEGMENT_KEYS:
-        raise DataError(f'segment {number}: "type" must be "text" or "image", got {_short(kind)}')
-    try:
-        _refuse_unknown(value, _SEGMENT_KEYS[kind], f"{kind} segment")
-        loss = value.get("loss", True)
-        if not isinstance(loss, bool):
-            raise DataError(f'"loss" must be true or false, got {_short(loss)}')
-        return _text_part(value, loss) if kind == "text" else ImagePart(image=_path(value.get("image")), loss=loss)
-    except DataError as error:
-        raise DataError(f"segment {number}: {error}") from None
-
-
-def _text_part(value: Object, loss: bool) -> TextPart:
+    if kind not in ("text", "image"):
+        raise DataError(f'"type" must be "text" or "image", got {_short(kind)}')
+    _refuse_unknown(value, ("type", kind, "loss"), f"{kind} segment")
+    loss = value.get("loss", True)
+    if not isinstance(loss, bool):
+        raise DataError(f'"loss" must be true or false, got {_short(loss)}')
+    if kind == "image":
+        return Part("image", _path(value.get("image")), loss)
     text = text_of(value, "text")
     if not text:
         raise DataError('"text" is empty')
     if PLACEHOLDER in text:
         raise DataError(f"{PLACEHOLDER} in a text segment: make the picture a segment of its own")
-    return TextPart(text=text, loss=loss)
+    return Part("text", text, loss)
 
 
-def _check_marks(text_key: str, marks: int, list_key: str, pictures: int) -> None:
-    if marks != pictures:
-        raise DataError(
-            f"{_quoted(text_key)} has {marks} {PLACEHOLDER} mark(s) but {_quoted(list_key)} has {pictures} picture(s)"
-        )
-
-
-def _loss(loss: bool) -> Object:
-    return {} if loss else {"loss": False}
+def _check_marks(text_key: str, text: str, list_key: str, pictures: Sequence[str]) -> None:
+    marks, there = text.count(PLACEHOLDER), len(pictures)
+    if marks != there:
+        raise DataError(f'"{text_key}" has {marks} {PLACEHOLDER} mark(s) but "{list_key}" has {there} picture(s)')
 
 
 def text_of(value: Object, key: str) -> str:
     """The text under a key. Raises `DataError` where there is none, or no valid one."""
     text = value.get(key)
     if not isinstance(text, str):
-        raise DataError(f"no text under {_quoted(key)}" if text is None else f"{_quoted(key)} must be a text")
+        raise DataError(f'no text under "{key}"' if text is None else f'"{key}" must be a text')
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{_quoted(key)} is not valid Unicode at character {error.start}") from None
+        raise DataError(f'"{key}" is not valid Unicode at character {error.start}') from None
     return text
 
 
 def paths_of(value: Object, key: str) -> tuple[str, ...]:
     """The list of paths under a key, empty where there is none. Raises `DataError`."""
     paths = value.get(key)
-    if paths is None:
-        return ()
-    if not isinstance(paths, list):
-        raise DataError(f"{_quoted(key)} must be a list of paths")
-    return tuple(_path(path) for path in paths)
+    if not isinstance(paths, list | None):
+        raise DataError(f'"{key}" must be a list of paths')
+    return tuple(_path(path) for path in paths or ())
 
 
 def _path(path: Any) -> str:
@@ -216,20 +191,16 @@ def _path(path: Any) -> str:
     return path
 
 
-def _tokens(value: Any) -> tuple[int, ...]:
+def whole_numbers(value: Any, otherwise: str) -> tuple[int, ...]:
+    """A JSON list of ids; for anything else it raises `DataError` with these words."""
     if not isinstance(value, list) or not all(type(token) is int for token in value):
-        raise DataError('"tokens" must be a list of whole numbers')
+        raise DataError(otherwise)
     return tuple(value)
 
 
-def _refuse_unknown(value: Object, known: Any, what: str) -> None:
-    unknown = sorted(value.keys() - set(known))
-    if unknown:
-        raise DataError(f"unknown key {_quoted(unknown[0])} in a {what}; known are {', '.join(sorted(known))}")
-
-
-def _quoted(name: str) -> str:
-    return f'"{name if len(name) <= 40 else name[:37] + "..."}"'
+def _refuse_unknown(value: Object, known: Collection[str], what: str) -> None:
+    if unknown := sorted(value.keys() - set(known)):
+        raise DataError(f'unknown key "{unknown[0]:.40}" in a {what}; known are {", ".join(sorted(known))}')
 
 
 def _short(value: object) -> str:

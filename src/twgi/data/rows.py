@@ -5,16 +5,17 @@ images (boi, image tokens, eoi). Loss lies on nothing before a separator.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from twgi.data.records import whole_numbers
 from twgi.errors import DataError
 from twgi.files import Object
-from twgi.tokenizer.faults import end_of_image, image_anomalies, kind_of_misplaced, misplaced
+from twgi.tokenizer.multimodal import end_of_image, image_anomalies, kind_of_misplaced, misplaced
 from twgi.trace import Anomaly
 from twgi.vocab import Vocab
 
@@ -27,7 +28,7 @@ Piece = tuple[Kind, Sequence[int], bool]
 _KEYS = frozenset({"version", "source", "id", "tokens", "segments"})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Span:
     """The ids [start, end) of a row."""
 
@@ -67,7 +68,7 @@ class TrainingRow:
         spans: list[Span] = []
         for kind, ids, loss in pieces:
             if ids:
-                spans.append(Span(kind=kind, start=len(tokens), end=len(tokens) + len(ids), loss=loss))
+                spans.append(Span(kind, len(tokens), len(tokens) + len(ids), loss))
                 tokens += ids
         return cls(tokens=tuple(tokens), spans=tuple(spans), source=source, id=id)
 
@@ -86,10 +87,8 @@ class TrainingRow:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object of version 1 (docs/data.md)."""
-        head: dict[str, Any] = {"version": VERSION, "source": self.source}
-        name = {} if self.id is None else {"id": self.id}
-        segments = [[span.kind, span.start, span.end, span.loss] for span in self.spans]
-        return {**head, **name, "tokens": list(self.tokens), "segments": segments}
+        head = {"version": VERSION, "source": self.source} | ({} if self.id is None else {"id": self.id})
+        return {**head, "tokens": list(self.tokens), "segments": [list(vars(span).values()) for span in self.spans]}
 
     @classmethod
     def from_json(cls, value: Object) -> "TrainingRow":
@@ -99,21 +98,19 @@ class TrainingRow:
         wrong = sorted(_KEYS - {"id"} - value.keys()) or sorted(value.keys() - _KEYS)
         if wrong:
             raise DataError(f"a row {'lacks' if wrong[0] in _KEYS else 'has the unknown key'} {wrong[0]!r}")
-        tokens, segments, source, name = (value.get(key) for key in ("tokens", "segments", "source", "id"))
-        if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
-            raise DataError("the tokens of a row must be whole numbers")
+        tokens = whole_numbers(value["tokens"], "the tokens of a row must be whole numbers")
+        segments, source, name = value["segments"], value["source"], value.get("id")
         if not isinstance(segments, list) or not isinstance(source, str) or not isinstance(name, str | None):
             raise DataError("a row's source and id must be texts and its segments a list")
-        return cls(tokens=tuple(tokens), spans=tuple(map(_span, segments)), source=source, id=name)
+        return cls(tokens=tokens, spans=tuple(map(_span, segments)), source=source, id=name)
 
 
 def _span(value: Any) -> Span:
     if not isinstance(value, list) or [type(part) for part in value] != [str, int, int, bool]:
         raise DataError(f"a segment of a row must be [kind, start, end, loss], got {value!r}"[:160])
-    kind, start, end, loss = value
-    if kind not in get_args(Kind):
-        raise DataError(f"a segment of a row must be one of {', '.join(get_args(Kind))}, got {kind!r}"[:160])
-    return Span(kind=kind, start=start, end=end, loss=loss)
+    if value[0] not in get_args(Kind):
+        raise DataError(f"a segment of a row must be one of {', '.join(get_args(Kind))}, got {value[0]!r}"[:160])
+    return Span(*value)
 
 
 def pieces_of(ids: Sequence[int], vocab: Vocab) -> Iterator[Piece]:
@@ -126,30 +123,24 @@ def check_row(row: TrainingRow, vocab: Vocab, *, turns: int | None = 1) -> None:
 
     The ids must be bos and `turns` turns (None: any number) of a prompt, one separator, a response and eos, with whole
     images and no control id in text. The spans must be those of the ids, at most with text cut finer, and loss may lie
-    on responses alone. Raises `DataError`, which names the first fault.
+    on responses alone. Raises `DataError` of the first fault.
     """
     spans, faults = scan(row.tokens, vocab, turns=turns)
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         first = faults[0]
         raise DataError(f"token {first.position}: {first.kind.replace('_', ' ')}: {first.detail}{more}")
-    found, expected = _joined(row.spans), _joined(spans)
-    if [(span.kind, span.end) for span in found] != [(span.kind, span.end) for span in expected]:
+    if _fixed(row.spans) != _fixed(spans):
         raise DataError("the segments of the row are not those of its tokens")
-    early = next((span for span, may in zip(found, expected, strict=True) if span.loss and not may.loss), None)
+    may = replace(row, spans=tuple(spans)).mask
+    early = next((span for span in row.spans if span.loss and not may[span.start]), None)
     if early is not None:
         raise DataError(f"tokens {early.start} to {early.end - 1} carry loss, but are not of a response")
 
 
-def _joined(spans: Sequence[Span]) -> list[Span]:
-    """Neighbouring spans of text as one, which carries loss where any does."""
-    joined: list[Span] = []
-    for span in spans:
-        if joined and span.kind == joined[-1].kind == "text":
-            span = Span(kind="text", start=joined[-1].start, end=span.end, loss=span.loss or joined[-1].loss)
-            joined.pop()
-        joined.append(span)
-    return joined
+def _fixed(spans: Iterable[Span]) -> list[tuple[Kind, int, int]]:
+    """All but text, which lies between them and may be cut finer."""
+    return [(span.kind, span.start, span.end) for span in spans if span.kind != "text"]
 
 
 def scan(ids: Sequence[int], vocab: Vocab, *, turns: int | None = None) -> tuple[list[Span], list[Anomaly]]:
@@ -159,17 +150,20 @@ def scan(ids: Sequence[int], vocab: Vocab, *, turns: int | None = None) -> tuple
     """
     spans, faults = list[Span](), list[Anomaly]()
     if len(ids) and ids[0] == vocab.bos:
-        spans.append(Span(kind="bos", start=0, end=1, loss=False))
+        spans.append(Span("bos", 0, 1, False))
     else:
         detail = f"{ids[0] if len(ids) else 'nothing'} where a row starts with {vocab.bos}"
         faults.append(Anomaly(position=0, kind="no_bos", detail=detail))
     position = begin = len(spans)  # begin: of this prompt or response
     answering, separators = False, list[int]()
     while position < len(ids):
-        kind, end = _stretch(ids, position, vocab, mark="eos" if answering else "separator")
-        faults += _faults_of(kind, ids, position, end, vocab)
-        spans.append(Span(kind=kind, start=position, end=end, loss=answering))
-        if kind in ("separator", "eos"):
+        kind, end = _stretch(ids, position, vocab, answering=answering)
+        spans.append(Span(kind, position, end, answering))
+        if kind == "image":
+            faults += image_anomalies(ids, position, end, vocab)
+        elif kind == "text" and not vocab.is_text(ids[position]):
+            faults.append(misplaced(kind_of_misplaced(ids[position], vocab), position, ids[position:end]))
+        elif kind in ("separator", "eos"):
             if position == begin:
                 part = "response" if answering else "prompt"
                 faults.append(Anomaly(position=position, kind=f"empty_{part}", detail=f"{kind} without a {part}"))
@@ -180,23 +174,16 @@ def scan(ids: Sequence[int], vocab: Vocab, *, turns: int | None = None) -> tuple
     return spans, sorted(faults, key=lambda fault: fault.position)
 
 
-def _stretch(ids: Sequence[int], start: int, vocab: Vocab, *, mark: Literal["separator", "eos"]) -> tuple[Kind, int]:
-    """What begins here, and its end; `mark` is what may end this prompt or response."""
+def _stretch(ids: Sequence[int], start: int, vocab: Vocab, *, answering: bool) -> tuple[Kind, int]:
+    """What begins here, and its end; an eos may end a response, a separator a prompt."""
     if ids[start] == vocab.boi:
         return "image", end_of_image(ids, start, vocab)
-    if ids[start] == (vocab.eos if mark == "eos" else vocab.separator):
-        return mark, start + 1
+    if ids[start] == (vocab.eos if answering else vocab.separator):
+        return "eos" if answering else "separator", start + 1
     end = start + 1
     while vocab.is_text(ids[start]) and end < len(ids) and vocab.is_text(ids[end]):
         end += 1
     return "text", end
-
-
-def _faults_of(kind: Kind, ids: Sequence[int], start: int, end: int, vocab: Vocab) -> Iterator[Anomaly]:
-    if kind == "image":
-        yield from image_anomalies(ids, start, end, vocab)
-    elif kind == "text" and not vocab.is_text(ids[start]):
-        yield misplaced(kind_of_misplaced(ids[start], vocab), start, ids[start:end])
 
 
 def _end_faults(separators: Sequence[int], turns: int | None, length: int, *, ended: bool) -> Iterator[Anomaly]:

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twgi.data.encode import RowEncoder
-from twgi.data.report import Encoded, EncodingReport, LineOutcome
+from twgi.data.encode import Encoded, EncodingReport, LineOutcome, RowEncoder
 from twgi.data.rows import Span, TokenRow, TrainingRow
 from twgi.errors import ConfigError, DataError
 from twgi.files import Object, read_json, read_lines, reading, write_json, writing_whole
@@ -27,8 +26,7 @@ from twgi.tokenizer.multimodal import MultimodalTokenizer
 
 VERSION = 1
 MANIFEST, META = "shards.json", b"twgi"
-ROWS, GROUP = 4096, 128  # rows of a shard, and of what is read at once
-OPEN_GROUPS = 16
+GROUP, OPEN_GROUPS = 128, 16  # rows that are read at once, and how many such groups are in memory
 
 
 def need_parquet() -> Any:
@@ -40,37 +38,23 @@ def need_parquet() -> Any:
     return pyarrow.parquet
 
 
-def _schema(size: int) -> Any:
-    import pyarrow as pa
-
-    segment = pa.struct([("kind", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("loss", pa.bool_())])
-    ids = pa.list_(pa.uint16() if size <= 2**16 else pa.uint32())
-    return pa.schema([("ids", ids), ("segments", pa.list_(segment)), ("source", pa.string()), ("id", pa.string()),
-                      ("length", pa.int32())])  # fmt: skip
-
-
 class ShardWriter:
-    """Files of records or rows -> shards in a folder; run it again and it goes on after the last whole shard.
+    """Lines of files of records or rows, in order -> shards of so many rows in a folder.
 
-    Args:
-        folder: where the shards go.
-        files: in this order, read line by line.
-        encoder: what makes rows of lines.
-        rows: of a shard.
+    Run it again and it goes on after the last whole shard.
     """
 
-    def __init__(self, folder: Path, files: Sequence[Path], encoder: RowEncoder, rows: int = ROWS) -> None:
+    def __init__(self, folder: Path, files: Sequence[Path], encoder: RowEncoder, rows: int) -> None:
         need_parquet()
         if rows < 1:
             raise ConfigError(f"rows of a shard must be 1 or more, got {rows}")
         self.folder, self.files, self.encoder, self.rows = folder, files, encoder, rows
         self.report = EncodingReport(limit=encoder.limit)
-        tokenizer = encoder.tokenizer
         self.made_of: Object = {
             "version": VERSION,
             "sources": [[str(file), sha256_of(file)] for file in files],
-            "vocabulary": vocabulary_of(tokenizer),
-            "ids": tokenizer.vocab.size, "limit": encoder.limit, "rows": rows,
+            "vocabulary": vocabulary_of(encoder.tokenizer),
+            "ids": encoder.tokenizer.vocab.size, "limit": encoder.limit, "rows": rows,
         }  # fmt: skip
 
     def write(self) -> Generator[LineOutcome, None, None]:
@@ -94,7 +78,11 @@ class ShardWriter:
             yield outcome
         if kept:
             self._put(number, kept, end=end)
-        self._finish()
+            number += 1
+        if not number:
+            raise DataError(f"{', '.join(map(str, self.files))}: no row to write")
+        shards = [shard_name(each) for each in range(number)]
+        write_json(self.folder / MANIFEST, {"made_of": self.made_of, "shards": shards, "report": self.report.to_json()})
 
     def _found(self) -> tuple[int, int]:
         """(number of the next shard, lines that are done): the report goes on as it was, too."""
@@ -119,16 +107,13 @@ class ShardWriter:
             "length": [len(row.tokens) for row in rows],
         }
         meta = {"made_of": self.made_of, "end": end, "report": self.report.to_json()}
-        schema = _schema(self.encoder.tokenizer.vocab.size)
-        table = pa.table(columns, schema=schema).replace_schema_metadata({META: json.dumps(meta).encode()})
+        segment = pa.struct([("kind", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("loss", pa.bool_())])
+        ids = pa.uint16() if self.encoder.tokenizer.vocab.size <= 2**16 else pa.uint32()
+        kinds = (pa.list_(ids), pa.list_(segment), pa.string(), pa.string(), pa.int32())
+        schema = pa.schema(zip(columns, kinds, strict=True), {META: json.dumps(meta)})
+        table = pa.table(columns, schema=schema)
         with writing_whole(self.folder / shard_name(number)) as file:
             pq.write_table(table, file, row_group_size=GROUP, compression="zstd")
-
-    def _finish(self) -> None:
-        shards = [file.name for file in shard_files(self.folder)]
-        if not shards:
-            raise DataError(f"{', '.join(map(str, self.files))}: no row to write")
-        write_json(self.folder / MANIFEST, {"made_of": self.made_of, "shards": shards, "report": self.report.to_json()})
 
 
 def vocabulary_of(tokenizer: MultimodalTokenizer) -> str:
@@ -138,10 +123,6 @@ def vocabulary_of(tokenizer: MultimodalTokenizer) -> str:
 
 def shard_name(number: int) -> str:
     return f"rows-{number:05d}.parquet"
-
-
-def shard_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("rows-*.parquet"))
 
 
 def sha256_of(file: Path) -> str:
@@ -163,13 +144,9 @@ def read_meta(file: Path) -> dict[str, Any]:
 
 
 class ShardRows:
-    """Rows of a folder of shards by number; a few groups of rows are in memory at a time.
-
-    Args:
-        folder: as `ShardWriter` finished it.
+    """Rows, by number, of a folder that `ShardWriter` finished; a few groups of rows are in memory at a time.
 
     `lengths` are the tokens of each row; `blocks` the ends of the groups, which are quick to read together.
-
     Raises `DataError` where it is not finished, or a shard is missing or not readable.
     """
 
@@ -180,13 +157,23 @@ class ShardRows:
             raise DataError(f"{error}; finish it with `twgi encode --format parquet`") from None
         self.digest = hashlib.sha256(json.dumps(manifest["made_of"], sort_keys=True).encode()).hexdigest()
         self.vocabulary: str = manifest["made_of"]["vocabulary"]
-        self.lengths, self._groups = _index([folder / shard_name(number) for number in range(len(manifest["shards"]))])
-        self.blocks: Sequence[int] = [end for end, _, _ in self._groups]
+        self.blocks: Sequence[int]
+        lengths: list[npt.NDArray[np.int64]] = []
+        ends = list[int]()
+        self._places: list[tuple[Path, int]] = []  # of each group: its file, and its number there
+        for file in (folder / shard_name(number) for number in range(len(manifest["shards"]))):
+            read_meta(file)
+            parquet = need_parquet().ParquetFile(file)
+            lengths.append(parquet.read(columns=["length"])["length"].to_numpy().astype(np.int64))
+            for group in range(parquet.num_row_groups):
+                ends.append((ends[-1] if ends else 0) + parquet.metadata.row_group(group).num_rows)
+                self._places.append((file, group))
+        self.lengths, self.blocks = np.concatenate(lengths), tuple(ends)
         self._group = lru_cache(maxsize=OPEN_GROUPS)(self._read_group)
 
     def _read_group(self, number: int) -> list[Object]:
-        _, file, place = self._groups[number]
-        rows: list[Object] = need_parquet().ParquetFile(file).read_row_group(place).to_pylist()
+        file, group = self._places[number]
+        rows: list[Object] = need_parquet().ParquetFile(file).read_row_group(group).to_pylist()
         return rows
 
     def __getitem__(self, index: int) -> TokenRow:
@@ -196,18 +183,3 @@ class ShardRows:
         value = self._group(number)[index - start]
         spans = tuple(Span(**segment) for segment in value["segments"])
         return TrainingRow(tokens=tuple(value["ids"]), spans=spans, source=value["source"], id=value["id"]).compact()
-
-
-def _index(files: Sequence[Path]) -> tuple[npt.NDArray[np.int64], list[tuple[int, Path, int]]]:
-    """Length of every row; (number of the row after it, file, place in the file) of every group."""
-    lengths: list[npt.NDArray[np.int64]] = []
-    groups: list[tuple[int, Path, int]] = []
-    end = 0
-    for file in files:
-        read_meta(file)
-        parquet = need_parquet().ParquetFile(file)
-        lengths.append(parquet.read(columns=["length"])["length"].to_numpy().astype(np.int64))
-        for place in range(parquet.num_row_groups):
-            end += parquet.metadata.row_group(place).num_rows
-            groups.append((end, file, place))
-    return np.concatenate(lengths), groups

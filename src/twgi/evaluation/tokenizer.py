@@ -9,7 +9,7 @@ from PIL import Image
 from twgi.errors import ConfigError
 from twgi.evaluation.detectors.icons import IconDetector
 from twgi.evaluation.geneval.rules import GenEvalItem, judge
-from twgi.icons.tasks import GENEVAL_TASKS, TASKS, Request, make_scene
+from twgi.icons.tasks import GENEVAL_TASKS, TASKS, SceneRequest, make_scene
 from twgi.icons.world import Scene, render
 from twgi.tokenizer.image import ImageTokenizer
 
@@ -52,7 +52,7 @@ def _judge_task(images: ImageTokenizer, task: str, scenes: int, seed: int) -> Re
     return ReconstructionScore(task=task, scenes=scenes, right=sum(right) / scenes, exact=sum(exact) / scenes)
 
 
-def _make(task: str, number: int, seed: int) -> tuple[Request, Scene]:
+def _make(task: str, number: int, seed: int) -> tuple[SceneRequest, Scene]:
     rng = np.random.default_rng([seed, GENEVAL_TASKS.index(task), number])
     request = TASKS[task](rng)
     return request, make_scene(request, rng)

@@ -6,13 +6,13 @@ imitated (a flawed first picture). No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from twgi.icons import tasks
-from twgi.icons.tasks import COLOR_NAMES, COUNTS, PLACES, Request, plural, with_article
+from twgi.icons.tasks import COLOR_NAMES, COUNTS, PLACES, SceneRequest, listed, plural, with_article
 from twgi.icons.world import NAMES, Placed, Scene
 
 WHOLE = "Now the whole picture."
@@ -52,17 +52,14 @@ def named(thing: Placed) -> str:
 def describe(scene: Scene) -> str:
     """Everything in the scene in reading order, as one sentence."""
     words = [named(thing) for thing in reading_order(scene.objects)]
-    if not words:
-        return "There is nothing."
-    listed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-    return f"There is {listed}."
+    return f"There is {listed(words) if words else 'nothing'}."
 
 
-def direct(request: Request, scene: Scene) -> Chain:
+def direct(request: SceneRequest, scene: Scene) -> Chain:
     return Chain("direct", request.prompt, (Drawn(scene),))
 
 
-def subgoal(request: Request, scene: Scene) -> Chain:
+def subgoal(request: SceneRequest, scene: Scene) -> Chain:
     """Each thing alone where it will stand, then the whole."""
     response: list[Part] = []
     for i, thing in enumerate(scene.objects):
@@ -70,16 +67,19 @@ def subgoal(request: Request, scene: Scene) -> Chain:
     return Chain("subgoal", request.prompt, (*response, WHOLE, Drawn(scene)))
 
 
-# Flaws: (request, scene, rng) -> (flawed scene, what to say about it), or None where the flaw does not apply.
-Flaw = Callable[[Request, Scene, np.random.Generator], tuple[Scene, str] | None]
+def _one(rng: np.random.Generator, scene: Scene) -> tuple[int, Placed]:
+    i = int(rng.integers(len(scene.objects)))
+    return i, scene.objects[i]
 
 
-def _index(rng: np.random.Generator, scene: Scene) -> int:
-    return int(rng.integers(len(scene.objects)))
+def _with(scene: Scene, i: int, *instead: Placed) -> Scene:
+    """The scene with another thing, or none, in place of thing `i`."""
+    return Scene((*scene.objects[:i], *instead, *scene.objects[i + 1 :]))
 
 
-def _with(scene: Scene, i: int, thing: Placed) -> Scene:
-    return Scene((*scene.objects[:i], thing, *scene.objects[i + 1 :]))
+def _free(things: Sequence[Placed]) -> list[int]:
+    """The quadrants without a thing."""
+    return [q for q in range(4) if q not in {thing.quadrant for thing in things}]
 
 
 def _other(rng: np.random.Generator, all_of: Sequence[str], avoid: set[str]) -> str:
@@ -87,48 +87,43 @@ def _other(rng: np.random.Generator, all_of: Sequence[str], avoid: set[str]) -> 
     return kept[rng.integers(len(kept))]
 
 
-def _clause_color(request: Request, thing: Placed) -> str | None:
-    return next((c.color for c in request.include if c.name == thing.name), None)
+def _absent(rng: np.random.Generator, scene: Scene) -> str:
+    return _other(rng, NAMES, {thing.name for thing in scene.objects})
 
 
-def wrong_color(request: Request, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str] | None:
-    i = _index(rng, scene)
-    thing = scene.objects[i]
-    if _clause_color(request, thing) is None:
+def wrong_color(request: SceneRequest, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str] | None:
+    i, thing = _one(rng, scene)
+    if not any(clause.color for clause in request.include if clause.name == thing.name):
         return None
     flawed = replace(thing, color=_other(rng, COLOR_NAMES, {thing.color}))
     return _with(scene, i, flawed), f"The {thing.name} should be {thing.color}."
 
 
-def missing(request: Request, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str] | None:
+def missing(request: SceneRequest, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str] | None:
     if len(scene.objects) < 2 or _counted(request):
         return None
-    i = _index(rng, scene)
-    flawed = Scene(scene.objects[:i] + scene.objects[i + 1 :])
-    return flawed, f"{with_article(scene.objects[i].name).capitalize()} is missing."
+    i, thing = _one(rng, scene)
+    return _with(scene, i), f"{with_article(thing.name).capitalize()} is missing."
 
 
-def wrong_thing(request: Request, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str] | None:
+def wrong_thing(request: SceneRequest, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str] | None:
     """Another thing in its place."""
-    i = _index(rng, scene)
-    thing = scene.objects[i]
-    present = {other.name for other in scene.objects}
-    flawed = replace(thing, name=_other(rng, NAMES, present))
+    i, thing = _one(rng, scene)
+    flawed = replace(thing, name=_absent(rng, scene))
     return _with(scene, i, flawed), f"The {flawed.name} should be {with_article(thing.name)}."
 
 
-def wrong_count(request: Request, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str] | None:
+def wrong_count(request: SceneRequest, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str] | None:
     if not _counted(request):
         return None
     want, first = len(scene.objects), scene.objects[0]
     have = int(rng.choice([n for n in (1, 2, 3, 4) if n != want and abs(n - want) < 3]))
-    things = list(scene.objects[:have])
-    free = [q for q in range(4) if q not in {thing.quadrant for thing in scene.objects}]
-    things += [tasks.place(first.name, first.color, q, rng) for q in free[: have - len(things)]]
-    return Scene(tuple(things)), f"There should be {COUNTS[want]} {plural(first.name)}, not {COUNTS[have]}."
+    more = [tasks.place(first.name, first.color, q, rng) for q in _free(scene.objects)[: max(have - want, 0)]]
+    remark = f"There should be {COUNTS[want]} {plural(first.name)}, not {COUNTS[have]}."
+    return Scene((*scene.objects[:have], *more)), remark
 
 
-def wrong_side(request: Request, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str] | None:
+def wrong_side(request: SceneRequest, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str] | None:
     """The two things of a relation in each other's place."""
     placed = next((c for c in request.include if c.position), None)
     if placed is None or placed.position is None:
@@ -138,14 +133,15 @@ def wrong_side(request: Request, scene: Scene, rng: np.random.Generator) -> tupl
     return flawed, f"The {a.name} should be {placed.position[0]} the {b.name}."
 
 
-def _counted(request: Request) -> bool:
+def _counted(request: SceneRequest) -> bool:
     return any(clause.count > 1 for clause in request.include)
 
 
-FLAWS: tuple[Flaw, ...] = (wrong_color, missing, wrong_thing, wrong_count, wrong_side)
+# (request, scene, rng) -> (flawed scene, what to say about it), or None where the flaw does not apply
+FLAWS = (wrong_color, missing, wrong_thing, wrong_count, wrong_side)
 
 
-def flaw(request: Request, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str]:
+def flaw(request: SceneRequest, scene: Scene, rng: np.random.Generator) -> tuple[Scene, str]:
     """A random flaw that applies; `wrong_thing` always does."""
     for i in rng.permutation(len(FLAWS)):
         made = FLAWS[i](request, scene, rng)
@@ -154,7 +150,7 @@ def flaw(request: Request, scene: Scene, rng: np.random.Generator) -> tuple[Scen
     raise AssertionError("no flaw applies")
 
 
-def critique(request: Request, scene: Scene, rng: np.random.Generator, flawed_share: float = 0.7) -> Chain:
+def critique(request: SceneRequest, scene: Scene, rng: np.random.Generator, flawed_share: float = 0.7) -> Chain:
     """Draft, verdict, and (after a flaw) the redrawn picture with its verdict; sometimes it takes a second round."""
     response: list[Part] = []
     while rng.random() < flawed_share:
@@ -176,7 +172,7 @@ def _about(question: str, scene: Scene, *response: Part) -> Chain:
 
 def question(scene: Scene, rng: np.random.Generator) -> Chain:
     """A question about a picture, and its answer."""
-    thing = scene.objects[_index(rng, scene)]
+    _, thing = _one(rng, scene)
     alike = sum(other.name == thing.name for other in scene.objects)
     match int(rng.integers(4)):
         case 0 if alike == 1:
@@ -184,8 +180,7 @@ def question(scene: Scene, rng: np.random.Generator) -> Chain:
         case 1:
             return _about(f"How many {plural(thing.name)} are there?", scene, f"{COUNTS[alike].capitalize()}.")
         case 2:
-            absent = _other(rng, NAMES, {other.name for other in scene.objects})
-            name, answer = ((thing.name, "Yes."), (absent, "No."))[rng.integers(2)]
+            name, answer = ((thing.name, "Yes."), (_absent(rng, scene), "No."))[rng.integers(2)]
             return _about(f"Is there {with_article(name)}?", scene, answer)
     return _about(f"What color is the {thing.name}?", scene, f"{thing.color.capitalize()}.")
 
@@ -197,22 +192,19 @@ def edit(scene: Scene, rng: np.random.Generator) -> Chain:
     """
     first = {thing.name: thing for thing in reversed(reading_order(scene.objects))}
     scene = Scene(tuple(first.values()))
-    i = _index(rng, scene)
-    thing = scene.objects[i]
-    free = [q for q in range(4) if q not in {other.quadrant for other in scene.objects}]
+    i, thing = _one(rng, scene)
+    free = _free(scene.objects)
     match int(rng.integers(4)):
         case 0 if len(scene.objects) > 1:
-            left = Scene(scene.objects[:i] + scene.objects[i + 1 :])
-            return _about(f"Remove the {thing.name}.", scene, Drawn(left))
+            return _about(f"Remove the {thing.name}.", scene, Drawn(_with(scene, i)))
         case 1 if free:
-            name = _other(rng, NAMES, {other.name for other in scene.objects})
-            color = COLOR_NAMES[rng.integers(len(COLOR_NAMES))]
-            new = tasks.place(name, color, free[rng.integers(len(free))], rng)
+            look = _look(rng, {other.name for other in scene.objects})
+            new = tasks.place(*look, free[rng.integers(len(free))], rng)
             return _about(f"Add {named(new)}.", scene, Drawn(Scene((*scene.objects, new))))
         case 2:
-            name = _other(rng, NAMES, {other.name for other in scene.objects})
-            changed = _with(scene, i, replace(thing, name=name))
-            return _about(f"Replace the {thing.name} with {with_article(name)}.", scene, Drawn(changed))
+            new = replace(thing, name=_absent(rng, scene))
+            wish = f"Replace the {thing.name} with {with_article(new.name)}."
+            return _about(wish, scene, Drawn(_with(scene, i, new)))
     color = _other(rng, COLOR_NAMES, {thing.color})
     return _about(f"Make the {thing.name} {color}.", scene, Drawn(_with(scene, i, replace(thing, color=color))))
 
@@ -224,11 +216,9 @@ def steps(rng: np.random.Generator) -> Chain:
         color = _other(rng, COLOR_NAMES, {first.color})
         wish, second = f"make it {color}", Scene((replace(first, color=color),))
     else:
-        free = [q for q in range(4) if q != first.quadrant]
-        new = tasks.place(*_look(rng, {first.name}), free[rng.integers(3)], rng)
+        new = tasks.place(*_look(rng, {first.name}), _free([first])[rng.integers(3)], rng)
         wish, second = f"add {with_article(f'{new.color} {new.name}')}", Scene((first, new))
-    look = with_article(f"{first.color} {first.name}")
-    start = Scene((first,))
+    look, start = with_article(f"{first.color} {first.name}"), Scene((first,))
     response = (describe(start), Drawn(start), describe(second), Drawn(second))
     return Chain("general", f"Show {look}, then {wish}.", response)
 
@@ -239,11 +229,5 @@ def _look(rng: np.random.Generator, avoid: set[str]) -> tuple[str, str]:
 
 def general(scene: Scene, rng: np.random.Generator) -> Chain:
     """An edit (hardest, so twice as often), a caption, a question, or words and pictures in turn."""
-    match int(rng.integers(5)):
-        case 0:
-            return caption(scene, rng)
-        case 1:
-            return question(scene, rng)
-        case 2:
-            return steps(rng)
-    return edit(scene, rng)
+    kinds = (caption, question, lambda _, rng: steps(rng), edit, edit)
+    return kinds[rng.integers(len(kinds))](scene, rng)

@@ -43,15 +43,6 @@ class Found:
     score: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Templates:
-    names: tuple[str, ...]  # of each template
-    colors: tuple[str, ...]
-    masks_KS: Floats
-    colors_QC: Floats  # minus the ground
-    energy_KQ: Floats
-
-
 def find(picture: Image.Image, *, threshold: float = THRESHOLD) -> list[Found]:
     """The icons of one picture of 64 x 64 px, best first; anything less than `threshold` alike is not reported."""
     return find_many([picture], threshold=threshold)[0]
@@ -65,8 +56,8 @@ def find_many(pictures: Sequence[Image.Image], *, threshold: float = THRESHOLD) 
 
 def _find_chunk(pictures: Sequence[Image.Image], threshold: float) -> list[list[Found]]:
     windows_WSC = _windows(np.stack([_pixels(picture) for picture in pictures]))
-    found_W = [_look(window_SC, threshold) for window_SC in windows_WSC]
     per_picture = PLACES * PLACES
+    found_W = [_look(window_SC, place % per_picture, threshold) for place, window_SC in enumerate(windows_WSC)]
     return [_choose(found_W[start : start + per_picture]) for start in range(0, len(found_W), per_picture)]
 
 
@@ -84,20 +75,23 @@ def _windows(pixels: Floats) -> Floats:
     return np.moveaxis(view, 3, -1).reshape(-1, SIDE * SIDE, 3)
 
 
-def _look(window_SC: Floats, threshold: float) -> tuple[float, str, str] | None:
-    """(score, name, colour) of the icon that fills this window, or None."""
-    templates = _templates()
+def _look(window_SC: Floats, place: int, threshold: float) -> Found | None:
+    """The icon that fills this window, the `place`-th of its picture."""
+    masks_KS, colors_QC, energy_KQ = _templates()
     energy = float(np.square(window_SC).sum())
-    if energy < FLOOR * templates.energy_KQ.min():
+    if energy < FLOOR * energy_KQ.min():
         return None  # next to nothing but ground
-    dot_KQ = (templates.masks_KS @ window_SC) @ templates.colors_QC.T
-    likeness_KQ = dot_KQ / (energy + templates.energy_KQ - dot_KQ)
-    k, q = divmod(int(likeness_KQ.argmax()), len(templates.colors))
+    dot_KQ = (masks_KS @ window_SC) @ colors_QC.T
+    likeness_KQ = dot_KQ / (energy + energy_KQ - dot_KQ)
+    k, q = divmod(int(likeness_KQ.argmax()), len(colors_QC))
     if likeness_KQ[k, q] < FLOOR:
         return None
-    color_C = templates.colors_QC[q]
-    score = _shape_likeness(window_SC @ (color_C / np.square(color_C).sum()), templates.masks_KS[k])
-    return (score, templates.names[k], templates.colors[q]) if score >= threshold else None
+    score = _shape_likeness(window_SC @ (colors_QC[q] / np.square(colors_QC[q]).sum()), masks_KS[k])
+    if score < threshold:
+        return None
+    row, col = divmod(place, PLACES)
+    thing = world.Placed(world.NAMES[k % len(world.NAMES)], tuple(world.COLORS)[q], col, row)
+    return Found(name=thing.name, color=thing.color, box=thing.box, score=score)
 
 
 def _shape_likeness(ink_S: Floats, mask_S: Floats) -> float:
@@ -106,20 +100,13 @@ def _shape_likeness(ink_S: Floats, mask_S: Floats) -> float:
     return min(dot / (float(a @ a) + float(b @ b) - dot), 1.0)
 
 
-def _choose(windows: Sequence[tuple[float, str, str] | None]) -> list[Found]:
+def _choose(windows: Sequence[Found | None]) -> list[Found]:
     """Of the 36 windows of a picture: the best first, then the best that overlaps none before it."""
     chosen: list[Found] = []
-    seen = [(window, place) for place, window in enumerate(windows) if window is not None]
-    for (score, name, color), place in sorted(seen, key=lambda item: -item[0][0]):
-        box = _box(place)
-        if not any(_overlap(box, other.box) for other in chosen):
-            chosen.append(Found(name=name, color=color, box=box, score=score))
+    for found in sorted(filter(None, windows), key=lambda found: -found.score):
+        if not any(_overlap(found.box, other.box) for other in chosen):
+            chosen.append(found)
     return chosen
-
-
-def _box(place: int) -> tuple[int, int, int, int]:
-    row, col = divmod(place, PLACES)
-    return (col * CELL, row * CELL, col * CELL + SIDE, row * CELL + SIDE)
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
@@ -127,19 +114,12 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool
 
 
 @cache
-def _templates() -> _Templates:
-    masks = {name: world.icon_mask(name).astype(np.float32) / np.float32(255) for name in world.NAMES}
-    masks_KS = np.stack([_blur(mask, sigma).ravel() for sigma in BLURS for mask in masks.values()])
-    ground = np.asarray(world.GROUND, dtype=np.float32)
-    colors_QC = np.asarray(list(world.COLORS.values()), dtype=np.float32) - ground
-    energy_KQ = np.outer(np.square(masks_KS).sum(axis=1), np.square(colors_QC).sum(axis=1))
-    return _Templates(
-        names=tuple(masks) * len(BLURS),
-        colors=tuple(world.COLORS),
-        masks_KS=masks_KS,
-        colors_QC=colors_QC,
-        energy_KQ=energy_KQ,
-    )
+def _templates() -> tuple[Floats, Floats, Floats]:
+    """Masks KS (all names for each blur), colours QC minus the ground, energy KQ."""
+    masks = [world.icon_mask(name).astype(np.float32) / np.float32(255) for name in world.NAMES]
+    masks_KS = np.stack([_blur(mask, sigma).ravel() for sigma in BLURS for mask in masks])
+    colors_QC = np.asarray([*world.COLORS.values()], dtype=np.float32) - np.asarray(world.GROUND, dtype=np.float32)
+    return masks_KS, colors_QC, np.outer(np.square(masks_KS).sum(axis=1), np.square(colors_QC).sum(axis=1))
 
 
 def _blur(mask: Floats, sigma: float) -> Floats:

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from twgi.errors import ConfigError
-from twgi.icons.tasks import COLOR_NAMES, COUNTS, RELATIONS, Clause, Request, phrase, plural, with_article
+from twgi.icons import tasks
+from twgi.icons.tasks import COLOR_NAMES, COUNTS, RELATIONS, SceneClause, SceneRequest, plural, with_article
 from twgi.icons.world import NAMES
 
 COLUMNS = (
@@ -93,7 +94,7 @@ class DensePrompt:
     """A prompt, what it asks for, and the questions: (claim, numbers of the questions it waits for), counted from 1."""
 
     id: str
-    request: Request
+    request: SceneRequest
     claims: tuple[tuple[Claim, tuple[int, ...]], ...]
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -110,11 +111,7 @@ class DensePrompt:
 
 
 def dense_prompts(count: int, *, seed: int = 0) -> list[DensePrompt]:
-    """So many prompts; the same seed gives the same ones, and the first of more are those of fewer.
-
-    Raises:
-        ConfigError: `count` is below 1.
-    """
+    """So many prompts (1 or more); the same seed gives the same ones, and the first of more are those of fewer."""
     if count < 1:
         raise ConfigError(f"count must be 1 or more, got {count}")
     return [_prompt(f"icons{number:05d}", np.random.default_rng([seed, number])) for number in range(count)]
@@ -122,26 +119,15 @@ def dense_prompts(count: int, *, seed: int = 0) -> list[DensePrompt]:
 
 def _prompt(name: str, rng: np.random.Generator) -> DensePrompt:
     sizes = GROUPS[rng.integers(len(GROUPS))]
-    names = [NAMES[i] for i in rng.choice(len(NAMES), len(sizes), replace=False)]
-    colors = [COLOR_NAMES[i] for i in rng.choice(len(COLOR_NAMES), len(sizes), replace=False)]
-    clauses = [Clause(name=n, count=c, color=k) for n, c, k in zip(names, sizes, colors, strict=True)]
+    names, colors = tasks.pick(rng, NAMES, len(sizes)), tasks.pick(rng, COLOR_NAMES, len(sizes))
+    clauses = [SceneClause(name=n, count=c, color=k) for n, c, k in zip(names, sizes, colors, strict=True)]
     relation = RELATIONS[rng.integers(4)] if sizes[:2] == (1, 1) and rng.random() < RELATED else None
-    return DensePrompt(id=name, request=_request(clauses, relation), claims=tuple(_claims(clauses, relation)))
+    return DensePrompt(
+        id=name, request=tasks.photo("dense", clauses, relation), claims=tuple(_claims(clauses, relation))
+    )
 
 
-def _request(clauses: list[Clause], relation: str | None) -> Request:
-    words = [phrase(clause) for clause in clauses]
-    if relation is None:
-        prompt = f"a photo of {', '.join(words[:-1])} and {words[-1]}"
-        return Request(tag="dense", prompt=prompt, include=tuple(clauses))
-    a, b, *rest = clauses
-    placed = Clause(name=a.name, count=a.count, color=a.color, position=(relation, 0))
-    more = f", and {' and '.join(words[2:])}" if rest else ""
-    prompt = f"a photo of {words[0]} {relation} {words[1]}{more}"
-    return Request(tag="dense", prompt=prompt, include=(b, placed, *rest))
-
-
-def _claims(clauses: list[Clause], relation: str | None) -> Iterator[tuple[Claim, tuple[int, ...]]]:
+def _claims(clauses: list[SceneClause], relation: str | None) -> Iterator[tuple[Claim, tuple[int, ...]]]:
     """Entities first, then what waits for one of them, last what waits for two."""
     yield from ((Claim(name=clause.name), ()) for clause in clauses)
     for number, clause in enumerate(clauses, start=1):

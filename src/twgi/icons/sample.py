@@ -15,8 +15,8 @@ from twgi.files import writing_lines
 from twgi.icons import chains
 from twgi.icons.chains import Chain
 from twgi.icons.checker import find
-from twgi.icons.tasks import TASKS, Request, make_scene
-from twgi.icons.world import CELL_PX, ICON_PX, Scene, render
+from twgi.icons.tasks import TASKS, SceneRequest, make_scene
+from twgi.icons.world import Scene, render
 from twgi.runs.folder import RunFolder
 from twgi.thinking.modes import MODES, mode_named, with_kinds
 from twgi.trace import ImageSegment, ModelId, Segment, TextSegment, Trace
@@ -29,7 +29,7 @@ MODEL = ModelId(name="icon world", sha256="")  # nobody's weights
 class Sampled:
     """A random request with a scene that fulfils it, and one chain that leads there (for general: starts there)."""
 
-    request: Request
+    request: SceneRequest
     scene: Scene
     chain: Chain
 
@@ -44,12 +44,7 @@ class SampleReport:
 
 
 def write_sample(out: Path, *, scenes: int = 32, seed: int = 0) -> SampleReport:
-    """Write random scenes over all tasks and modes in turn into a new or empty folder.
-
-    Raises:
-        ConfigError: no scene is asked for.
-        RunError: the folder holds something, or cannot be written.
-    """
+    """Write random scenes over all tasks and modes in turn into a new or empty folder, else raise `RunError`."""
     if scenes < 1:
         raise ConfigError(f"scenes must be 1 or more, got {scenes}")
     read_right = 0
@@ -75,16 +70,12 @@ def draw(number: int, seed: int) -> Sampled:
     return Sampled(request=request, scene=scene, chain=chain_of(mode, request, scene, rng))
 
 
-def chain_of(mode: str, request: Request, scene: Scene, rng: np.random.Generator) -> Chain:
+def chain_of(mode: str, request: SceneRequest, scene: Scene, rng: np.random.Generator) -> Chain:
     """A true thought of a mode about a scene that fulfils the request."""
-    match mode:
-        case "direct":
-            return chains.direct(request, scene)
-        case "subgoal":
-            return chains.subgoal(request, scene)
-        case "critique":
-            return chains.critique(request, scene, rng)
-    return chains.general(scene, rng)
+    if mode == "critique":
+        return chains.critique(request, scene, rng)
+    plain = {"direct": chains.direct, "subgoal": chains.subgoal}.get(mode)
+    return plain(request, scene) if plain else chains.general(scene, rng)
 
 
 def as_trace(chain: Chain, *, seed: int = 0) -> Trace:
@@ -99,18 +90,11 @@ def as_trace(chain: Chain, *, seed: int = 0) -> Trace:
 
 
 def _line(sampled: Sampled) -> dict[str, Any]:
-    things = [
-        {"name": thing.name, "color": thing.color, "box": _box(thing.col, thing.row)} for thing in sampled.scene.objects
-    ]
+    things = [{"name": t.name, "color": t.color, "box": list(t.box)} for t in sampled.scene.objects]
     return {**sampled.request.metadata(), "caption": chains.describe(sampled.scene), "objects": things}
-
-
-def _box(col: int, row: int) -> list[int]:
-    x, y = col * CELL_PX, row * CELL_PX
-    return [x, y, x + ICON_PX, y + ICON_PX]
 
 
 def is_read_right(scene: Scene) -> bool:
     """Whether the checker finds what was drawn, in its colours and places, and nothing else."""
-    truth = {(thing.name, thing.color, tuple(_box(thing.col, thing.row))) for thing in scene.objects}
+    truth = {(thing.name, thing.color, thing.box) for thing in scene.objects}
     return {(found.name, found.color, found.box) for found in find(render(scene))} == truth

@@ -6,8 +6,8 @@ its metadata file. No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ import numpy as np
 from twgi.icons.world import COLORS, GRID, NAMES, Placed, Scene
 
 COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
-RELATIONS = ("left of", "right of", "above", "below")
 PLACES = ("at the upper left", "at the upper right", "at the lower left", "at the lower right")
 # relation -> (quadrant of A, quadrant of B) for "A relation B"
 PAIRS = {
@@ -24,11 +23,11 @@ PAIRS = {
     "above": ((0, 2), (1, 3)),
     "below": ((2, 0), (3, 1)),
 }
-COLOR_NAMES = tuple(COLORS)
+RELATIONS, COLOR_NAMES = tuple(PAIRS), tuple(COLORS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clause:
+class SceneClause:
     """One condition: `count` things of a class, perhaps of a colour, perhaps placed: (relation, index of the other)."""
 
     name: str
@@ -47,12 +46,12 @@ class Clause:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class SceneRequest:
     """A prompt and what its picture must show."""
 
     tag: str
     prompt: str
-    include: tuple[Clause, ...]
+    include: tuple[SceneClause, ...]
 
     def metadata(self) -> dict[str, Any]:
         """As a line of GenEval's metadata file; counting excludes one more than asked for."""
@@ -71,7 +70,7 @@ def plural(name: str) -> str:
     return name + ("es" if name.endswith("s") else "s")
 
 
-def phrase(clause: Clause) -> str:
+def phrase(clause: SceneClause) -> str:
     """The clause in words: "a bench", "a red bench", "three benchs"."""
     words = f"{clause.color} {clause.name}" if clause.color else clause.name
     if clause.count == 1:
@@ -79,74 +78,50 @@ def phrase(clause: Clause) -> str:
     return f"{COUNTS[clause.count]} {plural(words)}"
 
 
-def _names(rng: np.random.Generator, count: int) -> list[str]:
-    return [NAMES[i] for i in rng.choice(len(NAMES), count, replace=False)]
+def listed(words: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c" """
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _colors(rng: np.random.Generator, count: int) -> list[str]:
-    return [COLOR_NAMES[i] for i in rng.choice(len(COLOR_NAMES), count, replace=False)]
-
-
-def _list_of(clauses: list[Clause]) -> str:
+def photo(tag: str, clauses: Sequence[SceneClause], relation: str | None = None) -> SceneRequest:
+    """A request for these things, the first in a relation to the second. GenEval lists what is referred to first."""
     words = [phrase(clause) for clause in clauses]
-    return " and ".join(words) if len(words) < 3 else f"{', '.join(words[:-1])} and {words[-1]}"
+    if relation is None:
+        return SceneRequest(tag=tag, prompt=f"a photo of {listed(words)}", include=tuple(clauses))
+    a, b, *rest = clauses
+    more = f", and {' and '.join(words[2:])}" if rest else ""
+    include = (b, replace(a, position=(relation, 0)), *rest)
+    return SceneRequest(tag=tag, prompt=f"a photo of {words[0]} {relation} {words[1]}{more}", include=include)
 
 
-def single_object(rng: np.random.Generator) -> Request:
-    clause = Clause(name=_names(rng, 1)[0])
-    return Request(tag="single_object", prompt=f"a photo of {phrase(clause)}", include=(clause,))
+def pick(rng: np.random.Generator, values: Sequence[str], count: int) -> list[str]:
+    """Different ones."""
+    return [values[i] for i in rng.choice(len(values), count, replace=False)]
 
 
-def two_object(rng: np.random.Generator) -> Request:
-    clauses = [Clause(name=name) for name in _names(rng, 2)]
-    return Request(tag="two_object", prompt=f"a photo of {_list_of(clauses)}", include=tuple(clauses))
+def _named(rng: np.random.Generator, count: int) -> list[SceneClause]:
+    return [SceneClause(name=name) for name in pick(rng, NAMES, count)]
 
 
-def counting(rng: np.random.Generator) -> Request:
-    clause = Clause(name=_names(rng, 1)[0], count=int(rng.integers(2, 5)))
-    return Request(tag="counting", prompt=f"a photo of {phrase(clause)}", include=(clause,))
+def _colored(rng: np.random.Generator, count: int) -> list[SceneClause]:
+    return [replace(c, color=k) for c, k in zip(_named(rng, count), pick(rng, COLOR_NAMES, count), strict=True)]
 
 
-def colors(rng: np.random.Generator) -> Request:
-    clause = Clause(name=_names(rng, 1)[0], color=_colors(rng, 1)[0])
-    return Request(tag="colors", prompt=f"a photo of {phrase(clause)}", include=(clause,))
+def _related(rng: np.random.Generator) -> SceneRequest:
+    clauses, relation = _colored(rng, 3), RELATIONS[rng.integers(4)]
+    return photo("related", clauses[:2] if rng.random() < 0.5 else clauses, relation)
 
 
-def _related(a: Clause, b: Clause, relation: str, tag: str, rest: str = "", more: tuple[Clause, ...] = ()) -> Request:
-    """GenEval lists the clause that is referred to first."""
-    placed = Clause(name=a.name, color=a.color, position=(relation, 0))
-    prompt = f"a photo of {phrase(a)} {relation} {phrase(b)}{rest}"
-    return Request(tag=tag, prompt=prompt, include=(b, placed, *more))
-
-
-def position(rng: np.random.Generator) -> Request:
-    a, b = (Clause(name=name) for name in _names(rng, 2))
-    return _related(a, b, RELATIONS[rng.integers(4)], "position")
-
-
-def color_attr(rng: np.random.Generator) -> Request:
-    clauses = [Clause(name=n, color=c) for n, c in zip(_names(rng, 2), _colors(rng, 2), strict=True)]
-    return Request(tag="color_attr", prompt=f"a photo of {_list_of(clauses)}", include=tuple(clauses))
-
-
-def many(rng: np.random.Generator) -> Request:
-    """Three or four coloured things (harder than GenEval)."""
-    count = int(rng.integers(3, 5))
-    clauses = [Clause(name=n, color=c) for n, c in zip(_names(rng, count), _colors(rng, count), strict=True)]
-    return Request(tag="many", prompt=f"a photo of {_list_of(clauses)}", include=tuple(clauses))
-
-
-def related(rng: np.random.Generator) -> Request:
-    """Two coloured things in a relation, and perhaps a third coloured thing (harder than GenEval)."""
-    a, b, c = (Clause(name=n, color=k) for n, k in zip(_names(rng, 3), _colors(rng, 3), strict=True))
-    relation = RELATIONS[rng.integers(4)]
-    if rng.random() < 0.5:
-        return _related(a, b, relation, "related")
-    return _related(a, b, relation, "related", rest=f", and {phrase(c)}", more=(c,))
-
-
-TASKS: Mapping[str, Callable[[np.random.Generator], Request]] = {
-    task.__name__: task for task in (single_object, two_object, counting, colors, position, color_attr, many, related)
+TASKS: Mapping[str, Callable[[np.random.Generator], SceneRequest]] = {
+    "single_object": lambda rng: photo("single_object", _named(rng, 1)),
+    "two_object": lambda rng: photo("two_object", _named(rng, 2)),
+    "counting": lambda rng: photo("counting", [replace(_named(rng, 1)[0], count=int(rng.integers(2, 5)))]),
+    "colors": lambda rng: photo("colors", _colored(rng, 1)),
+    "position": lambda rng: photo("position", _named(rng, 2), RELATIONS[rng.integers(4)]),
+    "color_attr": lambda rng: photo("color_attr", _colored(rng, 2)),
+    # harder than GenEval: three or four coloured things; two in a relation, and perhaps a third
+    "many": lambda rng: photo("many", _colored(rng, int(rng.integers(3, 5)))),
+    "related": _related,
 }
 GENEVAL_TASKS = tuple(TASKS)[:6]
 
@@ -158,7 +133,7 @@ def place(name: str, color: str, quadrant: int, rng: np.random.Generator) -> Pla
     return Placed(name, color, col, row)
 
 
-def _quadrants(request: Request, rng: np.random.Generator) -> list[int]:
+def _quadrants(request: SceneRequest, rng: np.random.Generator) -> list[int]:
     """A quadrant for each single thing of the request, in the order of its clauses; relations hold."""
     wanted = [clause for clause in request.include for _ in range(clause.count)]
     relation = next((c.position[0] for c in request.include if c.position), None)
@@ -169,7 +144,7 @@ def _quadrants(request: Request, rng: np.random.Generator) -> list[int]:
     return [b, a, *(int(q) for q in rest[: len(wanted) - 2])]
 
 
-def make_scene(request: Request, rng: np.random.Generator) -> Scene:
+def make_scene(request: SceneRequest, rng: np.random.Generator) -> Scene:
     """A random scene that fulfils the request; colours it leaves open are drawn too (one for things of one clause)."""
     quadrants = iter(_quadrants(request, rng))
     things = []

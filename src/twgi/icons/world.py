@@ -67,6 +67,12 @@ class Placed:
         """0 upper left, 1 upper right, 2 lower left, 3 lower right."""
         return (self.row >= GRID // 2) * 2 + (self.col >= GRID // 2)
 
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """(x0, y0, x1, y1) in pixels, the far edge exclusive."""
+        x, y = self.col * CELL_PX, self.row * CELL_PX
+        return (x, y, x + ICON_PX, y + ICON_PX)
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -80,8 +86,8 @@ def render(scene: Scene) -> Image.Image:
     pixels = np.empty((PICTURE_PX, PICTURE_PX, 3), np.float32)
     pixels[:] = GROUND
     for thing in scene.objects:
-        x, y = thing.col * CELL_PX, thing.row * CELL_PX
+        left, top, right, bottom = thing.box
         alpha = icon_mask(thing.name)[..., None] / np.float32(255)
-        spot = pixels[y : y + ICON_PX, x : x + ICON_PX]
+        spot = pixels[top:bottom, left:right]
         spot += alpha * (np.asarray(COLORS[thing.color], np.float32) - spot)
     return Image.fromarray(np.round(pixels).astype(np.uint8))

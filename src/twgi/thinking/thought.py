@@ -55,7 +55,7 @@ class Thought:
         self._began = time.monotonic()
         self._busy_at: list[float] = []
         self._tokens: list[int] = []
-        self._words = self.tokenizer.stream()
+        self._words = self.tokenizer.text.stream()
         self._since_picture: list[int] = []  # tokens after the last eoi, or after the prompt
         self._guided: list[dict[str, Any]] = []
         self._pictures: list[Image.Image] = []
@@ -71,7 +71,7 @@ class Thought:
             self._tokens.append(token)
             self._since_picture.append(token)
             if token == vocab.boi:
-                self._words, self._image_tokens = self.tokenizer.stream(), 0
+                self._words, self._image_tokens = self.tokenizer.text.stream(), 0
                 opened = self.kind_of_next()
             elif vocab.is_image(token):
                 self._image_tokens += 1
@@ -111,7 +111,7 @@ class Thought:
             self._outbox.append(ImageProgress(number, self._image_tokens, total, token))
         elif token == vocab.eoi:
             self._since_picture.clear()
-            self._words = self.tokenizer.stream()
+            self._words = self.tokenizer.text.stream()
             return self._last_image()
         elif token in (vocab.boi, vocab.eos):
             self._say(self._words.flush())

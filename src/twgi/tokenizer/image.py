@@ -18,8 +18,6 @@ from twgi.errors import ImageError
 from twgi.tokenizer.resample import Pixels, lanczos
 
 if TYPE_CHECKING:
-    import torch
-
     from twgi.model.vqvae import VQModel
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -89,7 +87,8 @@ def _upright(picture: Image.Image) -> Image.Image:
 def flatten(picture: Image.Image) -> Image.Image:
     """Any mode as RGB: transparency blended on white and cut to integers, 16 bits cut to 8."""
     if picture.mode.startswith("I"):  # 16 bits, whatever a version of Pillow calls them
-        return _grey((np.asarray(picture).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+        values_HW = (np.asarray(picture).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(np.repeat(values_HW[:, :, None], 3, axis=2))
     if picture.mode == "CMYK":
         return _in_bands(np.asarray(picture), _from_cmyk)
     if picture.has_transparency_data:
@@ -100,10 +99,6 @@ def flatten(picture: Image.Image) -> Image.Image:
 def _in_bands(pixels_HW4: Pixels, to_rgb: Callable[[Pixels], Pixels]) -> Image.Image:
     bands = (pixels_HW4[top : top + _BAND] for top in range(0, pixels_HW4.shape[0], _BAND))
     return Image.fromarray(np.concatenate([to_rgb(band) for band in bands]))
-
-
-def _grey(values_HW: Pixels) -> Image.Image:
-    return Image.fromarray(np.repeat(values_HW[:, :, None], 3, axis=2))
 
 
 def _from_cmyk(inks_HW4: Pixels) -> Pixels:
@@ -151,11 +146,21 @@ class ImageTokenizer:
 
     def encode(self, pictures: Sequence[Image.Image]) -> list[list[int]]:
         """Codes of each picture. One at a time, so that no picture's codes depend on its neighbours."""
-        return [self._encode_one(picture) for picture in pictures]
+        import torch
+
+        weight = next(self.vq.parameters())
+        with torch.inference_mode():
+            each_1CHW = (torch.from_numpy(self.pixels(picture))[None] for picture in pictures)
+            return [self.vq.encode(one_1CHW.to(weight.device, weight.dtype))[0].tolist() for one_1CHW in each_1CHW]
 
     def decode(self, codes: Sequence[Sequence[int]]) -> list[Image.Image]:
         """The RGB picture, resolution x resolution, of each row of codes. One at a time, for the same reason."""
-        return [self._decode_one(row) for row in codes]
+        import torch
+
+        device = next(self.vq.parameters()).device
+        with torch.inference_mode():
+            each_1N = (torch.tensor([list(row)], dtype=torch.long, device=device) for row in codes)
+            return [self.picture(self.vq.decode(one_1N)[0].float().cpu().numpy()) for one_1N in each_1N]
 
     def pixels(self, picture: Image.Image) -> npt.NDArray[np.float32]:
         """[3, resolution, resolution] in about -1..1, as the image encoder reads it."""
@@ -168,24 +173,6 @@ class ImageTokenizer:
         shifted = pixels.astype(np.float32) + np.float32(1)
         values = shifted / np.float32(0.0078) if self.reference else np.rint(shifted * np.float32(127.5))
         return Image.fromarray(values.clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy())
-
-    def _encode_one(self, picture: Image.Image) -> list[int]:
-        import torch
-
-        weight = self._weight()
-        with torch.inference_mode():
-            pixels_BCHW = torch.from_numpy(self.pixels(picture))[None].to(weight.device, weight.dtype)
-            return [int(code) for code in self.vq.encode(pixels_BCHW)[0].tolist()]
-
-    def _decode_one(self, codes: Sequence[int]) -> Image.Image:
-        import torch
-
-        with torch.inference_mode():
-            codes_BN = torch.tensor([list(codes)], dtype=torch.long, device=self._weight().device)
-            return self.picture(self.vq.decode(codes_BN)[0].float().cpu().numpy())
-
-    def _weight(self) -> "torch.Tensor":
-        return next(self.vq.parameters())
 
 
 def _reason(error: Exception) -> str:

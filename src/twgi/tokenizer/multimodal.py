@@ -6,14 +6,14 @@ A prompt is `bos, text and images, separator`; what follows is text and images, 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from twgi.errors import CheckpointError, ImageError, PromptError
-from twgi.tokenizer.faults import end_of_image, image_anomalies, kind_of_misplaced, misplaced
-from twgi.tokenizer.text import TextStream, TextTokenizer
+from twgi.tokenizer.text import TextTokenizer
 from twgi.trace import Anomaly, ImageSegment, Segment, TextSegment
 from twgi.vocab import Vocab
 
@@ -37,9 +37,8 @@ def check_prompt(text: str, pictures: int) -> None:
         raise PromptError(f"the prompt is not valid Unicode at character {error.start}") from None
     places = text.count(PLACEHOLDER)
     if places and places != pictures:
-        raise PromptError(
-            f"the prompt has {places} {PLACEHOLDER} and {pictures} pictures: give one picture for each {PLACEHOLDER}"
-        )
+        has = f"{places} {PLACEHOLDER} and {pictures} pictures"
+        raise PromptError(f"the prompt has {has}: give one picture for each {PLACEHOLDER}")
 
 
 def place_pictures(text: str, count: int) -> str:
@@ -95,7 +94,11 @@ class MultimodalTokenizer:
         if isinstance(segment, TextSegment):
             return segment.tokens or self.text.encode(segment.text)
         if isinstance(segment, ImageSegment):
-            return segment.tokens or self._segment_ids(_need_picture(segment))
+            if segment.tokens:
+                return segment.tokens
+            if segment.picture is None:
+                raise ImageError("an image segment has neither tokens nor a picture to encode")
+            segment = segment.picture
         return self.image_block(self.codes([segment])[0])
 
     def codes(self, pictures: Sequence[Picture]) -> list[Codes]:
@@ -130,7 +133,8 @@ class MultimodalTokenizer:
                 segments.append(ImageSegment(tokens=tuple(run)))
                 anomalies += image_anomalies(tokens, start, end, self.vocab)
             else:
-                segments.append(TextSegment(text=self._words(run), tokens=tuple(run)))
+                words = self.text.decode([token for token in run if self.vocab.is_text(token)])
+                segments.append(TextSegment(text=words, tokens=tuple(run)))
                 anomalies += self._text_anomalies(run, start, tokens)
         return tuple(segments), tuple(anomalies)
 
@@ -144,25 +148,17 @@ class MultimodalTokenizer:
     def draw(self, segments: Iterable[Segment]) -> tuple[Segment, ...]:
         """The same segments, with a `picture` in every image that is whole; all are drawn in one batch."""
         kept = tuple(segments)
-        whole = [codes for segment in kept if (codes := self.codes_of(segment)) is not None]
+        codes = [self.codes_of(segment) for segment in kept]
+        whole = [own for own in codes if own]
         pictures = iter(self._need_image("draw").decode(whole) if whole else ())
         return tuple(
-            replace(segment, picture=next(pictures))
-            if isinstance(segment, ImageSegment) and self.codes_of(segment) is not None
-            else segment
-            for segment in kept
+            replace(segment, picture=next(pictures)) if isinstance(segment, ImageSegment) and own else segment
+            for segment, own in zip(kept, codes, strict=True)
         )
 
     def picture(self, codes: Codes) -> Image.Image:
         """The picture that the codes of one whole image are of."""
         return self._need_image("draw").decode([codes])[0]
-
-    def stream(self) -> TextStream:
-        """A fresh decoder for the text ids of one text segment that arrive one at a time."""
-        return self.text.stream()
-
-    def _words(self, run: Sequence[int]) -> str:
-        return self.text.decode([token for token in run if self.vocab.is_text(token)])
 
     def _runs(self, tokens: Sequence[int]) -> Iterator[tuple[int, int]]:
         """[start, end) of each segment: an image is boi, the image tokens after it, and eoi if that is what follows."""
@@ -183,26 +179,19 @@ class MultimodalTokenizer:
 
     def _text_anomalies(self, run: Sequence[int], start: int, tokens: Sequence[int]) -> Iterator[Anomaly]:
         """One anomaly for each stretch of ids of the same wrong kind."""
-        previous, begin = None, 0
-        for index, token in enumerate([*run, None]):
-            kind = None if token is None else self._wrong_in_text(token, start + index, tokens)
-            if kind != previous:
-                if previous is not None:
-                    yield misplaced(previous, start + begin, run[begin:index])
-                previous, begin = kind, index
+        kinds = (self._wrong_in_text(token, start + index, tokens) for index, token in enumerate(run))
+        for kind, group in groupby(enumerate(kinds), key=itemgetter(1)):
+            places = [index for index, _ in group]
+            if kind is not None:
+                yield misplaced(kind, start + places[0], [run[index] for index in places])
 
     def _wrong_in_text(self, token: int, position: int, tokens: Sequence[int]) -> str | None:
+        """None for text, bos at the start, eos at the end, and the first separator of a row that starts with bos."""
         vocab = self.vocab
-        if vocab.is_text(token) or self._may_stand(token, position, tokens):
-            return None
-        return kind_of_misplaced(token, vocab)
-
-    def _may_stand(self, token: int, position: int, tokens: Sequence[int]) -> bool:
-        """bos at the start, eos at the end, and the first separator of a row that starts with bos."""
-        vocab = self.vocab
+        may_stand = vocab.is_text(token) or (token, position) in ((vocab.bos, 0), (vocab.eos, len(tokens) - 1))
         if token == vocab.separator:
-            return tokens[0] == vocab.bos and tokens.index(vocab.separator) == position
-        return (token == vocab.bos and position == 0) or (token == vocab.eos and position == len(tokens) - 1)
+            may_stand = tokens[0] == vocab.bos and tokens.index(token) == position
+        return None if may_stand else kind_of_misplaced(token, vocab)
 
     def _need_image(self, to_do: str) -> "ImageTokenizer":
         if self.image is None:
@@ -212,7 +201,40 @@ class MultimodalTokenizer:
         return self.image
 
 
-def _need_picture(segment: ImageSegment) -> Image.Image:
-    if segment.picture is None:
-        raise ImageError("an image segment has neither tokens nor a picture to encode")
-    return segment.picture
+def end_of_image(ids: Sequence[int], start: int, vocab: Vocab) -> int:
+    """Where the image that begins with the boi at `start` ends: after its image tokens, and the eoi if one follows."""
+    end = start + 1
+    while end < len(ids) and vocab.is_image(ids[end]):
+        end += 1
+    return end + (end < len(ids) and ids[end] == vocab.eoi)
+
+
+def image_anomalies(ids: Sequence[int], start: int, end: int, vocab: Vocab) -> Iterator[Anomaly]:
+    """What is wrong with the image [start, end): not as many image tokens as there must be, no eoi."""
+    wanted, closed = vocab.tokens_per_image, ids[end - 1] == vocab.eoi
+    count = end - start - 1 - closed
+    if count != wanted:
+        kind = "short_image" if count < wanted else "long_image"
+        yield Anomaly(position=start, kind=kind, detail=f"{count} image tokens instead of {wanted}")
+    if not closed:
+        nested = end < len(ids) and ids[end] == vocab.boi
+        kind, what = ("boi_in_image", "another image begins") if nested else ("missing_eoi", "the sequence ends")
+        if end < len(ids) and not nested:
+            what = f"id {ids[end]} follows"
+        yield Anomaly(position=end, kind=kind, detail=f"{what} before the end of the image")
+
+
+def kind_of_misplaced(token: int, vocab: Vocab) -> str:
+    """What to call an id that stands where only text may stand."""
+    if not 0 <= token < vocab.size:
+        return "unknown_id"
+    if vocab.is_image(token):
+        return "image_id_in_text"
+    names = {vocab.eoi: "eoi_in_text", vocab.eos: "eos_before_end"}
+    return names.get(token, "special_id_in_text" if token in vocab.special.values() else "reserved_id_in_text")
+
+
+def misplaced(kind: str, position: int, ids: Sequence[int]) -> Anomaly:
+    """Neighbouring ids of one kind that stand where only text may stand."""
+    what = f"id {ids[0]}" if len(ids) == 1 else f"{len(ids)} ids from {ids[0]}"
+    return Anomaly(position=position, kind=kind, detail=f"{what} where only text may stand")

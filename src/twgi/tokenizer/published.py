@@ -7,6 +7,7 @@ cannot become a special token, every mark has its picture, and a broken image ke
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from typing import Literal
 
 from PIL import Image
@@ -98,21 +99,18 @@ class PublishedTokenizer:
         The k-th image is `<image_k>`; `<invalid_image_k>` without a picture where its length is wrong, and
         `<error_image_k>` where one of its ids is beyond the image tokens.
         """
-        pieces: list[PublishedPiece] = []
-        for kind, run in self.segments(ids):
-            number = sum(piece.is_image for piece in pieces)
-            pieces.append(self._image(run, number) if kind == "image" else PublishedPiece(text=self.text_of(run)))
-        return pieces
+        numbers, segments = count(), self.segments(ids)
+        return [
+            self._image(run, next(numbers)) if kind == "image" else PublishedPiece(text=self.text_of(run))
+            for kind, run in segments
+        ]
 
     def _image(self, run: Sequence[int], number: int) -> PublishedPiece:
-        codes = self._codes(run) if len(run) == self.tokenizer.vocab.tokens_per_image else []
-        if codes:
-            return PublishedPiece(text=f"<image_{number}>", is_image=True, picture=self.tokenizer.picture(codes))
-        return PublishedPiece(text=f"<{'invalid' if codes is not None else 'error'}_image_{number}>", is_image=True)
-
-    def _codes(self, run: Sequence[int]) -> list[int] | None:
-        """Codes of image tokens; ids below the last image token that are none count as code 0, others give None."""
-        vocab, last = self.tokenizer.vocab, max(self.tokenizer.vocab.image_tokens)
-        if not all(0 <= token <= last for token in run):
-            return None
-        return [vocab.code(token) if vocab.is_image(token) else 0 for token in run]
+        """Ids below the last image token that are none count as code 0."""
+        vocab = self.tokenizer.vocab
+        if len(run) != vocab.tokens_per_image:
+            return PublishedPiece(text=f"<invalid_image_{number}>", is_image=True)
+        if not all(0 <= token <= max(vocab.image_tokens) for token in run):
+            return PublishedPiece(text=f"<error_image_{number}>", is_image=True)
+        codes = [vocab.code(token) if vocab.is_image(token) else 0 for token in run]
+        return PublishedPiece(text=f"<image_{number}>", is_image=True, picture=self.tokenizer.picture(codes))

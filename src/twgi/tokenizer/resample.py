@@ -68,11 +68,8 @@ def _weights_of(length: int, size: int, output: int) -> tuple[int, list[int]]:
     last = min(int(center + LOBES * widened + 0.5), length)
     raw = [_window((place - center + 0.5) * (1.0 / widened)) for place in range(first, last)]
     total = sum(raw)
-    return first, [_rounded(weight / total * 2**BITS) for weight in raw]
-
-
-def _rounded(value: float) -> int:
-    return int(value - 0.5 if value < 0 else value + 0.5)
+    units = [weight / total * 2**BITS for weight in raw]
+    return first, [int(value - 0.5 if value < 0 else value + 0.5) for value in units]
 
 
 def _window(x: float) -> float:

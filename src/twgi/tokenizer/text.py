@@ -28,11 +28,9 @@ class TextTokenizer:
     def from_file(cls, path: str | Path) -> "TextTokenizer":
         """Load a `tokenizer.json`; raises `CheckpointError` where it is missing or not one."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{path}: cannot be read as a tokenizer ({error})") from error
-        try:
-            return cls.from_json(text)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
 
@@ -51,9 +49,8 @@ class TextTokenizer:
         bpe.encode_special_tokens = True
         bpe.no_truncation()
         bpe.no_padding()
-        control = {i for name, i in bpe.get_vocab().items() if is_control_name(name)}
-        special = {i for i, token in bpe.get_added_tokens_decoder().items() if token.special}
-        return cls(bpe, frozenset(control | special))
+        own = cls(bpe, frozenset(i for name, i in bpe.get_vocab().items() if is_control_name(name)))
+        return own.forbidding(own.special_ids)
 
     @property
     def names(self) -> dict[str, int]:
@@ -74,7 +71,8 @@ class TextTokenizer:
         try:
             encoding = self.bpe.encode(text, add_special_tokens=False)
         except (TypeError, UnicodeError) as error:
-            raise PromptError(f"the text is not valid Unicode ({_short(text)})") from error
+            short = ascii(text if len(text) <= 40 else text[:40] + "...")
+            raise PromptError(f"the text is not valid Unicode ({short})") from error
         spans = zip(encoding.ids, encoding.offsets, strict=True)
         forbidden = [span for token, span in spans if token in self.forbidden]
         return self._encode_cut(text, forbidden) if forbidden else list(encoding.ids)
@@ -124,7 +122,3 @@ class TextStream:
     def _release(self, piece: str) -> str:
         self._said, self._held = self._held, []
         return piece
-
-
-def _short(text: str) -> str:
-    return ascii(text if len(text) <= 40 else text[:40] + "...")

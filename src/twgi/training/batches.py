@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from twgi.data.encode import RowEncoder
-from twgi.data.report import Encoded, TooLong
+from twgi.data.encode import Encoded, RowEncoder, TooLong
 from twgi.data.rows import TokenRow
 from twgi.data.shards import ShardRows, vocabulary_of
 from twgi.errors import ConfigError, DataError
@@ -196,7 +195,7 @@ def _open_shards(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_lengt
 def read_file(path: Path, tokenizer: MultimodalTokenizer, max_length: int) -> list[TokenRow]:
     """The rows of one file of records or rows, in memory."""
     rows, left_out = [], 0
-    for outcome in RowEncoder(tokenizer, limit=max_length).file(path):
+    for outcome in RowEncoder(tokenizer, limit=max_length).files([path]):
         match outcome:
             case Fault():
                 raise DataError(f"{outcome.where}: {outcome.reason}; `twgi data check {path}` lists every such line")

@@ -8,9 +8,8 @@ import yaml
 from tests.data.factory.studio import PROMPTS, Studio
 
 from twgi.config import load_recipe
-from twgi.data.factory.build import RECORDS, build
+from twgi.data.factory.build import RECORDS, BuildReport, build
 from twgi.data.factory.recipe import BuildRecipe
-from twgi.data.factory.report import BuildReport
 from twgi.data.records import TrainingRecord, parse_record
 from twgi.files import read_objects
 

@@ -13,7 +13,7 @@ from tests.data.factory.studio import Asked, Reply, studio
 from twgi.cli import execute
 from twgi.data.factory.build import ITEMS, REPORT
 from twgi.data.factory.build import PROMPTS as PROMPT_LINES
-from twgi.data.records import ImagePart, TextPart
+from twgi.data.records import Part
 from twgi.errors import ConfigError, RunError
 from twgi.thinking.modes import MODES
 
@@ -39,10 +39,10 @@ def test_records_hold_the_prompt_of_the_mode_the_words_and_the_pictures(tmp_path
     turns = [turn for record in made for turn in record.turns]
     expected = [MODES[mode].prompt_text(prompt) for prompt in KEPT for mode in ("subgoal", "critique")]
     assert [turn.prompt for turn in turns] == expected
-    kinds = ["".join("i" if isinstance(part, ImagePart) else "t" for part in turn.response) for turn in turns]
+    kinds = ["".join("i" if part.kind == "image" else "t" for part in turn.response) for turn in turns]
     assert kinds == ["tititi", "iti"] * 3
     assert [part.loss for part in turns[1].response] == [False, True, True]  # the flawed draft is read, not learnt
-    assert turns[1].response[1] == TextPart(text="The cube is red. No ball. Add a ball.")
+    assert turns[1].response[1] == Part("text", "The cube is red. No ball. Add a ball.")
     assert all((record.folder / image).is_file() for record in made for turn in record.turns for image in turn.images)
 
 
@@ -51,7 +51,7 @@ def test_a_draft_that_fits_is_learnt_and_not_drawn_again(tmp_path: Path) -> None
         built(tmp_path, served, overrides=["modes=[critique]"])
     assert not [asked for asked in served.asked if asked.path.endswith("edits")]
     draft, said = next(iter(records(tmp_path).values())).turns[0].response
-    assert (draft.loss, said) == (True, TextPart(text="The cube is red."))
+    assert (draft.loss, said) == (True, Part("text", "The cube is red."))
 
 
 def stormy(seed: int) -> Callable[[Asked, int], Reply | None]:

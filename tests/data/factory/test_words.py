@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from twgi.client import Unusable
 from twgi.data.factory import words
-from twgi.data.factory.words import Critique, Judgement
-from twgi.data.records import ImagePart, Part, TextPart, parse_record
+from twgi.data.records import Part, parse_record
 
 
 @pytest.mark.parametrize("around", ["{}", "Here you are:\n```json\n{}\n```\nI hope it helps.", "\n\n{}"])
@@ -65,9 +64,9 @@ def test_only_the_last_words_of_a_subgoal_chain_announce_the_whole(steps: list[s
 
 def test_a_critique_is_read_as_one_text() -> None:
     flawed = {"matches": False, "fits": "Red.", "faults": "", "change": "Add a dog."}
-    assert words.read_critique(json.dumps(flawed)) == Critique(matches=False, text="Red. Add a dog.")
+    assert words.read_critique(json.dumps(flawed)) == (False, "Red. Add a dog.")
     right = {"matches": True, "fits": "All is there.", "faults": "", "change": None}
-    assert words.read_critique(json.dumps(right)) == Critique(matches=True, text="All is there.")
+    assert words.read_critique(json.dumps(right)) == (True, "All is there.")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +84,7 @@ def test_a_critique_that_says_nothing_to_do_or_nothing_at_all_is_refused(value: 
 
 
 def test_a_verdict_is_a_score_with_a_reason() -> None:
-    assert words.read_judgement('{"score": 6.5, "reason": "No dog."}') == Judgement(score=6.5, reason="No dog.")
+    assert words.read_judgement('{"score": 6.5, "reason": "No dog."}') == (6.5, "No dog.")
 
 
 @pytest.mark.parametrize("score", ["7", True, None, -1, 11, "NaN"])
@@ -100,7 +99,7 @@ def test_whatever_a_text_is_a_record_can_hold_it_or_it_is_refused(text: str) -> 
         (kept,) = words.read_list("x", least=1, most=1)(json.dumps({"x": [text]}))
     except Unusable:
         return
-    parts: tuple[Part, ...] = (TextPart(text=kept), ImagePart(image="a.png", loss=False))
+    parts: tuple[Part, ...] = (Part("text", kept), Part("image", "a.png", loss=False))
     value = {"prompt": kept, "segments": [part.to_json() for part in parts]}
     record = parse_record(json.loads(json.dumps(value)), where="", folder=None)  # type: ignore[arg-type]
     assert record.turns[0].response == parts

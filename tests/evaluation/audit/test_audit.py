@@ -10,7 +10,7 @@ from tests.thinking.tiny import thinker
 from twgi.console import Quiet
 from twgi.decoding.params import SamplingParams
 from twgi.errors import ConfigError
-from twgi.evaluation.audit.audit import AUDIT, Audit, Audited, table, write_audit
+from twgi.evaluation.audit.audit import AUDIT, Audited, table, write_audit
 from twgi.evaluation.audit.interventions import Intervention, blank_tokens, interventions, redrawn, task_of
 from twgi.evaluation.audit.rates import Auditor, CritiqueStep, critique_rates, rate, subgoal_rates
 from twgi.evaluation.audit.remarks import Remark
@@ -187,7 +187,7 @@ def test_an_audit_is_written_beside_its_run(runs: dict[str, Path]) -> None:
     assert max(c.item.id for c in changes) > every[0]
     assert len({(c.item.id, c.trace.sample) for c in changes}) == 2
     rates, effects = audited.intervene(model, changes, batch=2, advance=lambda: None)
-    content = write_audit(Audit(mode="critique", rates=[*audited.rates(), *rates], effects=effects), folder)
+    content = write_audit(audited, folder, rates=[*audited.rates(), *rates], effects=effects)
     assert content == json.loads((folder / AUDIT).read_text())
     assert [entry["of"] for entry in content["rates"][-3:]] == [2, 2, 2]
     assert content["effects"].keys() == {"blanked", "swapped"}

@@ -82,7 +82,7 @@ def test_each_of_four_pictures_counts_for_the_categories() -> None:
     assert score(four).detailed["entity - whole"].value == 0.25
     files = [PictureFile(name="a.png", crops=[{1: "yes" if n == 3 else "no"} for n in range(4)])]
     lead, row = record("first", 1, "0"), record("a", 1, "0")
-    assert official_scores([lead, row], files).detailed["entity - whole"] == 100
+    assert official_scores([lead, row], files).l2["entity - whole"] == 100
 
 
 def record(item: str, number: int, dependency: str) -> QuestionRecord:
@@ -100,7 +100,7 @@ def test_the_official_scores_are_those_made_by_hand_with_its_faults() -> None:
     files = [PictureFile(name=f"{item}.png", crops=[said(item, 0), said(item, 1)]) for item in items]
     scores = official_scores(records, files)
     assert scores.overall == pytest.approx(100 * (1 / 3 + 1) / 2)
-    assert scores.broad == {"attribute": 0.0, "entity": 100.0, "other": 100.0}  # the last pictures alone
+    assert scores.l1 == {"attribute": 0.0, "entity": 100.0, "other": 100.0}  # the last pictures alone
     assert list(scores.vanished) == ["tifa160_7.png", "whoops_12.png"]
 
 

@@ -14,13 +14,13 @@ from twgi.icons.world import Scene, render
 DETECTOR = IconDetector()
 
 
-def is_right(request: tasks.Request, scene: Scene) -> bool:
+def is_right(request: tasks.SceneRequest, scene: Scene) -> bool:
     item = GenEvalItem.from_json(request.metadata(), 0)
     picture = render(scene)
     return judge(item, picture, DETECTOR.detect([picture])[0], DETECTOR).correct
 
 
-def requests(task: str, count: int) -> Iterator[tuple[tasks.Request, Scene, np.random.Generator]]:
+def requests(task: str, count: int) -> Iterator[tuple[tasks.SceneRequest, Scene, np.random.Generator]]:
     for number in range(count):
         rng = np.random.default_rng([number, list(tasks.TASKS).index(task)])
         request = tasks.TASKS[task](rng)

@@ -1,5 +1,7 @@
 """A report holds the numbers of its rows, in tables, curves and pictures, and nothing that a prompt smuggles in."""
 
+import base64
+import hashlib
 import itertools
 import json
 import sys
@@ -108,6 +110,9 @@ def test_a_page_holds_its_pictures_and_escapes_every_word(folders: tuple[Path, P
     assert [source.split(";")[0] for source in tags.sources].count("data:image/svg+xml") == 2
     assert all(source.startswith(("data:image/png;base64,", "data:image/svg+xml;base64,")) for source in tags.sources)
     assert "PARTIAL 4/6" in page
+    style = page.split("<style>")[1].split("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in page, "the page allows its own style and no other"
     markdown = (tmp_path / "out" / "report.md").read_text()
     assert "<script" not in markdown
     assert ".750 (" in markdown

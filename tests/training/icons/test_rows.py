@@ -25,7 +25,7 @@ def maker(tmp_path_factory: pytest.TempPathFactory) -> RowMaker:
 
 def chain_of(mode: str) -> Chain:
     rng = np.random.default_rng(3)
-    request = tasks.color_attr(rng)
+    request = tasks.TASKS["color_attr"](rng)
     scene = tasks.make_scene(request, rng)
     match mode:
         case "direct":
@@ -82,6 +82,6 @@ def test_the_rows_of_a_step_depend_on_seed_and_step_alone(maker: RowMaker) -> No
 
 def test_codes_laid_together_are_those_of_the_encoder_where_the_encoder_is_local(maker: RowMaker) -> None:
     rng = np.random.default_rng(0)
-    scenes = [tasks.make_scene(tasks.many(rng), rng) for _ in range(10)]
+    scenes = [tasks.make_scene(tasks.TASKS["many"](rng), rng) for _ in range(10)]
     laid = [maker.codes(scene).tolist() for scene in scenes]
     assert laid == maker.codes.encode(scenes).tolist()

@@ -4,89 +4,64 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from twgi.data.factory import words
-from twgi.data.factory.pictures import PictureStore
 from twgi.data.factory.recipe import BEST, BuildRecipe
-from twgi.data.factory.teachers import NotMade, Teachers
-from twgi.data.factory.words import Judgement
-from twgi.data.records import ImagePart, Part, TextPart
+from twgi.data.factory.teachers import NotMade, PictureStore, Teachers
+from twgi.data.records import Part
 from twgi.files import Object
 from twgi.icons.chains import Drawn
 from twgi.icons.sample import chain_of, is_read_right
 from twgi.icons.tasks import TASKS, make_scene
 from twgi.icons.world import render
-from twgi.thinking.modes import MODES, mode_named
+from twgi.thinking.modes import MODES
+
+Jobs = Mapping[str, Callable[[], Object]]
+"""Name of a chain -> what has it made and gives the line of `items.jsonl` that says what became of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MadeChain:
-    """A chain that came to its end.
+    """A chain that came to its end, and the judge's score of its last picture, with the reason."""
 
-    Args:
-        prompt: what was asked for, without the mode's template; `<image>` is the place of an input picture.
-        response: texts and pictures in order.
-        judged: its last picture.
-        notes: what else is worth keeping beside it.
-    """
-
-    prompt: str
+    prompt: str  # without the mode's template; `<image>` is the place of an input picture
     response: tuple[Part, ...]
-    judged: Judgement
+    judged: tuple[float, str]
     input_images: tuple[str, ...] = ()
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)  # what else is worth keeping beside it
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChainJob:
-    """One chain to be made: its name, its mode, the prompt or the number of the scene it is about, and the way."""
-
-    id: str
-    mode: str
-    about: str | int
-    make: Callable[[], MadeChain]
-
-    def item(self, keep_from: float) -> Object:
-        """Have it made: the line of `items.jsonl` that says what became of it."""
-        line: Object = {"id": self.id, "mode": self.mode, "about": self.about}
-        try:
-            chain = self.make()
-        except NotMade as error:
-            return {**line, "status": error.status, "step": error.step, "reason": str(error)}
-        given = {"input_images": list(chain.input_images)} if chain.input_images else {}
-        prompt = mode_named(self.mode).prompt_text(chain.prompt)
-        record = {"id": self.id, "prompt": prompt, **given, "segments": [part.to_json() for part in chain.response]}
-        line["status"] = "kept" if chain.judged.score >= keep_from else "dropped"
-        line |= {"step": "judge", "reason": chain.judged.reason, "score": chain.judged.score, "record": record}
-        return {**line, "notes": chain.notes} if chain.notes else line
-
-
-def endpoint_jobs(recipe: BuildRecipe, teachers: Teachers, prompts: Sequence[str]) -> list[ChainJob]:
+def endpoint_jobs(recipe: BuildRecipe, teachers: Teachers, prompts: Sequence[str]) -> Jobs:
     """A chain of each mode about each prompt."""
-    named = [(sha256(prompt.encode()).hexdigest()[:16], prompt) for prompt in prompts]
+    named = {sha256(prompt.encode()).hexdigest()[:16]: prompt for prompt in prompts}
     return _jobs(recipe, named, lambda mode, prompt: _MAKERS[mode](teachers, prompt, recipe))
 
 
-def icon_jobs(recipe: BuildRecipe, pictures: PictureStore) -> list[ChainJob]:
+def icon_jobs(recipe: BuildRecipe, pictures: PictureStore) -> Jobs:
     """A chain of each mode about each of random scenes; true by construction, and the checker is the judge."""
-    named = [(f"{number:06d}", number) for number in range(recipe.count)]
+    named = {f"{number:06d}": number for number in range(recipe.count)}
     return _jobs(recipe, named, lambda mode, number: _icon_chain(recipe, pictures, mode, number))
 
 
-About = TypeVar("About", str, int)
+def _jobs(recipe: BuildRecipe, named: Mapping[str, Any], make: Callable[[str, Any], MadeChain]) -> Jobs:
+    def item(mode: str, name: str) -> Object:
+        line: Object = {"id": f"{mode}-{name}", "mode": mode, "about": named[name]}
+        try:
+            chain = make(mode, named[name])
+        except NotMade as error:
+            return {**line, "status": error.status, "step": error.step, "reason": str(error)}
+        given = {"input_images": list(chain.input_images)} if chain.input_images else {}
+        prompt, segments = MODES[mode].prompt_text(chain.prompt), [part.to_json() for part in chain.response]
+        score, reason = chain.judged
+        line["status"] = "kept" if score >= recipe.keep_from else "dropped"
+        line |= {"step": "judge", "reason": reason, "score": score}
+        line["record"] = {"id": line["id"], "prompt": prompt, **given, "segments": segments}
+        return {**line, "notes": chain.notes} if chain.notes else line
 
-
-def _jobs(
-    recipe: BuildRecipe, named: Sequence[tuple[str, About]], make: Callable[[str, About], MadeChain]
-) -> list[ChainJob]:
-    return [
-        ChainJob(id=f"{mode}-{name}", mode=mode, about=about, make=partial(make, mode, about))
-        for name, about in named
-        for mode in recipe.modes
-    ]
+    return {f"{mode}-{name}": partial(item, mode, name) for name in named for mode in recipe.modes}
 
 
 def subgoal(teachers: Teachers, prompt: str, recipe: BuildRecipe) -> MadeChain:
@@ -95,16 +70,17 @@ def subgoal(teachers: Teachers, prompt: str, recipe: BuildRecipe) -> MadeChain:
     Raises `NotMade`: the prompt has fewer than two parts, or somebody did not do their part.
     """
     read = words.read_list("parts", least=1, most=recipe.max_parts)
-    parts = teachers.ask("decomposer", words.told("parts", prompt=prompt, most=recipe.max_parts), read)
-    if len(parts) < 2:
+    parts = teachers.ask("decomposer", "parts", read, prompt=prompt, most=recipe.max_parts)
+    if (count := len(parts)) < 2:
         raise NotMade("dropped", "decomposer", "fewer than two parts")
-    first = teachers.paint("painter", words.told("first part", part=parts[0]))
-    others = [teachers.paint("editor", words.told("next part", part=part), [first]) for part in parts[1:]]
-    whole = teachers.paint("editor", words.told("whole", prompt=prompt), [first, *others])
+    first = teachers.paint("painter", "first part", part=parts[0])
+    others = [teachers.paint("editor", "next part", [first], part=part) for part in parts[1:]]
+    whole = teachers.paint("editor", "whole", [first, *others], prompt=prompt)
     pictures = [first, *others, whole]
-    steps = teachers.ask("writer", words.narrate(prompt, parts), words.read_steps(len(parts)), pictures)
+    about = {"listed": "; ".join(f"{number}. {part}" for number, part in enumerate(parts, 1)), "prompt": prompt}
+    steps = teachers.ask("writer", "steps", words.read_steps(count), pictures, count=count + 1, parts=count, **about)
     pairs = zip(steps, pictures, strict=True)
-    response = tuple(part for step, path in pairs for part in (TextPart(text=step), ImagePart(image=path)))
+    response = tuple(part for step, path in pairs for part in (Part("text", step), Part("image", path)))
     return MadeChain(prompt=prompt, response=response, judged=_judged(teachers, prompt, whole), notes={"parts": parts})
 
 
@@ -113,23 +89,21 @@ def critique(teachers: Teachers, prompt: str, recipe: BuildRecipe) -> MadeChain:
 
     Raises `NotMade`: somebody did not do their part.
     """
-    draft = teachers.paint("drafter", prompt)
-    said = teachers.ask("critic", words.told("critique", prompt=prompt), words.read_critique, [draft])
-    learnt = said.matches or recipe.learn_draft
-    response: tuple[Part, ...] = (ImagePart(image=draft, loss=learnt), TextPart(text=said.text))
-    last = draft
-    if not said.matches:
-        last = teachers.paint("editor", words.told("redrawn", prompt=prompt, said=said.text), [draft])
-        response = (*response, ImagePart(image=last))
-    judged = _judged(teachers, prompt, last)
-    return MadeChain(prompt=prompt, response=response, judged=judged, notes={"redrawn": not said.matches})
+    last = draft = teachers.paint("drafter", "draft", prompt=prompt)
+    matches, said = teachers.ask("critic", "critique", words.read_critique, [draft], prompt=prompt)
+    response = [Part("image", draft, matches or recipe.learn_draft), Part("text", said)]
+    if not matches:
+        last = teachers.paint("editor", "redrawn", [draft], prompt=prompt, said=said)
+        response.append(Part("image", last))
+    judged, notes = _judged(teachers, prompt, last), {"redrawn": not matches}
+    return MadeChain(prompt=prompt, response=tuple(response), judged=judged, notes=notes)
 
 
 _MAKERS = {"subgoal": subgoal, "critique": critique}
 
 
-def _judged(teachers: Teachers, prompt: str, picture: str) -> Judgement:
-    return teachers.ask("judge", words.told("judgement", prompt=prompt, best=BEST), words.read_judgement, [picture])
+def _judged(teachers: Teachers, prompt: str, picture: str) -> tuple[float, str]:
+    return teachers.ask("judge", "judgement", words.read_judgement, [picture], prompt=prompt, best=BEST)
 
 
 def _icon_chain(recipe: BuildRecipe, pictures: PictureStore, mode: str, number: int) -> MadeChain:
@@ -142,8 +116,8 @@ def _icon_chain(recipe: BuildRecipe, pictures: PictureStore, mode: str, number: 
 
     def part(said: str | Drawn) -> Part:
         if isinstance(said, str):
-            return TextPart(text=said)
-        return ImagePart(image=pictures.add(render(said.scene)), loss=said.learn)
+            return Part("text", said)
+        return Part("image", pictures.add(render(said.scene)), said.learn)
 
     scenes = [*chain.pictures, *(said.scene for said in chain.response if isinstance(said, Drawn))]
     wrong = sum(not is_read_right(scene) for scene in scenes)
@@ -152,6 +126,6 @@ def _icon_chain(recipe: BuildRecipe, pictures: PictureStore, mode: str, number: 
         prompt=chain.prompt,
         input_images=tuple(pictures.add(render(scene)) for scene in chain.pictures),
         response=tuple(part(said) for said in chain.response),
-        judged=Judgement(score=0 if wrong else BEST, reason=f"the checker {told} pictures"),
+        judged=(0 if wrong else BEST, f"the checker {told} pictures"),
         notes={"request": request.metadata()} if chain.prompt == request.prompt else {},
     )

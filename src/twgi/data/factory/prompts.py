@@ -30,10 +30,16 @@ class PromptFilter:
 
     def add(self, prompt: str) -> None:
         """One more, kept or not."""
-        prompt = " ".join(prompt.split())
-        if (reason := self._fault(prompt)) is not None:
-            return self.refuse(prompt, reason)
-        self._known.add(_bare(prompt))
+        prompt, bare = " ".join(prompt.split()), _bare(prompt)
+        for wrong, reason in (
+            (not bare, "no words"),
+            (PLACEHOLDER in prompt, f"{PLACEHOLDER} in it"),
+            (len(prompt.split()) > self.max_words, f"more than {self.max_words} words"),
+            (bare in self._known, "there already"),
+        ):
+            if wrong:
+                return self.refuse(prompt, reason)
+        self._known.add(bare)
         self.kept.append(prompt)
         self.seen.append({"prompt": prompt, "status": "kept"})
 
@@ -41,20 +47,10 @@ class PromptFilter:
         """Note why one is not kept."""
         self.seen.append({"prompt": prompt, "status": "dropped", "reason": reason})
 
-    def _fault(self, prompt: str) -> str | None:
-        if not _bare(prompt):
-            return "no words"
-        if PLACEHOLDER in prompt:
-            return f"{PLACEHOLDER} in it"
-        if len(prompt.split()) > self.max_words:
-            return f"more than {self.max_words} words"
-        return "there already" if _bare(prompt) in self._known else None
-
 
 def find_prompts(recipe: BuildRecipe, teachers: Teachers, together: Together) -> PromptFilter:
     """`recipe.count` prompts, or as many as there are."""
-    found = PromptFilter(max_words=recipe.prompts.max_words)
-    file = recipe.prompts.file
+    found, file = PromptFilter(max_words=recipe.prompts.max_words), recipe.prompts.file
     for prompt in _filed(Path(file), found) if file else _written(recipe, teachers, together, found):
         if len(found.kept) == recipe.count:
             break
@@ -77,9 +73,9 @@ def _written(recipe: BuildRecipe, teachers: Teachers, together: Together, found:
     size, themes = recipe.prompts.batch, recipe.prompts.themes
 
     def ask(number: int) -> list[str]:
-        told = words.told("prompts", count=size, theme=themes[number % len(themes)], number=number)
+        theme, read = themes[number % len(themes)], words.read_list("prompts", least=1)
         try:
-            return teachers.ask("prompts", told, words.read_list("prompts", least=1))
+            return teachers.ask("prompts", "prompts", read, count=size, theme=theme, number=number)
         except NotMade:  # noted in the book
             return []
 

@@ -11,18 +11,14 @@ from twgi.errors import ConfigError
 from twgi.icons.tasks import TASKS
 from twgi.thinking.modes import MODES
 
-TEACHERS = ("endpoints", "icons")
-STEPS: Mapping[str, tuple[str, ...]] = {
+STEPS: Mapping[str, tuple[str, ...]] = {  # mode -> the roles that work on a chain of it, in order
     "subgoal": ("decomposer", "painter", "editor", "writer", "judge"),
     "critique": ("drafter", "critic", "editor", "judge"),
 }
-"""Mode -> the roles that work on a chain of it, in order."""
 ROLES = tuple(dict.fromkeys(("prompts", *STEPS["subgoal"], *STEPS["critique"])))
-SERVICES = ("images", "chat")
 BEST = 10  # of the judge's scores
 _OURS = ("model", "messages", "prompt", "image", "image[]", "modalities", "stream", "n")
 _OPERATION = ("key_variable", "concurrency", "attempts", "timeout", "price")  # may change while a build goes on
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,43 +36,28 @@ class Price:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherEndpoint(EndpointOptions):
-    """A model behind an endpoint.
+    """A model behind an endpoint."""
 
-    Args:
-        pictures: where it draws, if it does: ``images`` (/images/generations and /images/edits) or ``chat``
-            (/chat/completions with pictures in the answer).
-        parameters: further fields of each request, such as ``size`` or ``temperature``.
-        price: what it costs.
-    """
-
-    pictures: str = "images"
-    parameters: dict[str, Any] = field(default_factory=dict)
+    pictures: str = "images"  # where it draws: images (/images/...) or chat (/chat/completions with pictures)
+    parameters: dict[str, Any] = field(default_factory=dict)  # further fields of each request, such as `size`
     price: Price = field(default_factory=Price)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pictures not in SERVICES:
-            raise ConfigError(f"pictures must be {' or '.join(SERVICES)}, got {self.pictures!r}")
-        wrong = next((key for key in self.parameters if key in _OURS or not _NAME.fullmatch(key)), None)
-        if wrong is not None:
-            raise ConfigError(f"parameters may not hold {wrong!r}")
+        if self.pictures not in ("images", "chat"):
+            raise ConfigError(f"pictures must be images or chat, got {self.pictures!r}")
+        if wrong := [key for key in self.parameters if key in _OURS or not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", key)]:
+            raise ConfigError(f"parameters may not hold {wrong[0]!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSource:
-    """Where prompts come from, and the rules they must pass.
+    """Where prompts come from, and the rules they must pass."""
 
-    Args:
-        file: a file of JSON lines with a ``prompt``; none: the role ``prompts`` writes them.
-        themes: what they are about, in turn.
-        batch: how many are asked for at a time.
-        max_words: a longer one is dropped.
-    """
-
-    file: str = ""
-    themes: tuple[str, ...] = ("two things of different colours", "things beside, above or below each other")
-    batch: int = 20
-    max_words: int = 60
+    file: str = ""  # JSON lines with a `prompt`; without it the role `prompts` writes them
+    themes: tuple[str, ...] = ("two things of different colours", "things beside, above or below each other")  # in turn
+    batch: int = 20  # how many are asked for at a time
+    max_words: int = 60  # a longer one is dropped
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.max_words < 1 or not self.themes:
@@ -98,35 +79,23 @@ class IconScenes:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRecipe:
-    """A build of chains.
+    """A build of chains. `prompts`, `endpoints` and `roles` are for the teacher `endpoints`, `icons` for the other."""
 
-    Args:
-        teacher: ``endpoints`` or ``icons``.
-        modes: which chains are made, each about every prompt.
-        count: prompts, or scenes.
-        workers: chains in the making at a time.
-        prompts, endpoints, roles: for the teacher ``endpoints``; a role has one endpoint or several, which take turns.
-        max_parts: parts of a subgoal chain at most; a prompt of fewer than two is dropped.
-        keep_from: the judge's score (0 to 10) from which on a chain is kept.
-        learn_draft: whether the flawed first picture of a critique chain is learnt too.
-        icons: for the teacher ``icons``.
-    """
-
-    teacher: str
-    modes: tuple[str, ...] = tuple(STEPS)
-    count: int = 100
-    workers: int = 8
+    teacher: str  # endpoints, or icons
+    modes: tuple[str, ...] = tuple(STEPS)  # which chains are made, each about every prompt
+    count: int = 100  # prompts, or scenes
+    workers: int = 8  # chains in the making at a time
     prompts: PromptSource = field(default_factory=PromptSource)
     endpoints: dict[str, TeacherEndpoint] = field(default_factory=dict)
-    roles: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    max_parts: int = 4
-    keep_from: float = 7.0
-    learn_draft: bool = False
+    roles: dict[str, tuple[str, ...]] = field(default_factory=dict)  # endpoints of each, which take turns
+    max_parts: int = 4  # of a subgoal chain; a prompt of fewer than two is dropped
+    keep_from: float = 7.0  # the judge's score (0 to 10) from which on a chain is kept
+    learn_draft: bool = False  # whether the flawed first picture of a critique chain is learnt too
     icons: IconScenes = field(default_factory=IconScenes)
 
     def __post_init__(self) -> None:
-        if self.teacher not in TEACHERS:
-            raise ConfigError(f"teacher must be {' or '.join(TEACHERS)}, got {self.teacher!r}")
+        if self.teacher not in ("endpoints", "icons"):
+            raise ConfigError(f"teacher must be endpoints or icons, got {self.teacher!r}")
         if self.count < 1 or self.workers < 1 or self.max_parts < 2 or not 0 <= self.keep_from <= BEST:
             raise ConfigError(f"count, workers >= 1, max_parts >= 2, keep_from from 0 to {BEST} are needed")
         able = STEPS if self.teacher == "endpoints" else MODES

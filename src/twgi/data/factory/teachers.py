@@ -4,20 +4,61 @@ import base64
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 from zlib import crc32
 
+from PIL import Image
+
 from twgi.answers import AnswerBook
 from twgi.client import CHAT, EDIT, GENERATE, Call, Endpoint, NoAnswer, Unusable
-from twgi.data.factory.pictures import PictureStore
 from twgi.data.factory.recipe import BuildRecipe
+from twgi.data.factory.words import WORDS
 from twgi.errors import ImageError
-from twgi.files import Object
+from twgi.files import Object, write_whole
 from twgi.tokenizer.image import MAX_BYTES, read_picture
+from twgi.trace import IMAGES, png
 
 T = TypeVar("T")
 PICTURE_LIMIT = 2 * MAX_BYTES  # of an answer with a picture in base64
-MODALITIES = ["image", "text"]
+
+
+class PictureStore:
+    """The pictures in a build's folder, named by the hash of their bytes; those of `others`, whose answers are reused,
+    are copied from there. Threads may share it."""
+
+    def __init__(self, folder: Path, others: Sequence[Path] = ()) -> None:
+        self._folder, self._others, self._lock = folder, others, threading.Lock()
+
+    def add(self, picture: Image.Image) -> str:
+        """Keep a picture; returns its path in the folder."""
+        content = png(picture)
+        self._put(path := _name(content), content)
+        return path
+
+    def read(self, path: str) -> bytes:
+        """The PNG of a picture that was kept."""
+        return (self._folder / path).read_bytes()
+
+    def has(self, path: str) -> bool:
+        """Whether a picture is there, as it was, or is now, since another build has it."""
+        for folder in (self._folder, *self._others):
+            with suppress(OSError):
+                if _name(content := (folder / path).read_bytes()) == path:
+                    self._put(path, content)
+                    return True
+        return False
+
+    def _put(self, path: str, content: bytes) -> None:
+        file = self._folder / path
+        with self._lock:
+            if not file.is_file() or file.read_bytes() != content:
+                write_whole(file, content)
+
+
+def _name(content: bytes) -> str:
+    return f"{IMAGES}/{sha256(content).hexdigest()[:32]}.png"
 
 
 class NotMade(Exception):
@@ -44,24 +85,26 @@ class Teachers:
         if self._over.wait(seconds):
             raise NotMade("failed", "", "stopped")
 
-    def ask(self, role: str, words: str, read: Callable[[str], T], pictures: Sequence[str] = ()) -> T:
-        """What `read` makes of the words that the role answers; it raises `Unusable` at those it cannot use.
-
-        Raises `NotMade` where the role gave nothing usable.
-        """
+    def ask(
+        self, role: str, wanted: str, read: Callable[[str], T], pictures: Sequence[str] = (), **about: str | int
+    ) -> T:
+        """What `read` makes of the words that the role answers to one of `WORDS`; it raises `Unusable` at those it
+        cannot use. Raises `NotMade` where the role gave nothing usable."""
+        words = WORDS[wanted].format(**about)
         name = self._turn(role, words)
         call = Call(path=CHAT, fields=self._chat(name, words, pictures))
         return self._answer(role, name, call, lambda value: {"text": _words(value)}, lambda kept: read(kept["text"]))
 
-    def paint(self, role: str, words: str, pictures: Sequence[str] = ()) -> str:
-        """A picture (its path in the build's folder) by these words, and from pictures if there are any.
+    def paint(self, role: str, wanted: str, pictures: Sequence[str] = (), **about: str) -> str:
+        """A picture (its path in the build's folder) by one of `WORDS`, and from pictures if there are any.
 
         Raises `NotMade` where the role gave no picture.
         """
+        words = WORDS[wanted].format(**about)
         name = self._turn(role, words)
         options = self._recipe.endpoints[name]
         if options.pictures == "chat":
-            fields = {**self._chat(name, words, pictures), "modalities": MODALITIES}
+            fields = {**self._chat(name, words, pictures), "modalities": ["image", "text"]}
             call = Call(path=CHAT, fields=fields, limit=PICTURE_LIMIT)
         else:
             fields = {**options.parameters, "model": options.model, "prompt": words, "n": 1}
@@ -76,7 +119,8 @@ class Teachers:
 
     def _chat(self, name: str, words: str, pictures: Sequence[str]) -> Object:
         options = self._recipe.endpoints[name]
-        shown = [{"type": "image_url", "image_url": {"url": _data_uri(self._pictures.read(p))}} for p in pictures]
+        files = (base64.b64encode(self._pictures.read(path)).decode() for path in pictures)
+        shown = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{file}"}} for file in files]
         content = [*shown, {"type": "text", "text": words}] if shown else words
         return {**options.parameters, "model": options.model, "messages": [{"role": "user", "content": content}]}
 
@@ -133,7 +177,3 @@ def _picture(value: Any) -> bytes:
     if not head.startswith("data:image/") or not head.endswith(";base64"):
         raise Unusable("an address instead of a picture")
     return base64.b64decode(data, validate=True)
-
-
-def _data_uri(content: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}"

@@ -4,8 +4,7 @@ The steps are those of the paper's section on data (Chern et al., 2025, arXiv 25
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from twgi.client import Unusable
@@ -17,29 +16,14 @@ MAX_TEXT = 4000  # characters of one text
 _OBJECT = "Answer with one JSON object and nothing else: "
 
 
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """What a judge says of a picture: 0 (another picture) to 10 (all as the prompt says), and why."""
-
-    score: float
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Critique:
-    """What a critic says: whether nothing need be changed, and all of it in words."""
-
-    matches: bool
-    text: str
-
-
-WORDS = {
+WORDS = {  # what is wanted -> how it is asked for, with the pictures that it is about
     "prompts": "Write {count} different prompts for an image generator, in English, one sentence each, about {theme}. "
     "Name things that can be seen. This is request number {number}: write others than in the requests before. "
     f'{_OBJECT}{{{{"prompts": ["...", "..."]}}}}',
     "parts": "A painter makes this picture step by step, each thing alone at first: {prompt}\n"
     "Which are the things? Name each with what is said of it (colour, number, look), at most {most} in all. "
     f'{_OBJECT}{{{{"parts": ["...", "..."]}}}}',
+    "draft": "{prompt}",
     "first part": "{part}, alone, on a plain background",
     "next part": "Draw another picture in the style of this one, which shows only this: {part}, alone, on a plain "
     "background",
@@ -57,18 +41,6 @@ WORDS = {
     "The prompt: {prompt}\nGive a score from 0 (something else) to {best} (all of it), and the reason in one sentence. "
     f'{_OBJECT}{{{{"score": 0, "reason": "..."}}}}',
 }
-"""What is wanted -> how it is asked for, with the pictures that it is about."""
-
-
-def told(wanted: str, **about: str | int) -> str:
-    """The words that ask for one of `WORDS`."""
-    return WORDS[wanted].format(**about)
-
-
-def narrate(prompt: str, parts: Sequence[str]) -> str:
-    """Asks for the words before each picture of a subgoal chain; shown are the parts and the whole."""
-    listed = "; ".join(f"{number}. {part}" for number, part in enumerate(parts, 1))
-    return told("steps", prompt=prompt, count=len(parts) + 1, parts=len(parts), listed=listed)
 
 
 def read_list(key: str, *, least: int, most: int | None = None) -> Callable[[str], list[str]]:
@@ -85,19 +57,18 @@ def read_list(key: str, *, least: int, most: int | None = None) -> Callable[[str
 
 def read_steps(parts: int) -> Callable[[str], list[str]]:
     """Reads the texts of a subgoal chain; only the last may announce the whole, as the mode's guidance goes by it."""
-    texts = read_list("steps", least=parts + 1, most=parts + 1)
 
     def read(answer: str) -> list[str]:
-        steps = texts(answer)
-        kinds = [subgoal_kind(number, step) for number, step in enumerate(steps)]
-        if kinds != ["part"] * parts + ["whole"]:
+        steps = read_list("steps", least=parts + 1, most=parts + 1)(answer)
+        if [subgoal_kind(number, step) for number, step in enumerate(steps)] != ["part"] * parts + ["whole"]:
             raise Unusable("the whole picture is announced before another than the last")
         return steps
 
     return read
 
 
-def read_critique(answer: str) -> Critique:
+def read_critique(answer: str) -> tuple[bool, str]:
+    """Whether nothing need be changed in a picture, and all that is said of it."""
     value = _object(answer)
     if not isinstance(value.get("matches"), bool):
         raise Unusable('no true or false under "matches"')
@@ -105,15 +76,16 @@ def read_critique(answer: str) -> Critique:
     if not value["matches"] and not said[2]:
         raise Unusable('nothing under "change"')
     text = " ".join(_text(part, "fits, faults, change") for part in said if part)
-    return Critique(matches=value["matches"], text=_text(text, "fits"))
+    return value["matches"], _text(text, "fits")
 
 
-def read_judgement(answer: str) -> Judgement:
+def read_judgement(answer: str) -> tuple[float, str]:
+    """The score of a picture, from 0 (something else) to `BEST` (all of the prompt), and why."""
     value = _object(answer)
     score = value.get("score")
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= BEST:
         raise Unusable(f'no score from 0 to {BEST} under "score"')
-    return Judgement(score=float(score), reason=_text(value.get("reason"), "reason"))
+    return float(score), _text(value.get("reason"), "reason")
 
 
 def _object(answer: str) -> dict[str, Any]:

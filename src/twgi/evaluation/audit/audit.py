@@ -1,7 +1,6 @@
 """The audit of a run in the icon world: rates from its thoughts, and what becomes of them when a step is changed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +21,6 @@ AUDIT, VERSION = "audit.json", 1
 STEPS = {"draft": "critique", "part": "pictures of the parts"}
 Verdicts = Mapping[tuple[str, int], bool]
 """(id of the prompt, sample) -> whether the picture is right"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Audit:
-    """Rates, and the difference that each change made to the score, by prompt."""
-
-    mode: str
-    rates: Sequence[Rate]
-    effects: Mapping[str, Estimate] = field(default_factory=dict)
-    model: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of `audit.json`."""
-        return {
-            "version": VERSION,
-            "mode": self.mode,
-            "model": dict(self.model),
-            "rates": [rate.to_json() for rate in self.rates],
-            "effects": {name: estimate.to_json() for name, estimate in self.effects.items()},
-        }
 
 
 class Audited:
@@ -118,9 +97,17 @@ def _sums(found: Verdicts) -> Sums:
     return {"all": by_prompt}
 
 
-def write_audit(audit: Audit, folder: Path) -> dict[str, Any]:
+def write_audit(
+    audited: Audited, folder: Path, *, rates: Sequence[Rate], effects: Mapping[str, Estimate]
+) -> dict[str, Any]:
     """Write `audit.json`, which a report takes up; returns what it holds. Raises `RunError`."""
-    content = audit.to_json()
+    content = {
+        "version": VERSION,
+        "mode": audited.run.settings.mode,
+        "model": audited.run.model.to_json(),
+        "rates": [rate.to_json() for rate in rates],
+        "effects": {name: estimate.to_json() for name, estimate in effects.items()},
+    }
     write_json(folder / AUDIT, content)
     return content
 

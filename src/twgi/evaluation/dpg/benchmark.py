@@ -5,7 +5,7 @@ Beside a run lie ``samples/ID/K.png``, the last picture of thought K about promp
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +181,7 @@ class Dpg:
             **score(judged, rule).to_json(),
             "by_gating": {rule: score(judged, rule).overall for rule in RULES},
             "answers": Share.of(truth for picture in judged for truth in picture.truths().values()).to_json(),
-            "soft": soft_scores(judged).to_json(),
+            "soft": asdict(soft_scores(judged)),
             "official": self._official(thoughts, evaluation.pictures.unknown) if self.official else None,
             "first_picture": {"overall": score(firsts, rule).overall} if which == "each" else None,
             "by_picture": costs(costly, upto),
@@ -197,7 +197,7 @@ class Dpg:
             return {"problem": "the published program knows DPG-Bench's questions alone"}
         files = [*_files(thoughts), *(PictureFile(name=name, crops=()) for name in unknown)]
         try:
-            return official_scores(self.questions.records, files).to_json()
+            return asdict(official_scores(self.questions.records, files))
         except PromptError as error:
             return {"problem": str(error)}
 

@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from twgi.errors import PromptError
 from twgi.evaluation.dpg.questions import QuestionRecord
@@ -38,19 +37,10 @@ class OfficialScores:
     """In percent; `vanished` says of each file that is not in the mean why (the published program does not)."""
 
     overall: float | None
-    broad: Mapping[str, float]
-    detailed: Mapping[str, float]
+    l1: Mapping[str, float]
+    l2: Mapping[str, float]
     files: int
     vanished: Mapping[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "overall": self.overall,
-            "l1": dict(self.broad),
-            "l2": dict(self.detailed),
-            "files": self.files,
-            "vanished": dict(self.vanished),
-        }
 
 
 @dataclass
@@ -86,8 +76,8 @@ def official_scores(records: Sequence[QuestionRecord], files: Iterable[PictureFi
             categories[category].append(last[number])
     return OfficialScores(
         overall=100 * fmean(means) if means else None,
-        broad=_means(categories, broad=True),
-        detailed=_means(categories, broad=False),
+        l1=_means(categories, broad=True),
+        l2=_means(categories, broad=False),
         files=len(means),
         vanished=vanished,
     )

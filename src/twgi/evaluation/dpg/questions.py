@@ -6,12 +6,9 @@ none is without faults: a dependency that is no number, a parent that stands lat
 read, and each fault is noted.
 """
 
-import csv
 import hashlib
-import io
-import json
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -19,7 +16,7 @@ from typing import Any
 
 from twgi.errors import DataError, PromptError
 from twgi.evaluation.frame import Item
-from twgi.files import read_text, reading
+from twgi.evaluation.tables import read_table
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {  # ours -> the names it has in the published files
     "item_id": ("item_id", "id"),
@@ -101,70 +98,17 @@ def read_questions(path: Path) -> QuestionSet:
         PromptError: it cannot be read, lacks a column, or a row has no usable id or question; names file and line.
     """
     try:
-        with reading(path):
-            content = path.read_bytes()
+        rows = list(read_table(path))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except DataError as error:
         raise PromptError(str(error)) from None
-    rows = list(_rows(path, content))
     if not rows:
         raise PromptError(f"{path}: no questions in this file")
-    digest = hashlib.sha256(content).hexdigest()
     if "vqa_list" in rows[0][1]:
         return _geneval2(path, digest, rows)
     records = tuple(_record(where, row) for where, row in rows)
     items, notes = _items(records)
     return QuestionSet(path=path, sha256=digest, items=items, records=records, notes=tuple(notes))
-
-
-def _rows(path: Path, content: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(``file:line``, row) of each row."""
-    ending = path.suffix.lower()
-    try:
-        if ending == ".parquet":
-            yield from ((f"{path}, row {n}", row) for n, row in enumerate(_parquet(path, content), start=1))
-        elif ending in (".csv", ".tsv"):
-            yield from _table(path, read_text(path), "," if ending == ".csv" else "\t")
-        elif ending in (".jsonl", ".json"):
-            yield from _json_lines(path)
-        else:
-            raise PromptError(f"{path}: unknown kind of question file; known are .csv, .tsv, .jsonl and .parquet")
-    except DataError as error:
-        raise PromptError(str(error)) from None
-
-
-def _table(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        for row in reader:
-            yield f"{path}:{reader.line_num}", row
-    except csv.Error as error:
-        raise PromptError(f"{path}:{reader.line_num}: {error}") from None
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Not as strict as `twgi.files`: these files are not ours, and some hold NaN for a dependency."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise PromptError(f"{path}:{number}: broken JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise PromptError(f"{path}:{number}: expected an object, got {type(row).__name__}")
-            yield f"{path}:{number}", row
-
-
-def _parquet(path: Path, content: bytes) -> list[dict[str, Any]]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise PromptError(f"{path}: reading parquet needs pyarrow: pip install 'twgi[eval]', or give CSV") from None
-    try:
-        rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
-    except pa.ArrowException as error:
-        raise PromptError(f"{path}: not a parquet file ({error})") from None
-    return rows
 
 
 def _record(where: str, row: Mapping[str, Any]) -> QuestionRecord:

@@ -166,9 +166,6 @@ class SoftScores:
     skills: Mapping[str, float]
     unknown: int
 
-    def to_json(self) -> dict[str, Any]:
-        return {"am": self.am, "gm": self.gm, "skills": dict(self.skills), "unknown": self.unknown}
-
 
 def soft_scores(pictures: Sequence[AnsweredPicture]) -> SoftScores:
     """Of pictures judged with probabilities; a picture that cannot be read has probability 0 throughout."""

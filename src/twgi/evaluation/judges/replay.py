@@ -1,20 +1,18 @@
 """The judge that repeats what another one said: recorded answers, for scoring again and for golden tests.
 
-It reads the answers that `twgi score dpg` keeps (JSON lines), and tables with the columns `item_id`, `question_id` or
-`proposition_id`, and `answer`, as the DSG release has them. That release holds the answers about several models in
-one file; say which one is meant: `replay:mplug_dsg.csv#sd2dot1`.
+It reads the answers that `twgi score dpg` keeps (JSON lines), and tables (CSV, TSV, parquet) with the columns
+`item_id`, `question_id` or `proposition_id`, and `answer`, as the DSG release has them. That release holds the answers
+about several models in one file; say which one is meant: `replay:mplug_dsg.csv#sd2dot1`.
 """
 
-import csv
 import hashlib
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from twgi.errors import ConfigError, DataError
 from twgi.evaluation.judges.answer import Answer, Query, failed, understood
-from twgi.files import read_objects, read_text
+from twgi.evaluation.tables import read_table
 
 _NUMBERS = ("proposition_id", "question_id")
 _ANSWERS = ("raw", "answer")
@@ -32,7 +30,7 @@ class ReplayJudge:
 
     def __init__(self, path: Path, *, model: str | None = None) -> None:
         try:
-            rows = list(_rows(path))
+            rows = list(read_table(path))
             self.version = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         except DataError as error:
             raise ConfigError(f"cannot read the recorded answers: {error}") from None
@@ -69,17 +67,6 @@ class ReplayJudge:
             raise ConfigError(f"{where}: needs item_id, proposition_id or question_id, and answer or raw") from None
         if self._said.setdefault(place, said) != said:
             raise ConfigError(f"{where}: question {place[3]} of {place[0]} was answered otherwise before")
-
-
-def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(``file:line``, row) of each row."""
-    if path.suffix.lower() not in (".csv", ".tsv"):
-        yield from ((line.where, line.value) for line in read_objects(path))
-        return
-    table = csv.DictReader(
-        io.StringIO(read_text(path), newline=""), delimiter="," if path.suffix.lower() == ".csv" else "\t"
-    )
-    yield from ((f"{path}:{table.line_num}", row) for row in table)
 
 
 def _of_model(

@@ -95,6 +95,8 @@ def _read(folder: Path, name: str) -> ScoredRun:
     if not results.rows:
         raise RunError(f"{folder} has no rows: nothing was scored in it")
     told, audit = (_json(folder / file) for file in (SCORES, AUDIT))
+    if audit is not None and not audit.keys() >= {"rates", "effects"}:
+        raise RunError(f"{folder / AUDIT} is no audit: make it again with twgi audit")
     return ScoredRun(folder=folder, name=name, results=results, told=told or {}, audit=audit)
 
 
@@ -157,6 +159,11 @@ class Section:
             rows |= {run.first: run.scores(0)} if run.drafts else {}
             rows[run.name] = run.scores()
         return rows
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """What must stand beside the scores of each row of the table."""
+        return {name: run.mark for run in self.runs for name in (run.name, run.first)}
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -1,15 +1,29 @@
-"""A report's files."""
+"""A report's files, from the templates beside this module.
 
-from collections.abc import Sequence
+The page has no scripts and nothing from elsewhere; every word of a prompt or a file is escaped.
+"""
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from twgi.evaluation.report.blocks import Chart, blocks
-from twgi.evaluation.report.build import Section, to_json
-from twgi.evaluation.report.markdown import markdown
-from twgi.evaluation.report.page import page
+from markupsafe import Markup
+
+from twgi.errors import ImageError
+from twgi.evaluation.benchmarks import entry_of
+from twgi.evaluation.report.build import ScoredRun, Section, to_json
+from twgi.evaluation.report.charts import chart
 from twgi.files import write_json, write_whole
-from twgi.trace import PAGE
+from twgi.render import printable, template
+from twgi.tokenizer.image import open_picture
+from twgi.trace import PAGE, png
+
+TEMPLATES = files("twgi.evaluation.report") / "templates"
+SHORT = {"single_object": "single", "two_object": "two", "color_attr": "attribute"}
+COSTS = {"image_tokens": "image tokens for each prompt", "seconds": "seconds of work for each prompt"}
+_LARGEST = 256  # pixels of a picture in the page
 
 
 def write_report(parts: Sequence[Section], out: Path) -> dict[str, Any]:
@@ -18,11 +32,99 @@ def write_report(parts: Sequence[Section], out: Path) -> dict[str, Any]:
     Raises:
         RunError: they cannot be written.
     """
-    content, told = to_json(parts), [list(blocks(part)) for part in parts]
-    for block in (block for section in told for block in section):
-        if isinstance(block, Chart):
-            write_whole(out / block.name, block.svg)
-    write_whole(out / "report.md", markdown(told).encode())
+    content, charts = to_json(parts), {part.benchmark: _charts(part) for part in parts}
+    for name, svg in (entry for drawn in charts.values() for entry in drawn.items()):
+        write_whole(out / name, svg)
     write_json(out / "report.json", content)
-    write_whole(out / PAGE, page(told).encode())
+    write_whole(out / "report.md", rendered("report.md", parts, charts))
+    write_whole(out / PAGE, rendered("report.html", parts, charts))
     return content
+
+
+def _charts(part: Section) -> dict[str, bytes]:
+    """Name of the file -> SVG, of the curves that have points."""
+    drawn = {f"{part.benchmark}-{cost}.svg": chart(part.curves[cost], cost=words) for cost, words in COSTS.items()}
+    return {name: svg for name, svg in drawn.items() if svg}
+
+
+def rendered(name: str, parts: Sequence[Section], charts: Mapping[str, Mapping[str, bytes]]) -> bytes:
+    """A template filled in."""
+    filters = {
+        "plain": plain, "signed": signed, "chance": chance, "moved": moved, "facts": facts, "cell": cell,
+        "short": lambda column: SHORT.get(column, column), "title": lambda name: entry_of(name).title,
+        "picture": picture, "data": data,
+    }  # fmt: skip
+    page = template(TEMPLATES, name, style="report.css", filters=filters)
+    return printable(page.render(parts=parts, charts=charts)).encode()
+
+
+def plain(value: float) -> str:
+    """Three digits after the point, no zero before it."""
+    text = f"{value:.3f}"
+    return text if abs(value) >= 1 else text.replace("0.", ".", 1)
+
+
+def signed(value: float) -> str:
+    """With its sign, except for nothing at all."""
+    text = plain(abs(value))
+    return text if float(text) == 0 else f"{'+' if value > 0 else '−'}{text}"
+
+
+def chance(p: float) -> str:
+    """Of a test."""
+    return "p < .001" if p < 0.001 else f"p = {plain(p)}"
+
+
+def moved(effect: Any) -> str:
+    """A difference, an `Estimate` or its JSON: `+.036 (+.028 to +.045), p < .001`."""
+    value, low, high, p = (
+        effect[key] if isinstance(effect, Mapping) else getattr(effect, key) for key in ("value", "low", "high", "p")
+    )
+    return f"{signed(value)} ({signed(low)} to {signed(high)}), {chance(p)}"
+
+
+def cell(text: str) -> str:
+    """Any text as part of a table in Markdown."""
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+
+
+def data(content: bytes, kind: str) -> str:
+    """A picture within a page."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def picture(file: Path | None) -> Any:
+    """A picture of a thought, or a note in its place."""
+    if file is None:
+        return Markup('<div class="none">no picture</div>')
+    try:
+        image = open_picture(file)
+    except ImageError:
+        return Markup('<div class="none">unreadable</div>')
+    if max(image.size) > _LARGEST:
+        image.thumbnail((_LARGEST, _LARGEST))
+    look = "crisp" if max(image.size) < _LARGEST // 2 else ""
+    return Markup(f'<img class="{look}" alt="" src="{data(png(image), "png")}">')
+
+
+def facts(run: ScoredRun) -> str:
+    """What a run was made and judged with."""
+    return ", ".join(_facts(run))
+
+
+def _facts(run: ScoredRun) -> Iterator[str]:
+    made, judged = run.results.made, run.results.judged
+    model, settings = made.get("model", {}), made.get("settings", {})
+    if model:
+        yield f"model {model['name']} ({model['sha256'][:12]})"
+    if settings:
+        seed, samples = (made.get(key, settings.get(key)) for key in ("seed", "samples"))
+        yield f"mode {settings['mode']}, seed {seed}, {samples} samples a prompt"
+    yield f"{len(run.rows)} thoughts, {run.mean_pictures:.2f} pictures each"
+    yield from (f"{name} {version}" for name, version in made.get("versions", {}).items())
+    judge = judged.get("detector") or judged.get("judge") or {}
+    if isinstance(judge, dict) and judge:
+        yield f"judged by {judge.get('name')} {judge.get('version')}"
+    if judged.get("which") == "first":
+        yield "the first picture of each thought counts"
+    yield str(run.folder)

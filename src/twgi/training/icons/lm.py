@@ -215,7 +215,7 @@ class RowMaker:
         pieces = [piece for part in drawn for piece in self.image(part.scene, learn=part.learn)]
         return joined([([self.tokenizer.vocab.bos], False), *pieces], "pictures")
 
-    def request(self, rng: np.random.Generator, step: int) -> tasks.Request:
+    def request(self, rng: np.random.Generator, step: int) -> tasks.SceneRequest:
         more = SIMPLE if step < self.mixture.simple_steps else ()
         weights = {task: weight * (4 if task in more else 1) for task, weight in self.mixture.tasks.items()}
         shares = np.array(list(weights.values()))
