@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from twgi.checkpoint import hf
 from twgi.checkpoint.layout import OURS, REFERENCE
 from twgi.checkpoint.tensors import INDEX, WEIGHTS, Progress
-from twgi.files import write_json
+from twgi.errors import RunError
+from twgi.files import TEMPORARY, sync, write_json, write_whole, writing
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
@@ -55,7 +58,6 @@ def save(
         generation={**marks, "do_sample": True, "twgi": dict(defaults or {})},
     )  # fmt: skip
     if writes:
-        folder.mkdir(parents=True, exist_ok=True)
         write_json_files(folder, files, tokenizer.text)
     sizes, read = _stored(model.config, vq, tensor or model.state_dict().__getitem__, dtype)
     write_groups(folder, sizes, read, largest_file, writes=writes)
@@ -101,7 +103,7 @@ def json_files(
         "config.json": {
             **hf.write_config(config, vq_config), **marks,
             "boi_token_id": vocab.boi, "eoi_token_id": vocab.eoi, "image_token_id": vocab.placeholder,
-            "torch_dtype": str(dtype).removeprefix("torch."), "vocabulary_map": text.names,
+            "torch_dtype": str(dtype).removeprefix("torch."), "vocabulary_map": dict(sorted(text.names.items())),
         },
         "generation_config.json": dict(generation),
         "preprocessor_config.json": {
@@ -127,15 +129,34 @@ def write_json_files(folder: Path, files: Mapping[str, Mapping[str, Any]], text:
     """Write them, and the text tokenizer."""
     for name, content in files.items():
         write_json(folder / name, content)
-    (folder / "tokenizer.json").write_text(text.bpe.to_str(), encoding="utf-8")
+    write_whole(folder / "tokenizer.json", text.bpe.to_str().encode())
+
+
+@contextmanager
+def writing_tensors(path: Path) -> Iterator[None]:
+    """What safetensors raises where it cannot write becomes `RunError`, as `OSError` does."""
+    try:
+        with writing(path):
+            yield
+    except SafetensorError as error:
+        raise RunError(f"cannot write to {path}: {error}") from error
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """One safetensors file, which is there as a whole or not at all."""
-    unfinished = file.with_name(file.name + ".part")
-    save_file(dict(tensors), unfinished, metadata={"format": "pt"})
-    unfinished.chmod(0o644)  # safetensors writes files that only their owner can read
-    unfinished.replace(file)
+    """One safetensors file, which is there as a whole or not at all; what a killed process left beside it goes."""
+    unfinished = file.with_name(TEMPORARY + file.name)
+    with writing_tensors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in file.parent.glob(".tmp*"):  # safetensors has temporary names of its own: .tmpAbCdEf
+            leftover.unlink()
+        try:
+            save_file(dict(tensors), unfinished, metadata={"format": "pt"})
+            unfinished.chmod(0o644)  # safetensors writes files that only their owner can read
+            sync(unfinished)
+            unfinished.replace(file)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        sync(file.parent)
 
 
 def write_groups(
@@ -147,10 +168,17 @@ def write_groups(
     writes: bool = True,
     progress: Progress | None = None,
 ) -> None:
-    """Write the tensors that `sizes` (bytes) names, one file's worth at a time; an index if there are several files."""
+    """Write the tensors that `sizes` (bytes) names, one file's worth at a time; an index if there are several files.
+
+    Weights that were there before, in files of other names, are deleted first.
+    """
     groups = list(_grouped(sizes, largest))
     done, total, count = 0, sum(sizes.values()), len(groups)
     files = [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)] if count > 1 else [WEIGHTS]
+    if writes:
+        with writing(folder):
+            for old in [folder / INDEX, folder / WEIGHTS, *folder.glob("model-*-of-*.safetensors")]:
+                old.unlink(missing_ok=True)
     for file, group in zip(files, groups, strict=True):
         tensors = read(group)
         if writes:

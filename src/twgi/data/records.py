@@ -4,6 +4,7 @@ Reading is strict: an unknown key, a mark without its picture, or a path that le
 with its place; the other lines live. What a record says is not yet tokens: see `twgi.data.encode`.
 """
 
+import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,16 @@ class TrainingRecord:
     tokens: tuple[int, ...] | None = None
     id: str | None = None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The pictures that its row is made from. Raises `DataError` where a link leads out of their folder."""
+        paths = [path for turn in self.turns for path in turn.pictures] if self.tokens is None else []
+        root = os.path.realpath(self.folder)
+        for path in paths:
+            if os.path.commonpath([root, os.path.realpath(self.folder / path)]) != root:
+                raise DataError(f"{_short(path)} is a link out of the folder of the pictures; name theirs with --images")
+        return tuple(self.folder / path for path in paths)
+
 
 def parse_record(value: Object, *, where: str, folder: Path) -> TrainingRecord:
     """One JSON object as a record. Raises `DataError` for whatever docs/data.md does not allow."""
@@ -75,8 +86,8 @@ def parse_record(value: Object, *, where: str, folder: Path) -> TrainingRecord:
     tokens, name = None, value.get("id")
     if "tokens" in value:
         tokens = whole_numbers(value["tokens"], '"tokens" must be a list of whole numbers')
-    if not isinstance(name, str | None):
-        raise DataError(f'"id" must be a text, got {_short(name)}')
+    if name is not None:
+        text_of(value, "id")
     return TrainingRecord(where=where, folder=folder, turns=_turns(value), tokens=tokens, id=name)
 
 
