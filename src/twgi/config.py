@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -46,6 +46,12 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         if key not in known:
             raise ConfigError(f"{where}: unknown key {key!r}; known are {', '.join(known)}")
     return cls(**{key: _convert(value, hints[key], f"{where}: {key}") for key, value in values.items()})
+
+
+def check_one_of(name: str, value: str, known: Iterable[str]) -> None:
+    """Raise `ConfigError` for a value that is none of these."""
+    if value not in known:
+        raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
