@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Real
 from typing import Any
 
 from twgi.errors import ConfigError
+from twgi.files import short
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,9 @@ class SamplingParams:
     max_images: int | None = None
 
     def __post_init__(self) -> None:
+        for name, value in asdict(self).items():  # they may come from a file
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Real) or not -1e9 < value < 1e9):
+                raise ConfigError(f"{name} must be a number, got {short(value)}")
         _ = self.text, self.image  # each checks itself
         for name in ("max_tokens", "max_images"):
             value = getattr(self, name)

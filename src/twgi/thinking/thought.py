@@ -159,7 +159,7 @@ class Thought:
     def _arrived(self, item: Awaited) -> Iterator[ThoughtEvent]:
         try:
             picture, seconds = item.picture.result()
-        except (RuntimeError, TwgiError) as error:  # torch's own, out of memory too
+        except (MemoryError, RuntimeError, TwgiError) as error:  # torch's own, out of memory too
             self.fail(error if isinstance(error, TwgiError) else RunError(f"a picture cannot be decoded: {error}"))
             return
         self.busy += seconds
