@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+<<<<<<< HEAD
 import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
+=======
+from collections.abc import Iterable, Mapping, Sequence
+>>>>>>> main
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
@@ -74,10 +78,20 @@ def load_recipe(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a recipe must be a mapping of keys to values")
     for item in overrides:
-        _set(values, item)
+        key, sign, text = item.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"override {item!r} is not of the form key=value")
+        *parents, last = key.split(".")
+        group = values
+        for parent in parents:
+            group = group.setdefault(parent, {})
+            if not isinstance(group, dict):
+                raise ConfigError(f"override {item!r}: {parent} is not a group of keys")
+        group[last] = yaml.safe_load(text)
     return build(cls, values, where=str(path))
 
 
+<<<<<<< HEAD
 def read_yaml(path: Path) -> Any:
     """The value of a small YAML file; raises `ConfigError` with the path."""
     try:
@@ -103,6 +117,8 @@ def _set(values: dict[str, Any], item: str) -> None:
         raise ConfigError(f"override {item!r}: {error}") from None
 
 
+=======
+>>>>>>> main
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """`cls(**values)` for a dataclass, nested dataclasses included, with every key and type checked."""
     hints = get_type_hints(cls)
@@ -113,8 +129,15 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     return cls(**{key: _convert(value, hints[key], f"{where}: {key}") for key, value in values.items()})
 
 
+<<<<<<< HEAD
 KINDS: Mapping[Any, str] = {tuple: "a list", dict: "a group of keys", int: "a whole number", float: "a number",
                             str: "a text", bool: "true or false"}  # fmt: skip
+=======
+def check_one_of(name: str, value: str, known: Iterable[str]) -> None:
+    """Raise `ConfigError` for a value that is none of these."""
+    if value not in known:
+        raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+>>>>>>> main
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:

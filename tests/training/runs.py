@@ -134,7 +134,7 @@ if __name__ == "__main__":
     from twgi.training import sharding
     from twgi.training import train as loop
 
-    sharding.join_processes("cpu")
+    sharding.join_processes("cpu", bf16=False)
     setattr(loop, "leave_processes", lambda: None)  # they stay together until all is done  # noqa: B010
     for each in sys.argv[1:]:
         loop.train_chains(each)

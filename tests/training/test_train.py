@@ -21,10 +21,9 @@ from twgi.files import FolderLock
 from twgi.model.transformer import Block
 from twgi.thinking.thinker import Thinker
 from twgi.training.checkpoints import checkpoints, newest_checkpoint, torn
-from twgi.training.loss import LossWeights
 from twgi.training.metrics import open_tracker
 from twgi.training.model import PROJECTION, merge_folder
-from twgi.training.objective import Objective
+from twgi.training.objective import LossWeights, Objective
 from twgi.training.recipe import RunRecipe
 from twgi.training.train import begin, fit, learning_rate, train_chains
 

@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command as the parser sees it: each group of options replaced by the options themselves.
-
-    An option's default is that of the field.
-    """
+    """The command as the parser sees it: each group replaced by its options, whose defaults are those of the fields."""
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
+    groups: dict[str, Any] = {n: hint for n, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
     shown: dict[str, Parameter] = {}
     for name, parameter in signature(command).parameters.items():
-        if name in groups:
-            shown |= _options(groups[name])
-        else:
+        if name not in groups:
             shown[name] = parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY)
+            continue
+        of_group = get_type_hints(groups[name], include_extras=True)
+        for one in fields(groups[name]):
+            annotation = of_group[one.name]
+            shown[one.name] = Parameter(one.name, Parameter.KEYWORD_ONLY, default=one.default, annotation=annotation)
 
     @wraps(command)
     def run(**given: Any) -> Any:
@@ -43,16 +43,6 @@ def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
     run.__signature__ = Signature(list(shown.values()))  # type: ignore[attr-defined]
     run.__annotations__ = {name: parameter.annotation for name, parameter in shown.items()}
     return run
-
-
-def _options(group: Any) -> dict[str, Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return {
-        field.name: Parameter(
-            field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-        )
-        for field in fields(group)
-    }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +69,12 @@ class DrawingOptions:
         from twgi.decoding.params import SamplingParams
         from twgi.thinking.settings import Settings
 
-        sampling = SamplingParams(
-            text_temperature=self.temperature, text_top_p=self.top_p, text_top_k=self.top_k,
-            image_temperature=self.image_temperature, image_top_p=self.image_top_p, image_top_k=self.image_top_k,
-            max_tokens=self.max_tokens, max_images=self.max_images,
-        )  # fmt: skip
-        scales = {
-            "full": self.scale_full, "image": self.scale_image, "negative": self.scale_negative,
-            "prompt": self.scale_prompt,
-        }  # fmt: skip
-        said = {} if self.negative_prompt is None else {"negative_prompt": self.negative_prompt}
-        return Settings(
-            mode=mode, rounds=rounds, sampling=sampling, guidance=self.guidance, compat=compat,
-            scales={name: value for name, value in scales.items() if value is not None}, **said,
-        )  # fmt: skip
+        said = {name: value for name, value in vars(self).items() if value is not None}
+        scales = {name.removeprefix("scale_"): said.pop(name) for name in list(said) if name.startswith("scale_")}
+        own = {name: said.pop(name) for name in ("guidance", "negative_prompt") if name in said}
+        sampling = {f"text_{name}" if name in ("temperature", "top_p", "top_k") else name: said[name] for name in said}
+        params = SamplingParams(**sampling)
+        return Settings(mode=mode, rounds=rounds, sampling=params, scales=scales, compat=compat, **own)
 
 
 @dataclass(frozen=True, kw_only=True)

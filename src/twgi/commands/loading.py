@@ -39,16 +39,20 @@ class ModelOptions:
         if self.cfg_rows not in ROWS:
             raise ConfigError(f"cfg-rows must be {' or '.join(ROWS)}, got {self.cfg_rows!r}")
 
+    @property
+    def torch_dtype(self) -> torch.dtype | None:
+        import torch
+
+        return getattr(torch, self.dtype) if self.dtype else None
+
     def loading(self) -> dict[str, Any]:
         """What `twgi.load` is to be told beside the model's name."""
         long = self.context is None and Quirk.PUBLISHED_LIMITS in parse_compat(self.compat)
         return {
-            "device": self.device,
-            "dtype": None if self.dtype is None else dtype_named(self.dtype),
-            "vq": self.vq,
+            "dtype": self.torch_dtype,
             "context": PUBLISHED_LENGTH if long else self.context,
-            "int8": self.int8,
             "serial": self.cfg_rows == "serial",
+            **{name: getattr(self, name) for name in ("device", "vq", "int8")},
         }
 
 
@@ -66,11 +70,3 @@ def load_thinker(options: ModelOptions) -> Thinker:
         width = str(thinker.model.embed.weight.dtype).removeprefix("torch.")
         complain(f"{options.model} runs on {options.device} in {'int8 and ' if options.int8 else ''}{width}")
     return thinker
-
-
-def dtype_named(name: str) -> torch.dtype:
-    """The torch dtype of one of `DTYPES`."""
-    import torch
-
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype

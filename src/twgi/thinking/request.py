@@ -27,41 +27,43 @@ KEPT_PIXELS = 4_000_000
 """Of the pictures of a prompt in its trace; those beyond are kept as the model saw them, which gives the same codes."""
 
 
+class Described:
+    """Whoever thinks with the weights of `source`."""
+
+    source: ModelDescription
+
+    @property
+    def identity(self) -> ModelId:
+        """Which weights think."""
+        return ModelId(name=self.source.name, sha256=self.source.sha256)
+
+    def resolved(self, settings: Settings) -> Settings:
+        """The settings with what they leave to the checkpoint."""
+        return settings.resolved(self.source.defaults, self.source.generation)
+
+
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelFacts(Described):
     """What every thought of one model has in common; `context` is its positions."""
 
     tokenizer: MultimodalTokenizer
     context: int
     source: ModelDescription
 
-    @property
-    def identity(self) -> ModelId:
-        return ModelId(name=self.source.name, sha256=self.source.sha256)
-
-    def resolved(self, settings: Settings) -> Settings:
-        return settings.resolved(self.source.defaults, self.source.generation)
-
 
 @dataclass(kw_only=True)
 class Draft:
-    """A request that may still be edited.
-
-    Args:
-        asked_tokens, asked_images: the limits that the user gave.
-        images: pictures it may draw.
-        least_tokens: the shortest thought of this mode.
-    """
+    """A request that may still be edited."""
 
     mode: Mode
     vocab: Vocab
     prompt: Ids
     conditions: Conditions
     context: int
-    asked_tokens: int | None
+    asked_tokens: int | None  # the limits that the user gave
     asked_images: int | None
-    images: int
-    least_tokens: int
+    images: int  # it may draw
+    least_tokens: int  # the shortest thought of this mode
     stop_after_images: int | None
     kind_of: KindOf
     any_text: bool = False
@@ -69,16 +71,6 @@ class Draft:
 
     def grammar(self) -> Grammar:
         """The rules of the thought, and its room; `PromptError` or `ConfigError` where that is too small."""
-        return Grammar(
-            vocab=self.vocab,
-            budget=self._budget(),
-            max_images=self.images,
-            starts_with_image=self.mode.starts_with_image,
-            stop_after_images=self.stop_after_images,
-            any_text=self.any_text,
-        )
-
-    def _budget(self) -> int:
         length, asked, least = len(self.prompt), self.asked_tokens, self.least_tokens
         room = self.context - length
         if room < least:
@@ -90,7 +82,14 @@ class Draft:
             raise ConfigError(
                 f"max-tokens {asked} is too small for one picture: mode {self.mode.name!r} needs at least {least}"
             )
-        return room if asked is None else min(asked, room)
+        return Grammar(
+            vocab=self.vocab,
+            budget=room if asked is None else min(asked, room),
+            max_images=self.images,
+            starts_with_image=self.mode.starts_with_image,
+            stop_after_images=self.stop_after_images,
+            any_text=self.any_text,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +105,9 @@ class Planned:
 def plan(id: int, task: Task, facts: ModelFacts) -> Planned:
     """The request of a task.
 
-    Raises:
-        ConfigError: settings that cannot be, or a limit too small for a picture.
-        PromptError: the prompt is empty, too long, or does not fit its pictures.
-        ImageError: a picture cannot be opened.
-        CheckpointError: the mode draws, and the checkpoint cannot.
+    Raises `ConfigError`: settings that cannot be, or a limit too small for a picture; `PromptError`: the prompt is
+    empty, too long, or does not fit its pictures; `ImageError`: a picture cannot be opened; `CheckpointError`: the mode
+    draws, and the checkpoint cannot.
     """
     try:
         return _plan(id, task, facts)
@@ -169,17 +166,24 @@ def _draft(prompt: str, codes: Sequence[Codes], settings: Settings, facts: Model
             f"the prompt is too long: its {len(codes)} pictures alone are {images} tokens, but the context holds "
             f"{facts.context}"
         )
+    negative: Ids = ()
+    if Branch.NEGATIVE in settings.plan.branches:
+        if not settings.negative_prompt.strip():
+            raise ConfigError(
+                "the negative prompt is empty, and the guidance has a negative branch: set scale-negative to 0"
+            )
+        negative = tuple(tokenizer.text.encode(settings.negative_prompt))
     said = place_pictures(prompt, len(codes))
-    bare = tokenizer.encode_prompt(said, codes)[1:-1]
+    bare = tuple(tokenizer.encode_prompt(said, codes)[1:-1])
     draft = Draft(
         mode=mode,
         vocab=tokenizer.vocab,
         prompt=tuple(tokenizer.encode_prompt(mode.prompt_text(said), codes)),
-        conditions=Conditions(prompt=tuple(bare), negative=_negative(settings, tokenizer)),
+        conditions=Conditions(prompt=bare, negative=negative),
         context=facts.context,
         asked_tokens=sampling.max_tokens,
         asked_images=sampling.max_images,
-        images=_images(mode, settings, tokenizer),
+        images=_images(mode, settings, tokenizer.draws),
         least_tokens=1 if mode.takes_pictures else tokenizer.vocab.image_length,
         stop_after_images=mode.stop_after_images,
         kind_of=mode.kind_of,
@@ -188,24 +192,15 @@ def _draft(prompt: str, codes: Sequence[Codes], settings: Settings, facts: Model
     return draft
 
 
-def _negative(settings: Settings, tokenizer: MultimodalTokenizer) -> Ids:
-    if Branch.NEGATIVE not in settings.plan.branches:
-        return ()
-    if not settings.negative_prompt.strip():
-        raise ConfigError(
-            "the negative prompt is empty, and the guidance has a negative branch: set scale-negative to 0"
-        )
-    return tuple(tokenizer.text.encode(settings.negative_prompt))
-
-
-def _images(mode: Mode, settings: Settings, tokenizer: MultimodalTokenizer) -> int:
-    if not tokenizer.draws and not mode.takes_pictures:
+def _images(mode: Mode, settings: Settings, draws: bool) -> int:
+    """Pictures that the thought may draw."""
+    if not draws and mode.takes_pictures:
+        return 0
+    if not draws:
         raise CheckpointError(
             f"mode {mode.name!r} draws, and this checkpoint has no image decoder (model.vqmodel.decoder.*): "
             "give the original vqgan.ckpt with --vq, or use mode general to read and write"
         )
-    if not tokenizer.draws:
-        return 0
     asked, images = settings.sampling.max_images, images_allowed(mode, settings.rounds)
     if asked is None:
         return images

@@ -14,7 +14,7 @@ from twgi.checkpoint.load import load
 from twgi.errors import RunError
 from twgi.model.vqvae import VQModel
 from twgi.training.icons import lm, vq
-from twgi.training.icons.rows import FreshRows
+from twgi.training.icons.lm import RowMaker
 
 
 def stopping(run: Callable[..., Any], stop_at: int | None) -> Callable[..., Any]:
@@ -75,7 +75,7 @@ def run_lm(folder: Path, out: str, stop_at: int | None = None) -> bytes:
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
         few_sentences(patch)
         patch.setattr(lm, "SceneCodes", PlainCodes)  # the real table takes a minute
-        patch.setattr(FreshRows, "__call__", stopping(FreshRows.__call__, stop_at))
+        patch.setattr(RowMaker, "batches", stopping(RowMaker.batches, stop_at))
         return (lm.run_lm(recipe) / "model.safetensors").read_bytes()
     return b""
 
