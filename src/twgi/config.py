@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-<<<<<<< HEAD
 import math
 import re
-from collections.abc import Hashable, Mapping, Sequence
-=======
-from collections.abc import Iterable, Mapping, Sequence
->>>>>>> main
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -25,14 +21,14 @@ MAX_YAML = 64 * 2**10  # bytes
 class _Loader(yaml.SafeLoader):
     """YAML without what surprises: no aliases, no tags, no key twice; 010, 1:30, 0x1F and dates are no numbers."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - as the library has it
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
         for mark, what in (("anchor", "anchors and aliases"), ("tag", "tags")):
             if getattr(event, mark, None) is not None:
                 raise yaml.MarkedYAMLError(problem=f"{what} are not read", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)  # type: ignore[no-any-return]
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set[str]()
@@ -44,7 +40,7 @@ class _Loader(yaml.SafeLoader):
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> str:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         if any("\ud800" <= sign <= "\udfff" for sign in node.value):
             raise yaml.MarkedYAMLError(problem="half a surrogate pair is no text", problem_mark=node.start_mark)
         return super().construct_scalar(node)
@@ -87,11 +83,13 @@ def load_recipe(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -
             group = group.setdefault(parent, {})
             if not isinstance(group, dict):
                 raise ConfigError(f"override {item!r}: {parent} is not a group of keys")
-        group[last] = yaml.safe_load(text)
+        try:
+            group[last] = load_yaml(text)
+        except ConfigError as error:
+            raise ConfigError(f"override {item!r}: {error}") from None
     return build(cls, values, where=str(path))
 
 
-<<<<<<< HEAD
 def read_yaml(path: Path) -> Any:
     """The value of a small YAML file; raises `ConfigError` with the path."""
     try:
@@ -102,23 +100,6 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _set(values: dict[str, Any], item: str) -> None:
-    key, sign, text = item.partition("=")
-    if not sign or not key:
-        raise ConfigError(f"override {item!r} is not of the form key=value")
-    *parents, last = key.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"override {item!r}: {parent} is not a group of keys")
-    try:
-        values[last] = load_yaml(text)
-    except ConfigError as error:
-        raise ConfigError(f"override {item!r}: {error}") from None
-
-
-=======
->>>>>>> main
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """`cls(**values)` for a dataclass, nested dataclasses included, with every key and type checked."""
     hints = get_type_hints(cls)
@@ -129,15 +110,14 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     return cls(**{key: _convert(value, hints[key], f"{where}: {key}") for key, value in values.items()})
 
 
-<<<<<<< HEAD
 KINDS: Mapping[Any, str] = {tuple: "a list", dict: "a group of keys", int: "a whole number", float: "a number",
                             str: "a text", bool: "true or false"}  # fmt: skip
-=======
+
+
 def check_one_of(name: str, value: str, known: Iterable[str]) -> None:
     """Raise `ConfigError` for a value that is none of these."""
     if value not in known:
         raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
->>>>>>> main
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
@@ -150,6 +130,6 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         return {k: _convert(v, get_args(kind)[1], where) for k, v in value.items()}
     if plain is float and type(value) is int:
         value = float(value)
-    if plain in KINDS and (type(value) is not plain or (plain is float and not math.isfinite(value))):
+    if plain in KINDS and (type(value) is not plain or (isinstance(value, float) and not math.isfinite(value))):
         raise ConfigError(f"{where} must be {KINDS[plain]}, got {short(value)}")
     return value

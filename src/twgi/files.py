@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from io import BufferedReader
 from itertools import count, islice
 from pathlib import Path
 from typing import IO, Any, Self
@@ -58,7 +59,7 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"cannot read {path}: {_reason(error)}") from None
 
 
-def open_regular(path: str | Path) -> IO[bytes]:
+def open_regular(path: str | Path) -> BufferedReader:
     """A file opened for reading; `OSError` for a pipe or a device, which would wait for ever or never end."""
     return open(path, "rb", opener=_open_regular)
 
@@ -142,6 +143,8 @@ def read_lines(path: Path) -> Iterator[Line | Fault]:
             if not content.strip():
                 continue
             try:
+                if len(content) > MAX_LINE:
+                    raise DataError(f"a line of more than {MAX_LINE // 2**20} MiB")
                 value = parse_object(content.rstrip(b"\r\n"))
             except DataError as error:
                 yield Fault(where=f"{path}:{number}", reason=str(error))
@@ -172,21 +175,6 @@ def count_lines(path: Path) -> int:
         return sum(1 for line in raw_lines(file) if line.strip())
 
 
-<<<<<<< HEAD
-def _entry(content: bytes, where: str, folder: Path) -> Line | Fault:
-    if len(content) > MAX_LINE:
-        return Fault(where=where, reason=f"a line of more than {MAX_LINE // 2**20} MiB")
-    try:
-        return Line(where=where, folder=folder, value=parse_object(content))
-    except DataError as error:
-        return Fault(where=where, reason=str(error))
-
-
-# Writing
-
-
-=======
->>>>>>> main
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """An `OSError`, or a name that no file can have, becomes `RunError`."""

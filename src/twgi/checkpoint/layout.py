@@ -85,9 +85,8 @@ def naming(folder: Path) -> Iterator[None]:
     try:
         yield
     except TwgiError as error:
-        if str(folder) in str(error):
-            raise
-        raise CheckpointError(f"{folder}: {error}") from error
+        where = "" if str(folder) in str(error) else f"{folder}: "
+        raise CheckpointError(f"{where}{error}") from error
 
 
 def _read_vq_file(path: Path) -> Tensors:

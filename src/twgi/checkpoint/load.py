@@ -195,7 +195,8 @@ def _sha256(file: Path) -> str:
     stat = blob.stat()
     found = _content_hash(blob, stat.st_size, stat.st_mtime_ns)
     if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name) and blob.name != found:
-        raise CheckpointError(f"{file}: damaged: its hash is {found[:16]}..., not {blob.name[:16]}...; download it again")
+        hashes = f"its hash is {found[:12]}... and not {blob.name[:12]}..."
+        raise CheckpointError(f"{file}: damaged or written over, {hashes}: download it again")
     return found
 
 

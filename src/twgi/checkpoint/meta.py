@@ -91,7 +91,8 @@ def read_params(folder: Path, shards: Sequence[TorchFile]) -> TransformerConfig:
 def _intermediate_size(params: Mapping[str, Any], file: Path) -> int:
     """Two thirds of four times the width, times a factor, rounded up to a multiple."""
     factor, multiple = params.get("ffn_dim_multiplier") or 1, params.get("multiple_of", 256)
-    if type(multiple) is not int or not 0 < multiple <= 2**18 or type(factor) not in (int, float) or not 0 < factor < 100:
+    numbers = type(multiple) is int and type(factor) in (int, float)
+    if not numbers or not 0 < multiple <= 2**18 or not 0 < factor < 100:
         said = f"multiple_of {short(multiple)} or ffn_dim_multiplier {short(factor)}"
         raise CheckpointError(f"{file}: {said} is no size")
     return -(-int(factor * int(8 * params["dim"] / 3)) // multiple) * multiple

@@ -121,7 +121,9 @@ class TorchFile:
             raise CheckpointError(f"{file}: does not hold {what}")
         wrong = next((name for name, value in content.items() if not _is_plain(name, value)), None)
         if wrong is not None:
-            raise CheckpointError(f"{file}: {files.short(wrong)} is not a tensor that is stored as a whole")
+            raise CheckpointError(
+                f"{file}: {wrong if isinstance(wrong, str) else files.short(wrong)} is not a tensor, stored as a whole"
+            )
         return content
 
 
@@ -234,7 +236,7 @@ def _open(file: Path) -> Iterator[Any]:
     try:
         with files.open_regular(file) as header:
             if int.from_bytes(header.read(8), "little") > MAX_JSON:
-                raise CheckpointError(f"{file}: no safetensors file, or its list of tensors is over {MAX_JSON >> 20} MiB")
+                raise CheckpointError(f"{file}: no safetensors file, or its header is over {MAX_JSON >> 20} MiB")
         with safe_open(file, framework="pt", device="cpu") as opened:
             yield opened
     except FileNotFoundError as error:

@@ -22,7 +22,6 @@ from twgi.tokenizer.multimodal import Codes, MultimodalTokenizer, check_prompt, 
 from twgi.trace import ModelId
 from twgi.vocab import Vocab
 
-
 KEPT_PIXELS = 4_000_000
 """Of the pictures of a prompt in its trace; those beyond are kept as the model saw them, which gives the same codes."""
 

@@ -21,7 +21,7 @@ from twgi.vocab import is_control_name
 MAX_BYTES, MAX_TOKENS = 32 * 2**20, 2**18  # of a tokenizer.json; four times as many as Chameleon's
 MAX_TEXT = 2**18  # characters that are encoded at once
 MAX_GROWTH = 16  # how many times longer a text may become before it is cut into tokens
-HARMLESS = ("Sequence", "Split", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit", "Strip", "Fuse", "ByteFallback")
+CUTS = {"Sequence", "Split", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit", "Strip", "Fuse", "ByteFallback"}
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -176,6 +176,6 @@ def _growth(step: Any) -> int:
     if kind == "TemplateProcessing":
         return sum("Sequence" in piece for piece in step["single"])
     if kind in ("Replace", "Prepend"):
-        pattern = step.get("pattern", {}).get("String", "?")
-        return -(-len(step.get("content", step.get("prepend", "")).encode()) // max(1, len(pattern.encode()))) or 1
-    return math.prod(map(_growth, inside)) * (1 if kind in HARMLESS else 2)
+        pattern, content = step.get("pattern", {}).get("String", "?"), str(step.get("content", step.get("prepend")))
+        return max(1, -(-len(content.encode()) // max(1, len(pattern.encode()))))
+    return math.prod(map(_growth, inside)) * (1 if kind in CUTS else 2)
