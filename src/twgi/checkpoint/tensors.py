@@ -121,9 +121,7 @@ class TorchFile:
             raise CheckpointError(f"{file}: does not hold {what}")
         wrong = next((name for name, value in content.items() if not _is_plain(name, value)), None)
         if wrong is not None:
-            raise CheckpointError(
-                f"{file}: {wrong if isinstance(wrong, str) else files.short(wrong)} is not a tensor, stored as a whole"
-            )
+            raise CheckpointError(f"{file}: {str(wrong)[:200]} is not a tensor, stored as a whole, with a name")
         return content
 
 
