@@ -94,9 +94,10 @@ class RowEncoder:
 
     def pictures_of(self, line: Line | Fault) -> tuple[Path, ...]:
         """The pictures that a line's row is made from; none where it is at fault."""
+        if isinstance(line, Fault) or "version" in line.value:
+            return ()
         try:
-            bare = isinstance(line, Fault) or "version" in line.value
-            return () if bare else parse_record(line.value, where="", folder=self.images or line.folder).files
+            return parse_record(line.value, where=line.where, folder=self.images or line.folder).files
         except TwgiError:
             return ()
 

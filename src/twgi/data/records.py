@@ -76,7 +76,7 @@ class TrainingRecord:
         root = os.path.realpath(self.folder)
         for path in paths:
             if os.path.commonpath([root, os.path.realpath(self.folder / path)]) != root:
-                raise DataError(f"{_short(path)} is a link out of the folder of the pictures; name theirs with --images")
+                raise DataError(f"{_short(path)} is a link out of the folder of the pictures; give theirs as --images")
         return tuple(self.folder / path for path in paths)
 
 
@@ -86,8 +86,8 @@ def parse_record(value: Object, *, where: str, folder: Path) -> TrainingRecord:
     tokens, name = None, value.get("id")
     if "tokens" in value:
         tokens = whole_numbers(value["tokens"], '"tokens" must be a list of whole numbers')
-    if name is not None:
-        text_of(value, "id")
+    if not isinstance(name, str | None):
+        raise DataError(f'"id" must be a text, got {_short(name)}')
     return TrainingRecord(where=where, folder=folder, turns=_turns(value), tokens=tokens, id=name)
 
 

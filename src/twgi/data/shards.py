@@ -1,8 +1,9 @@
 """Token rows in parquet: small (ids of 16 bits), quick to read in any order; a killed run goes on where it was.
 
-A folder holds `rows-00000.parquet`, ... and, when all is done, `shards.json`: the shards, the hashes of the files, the
-pictures and the tokenizer they were made from, and what was left out. Columns: `ids`; `segments` (kind, start, end, loss), which cover the ids without
-a gap; `source` (file:line); `id`; `length`. A shard's own metadata says where in the files it ends.
+A folder holds `rows-00000.parquet`, ... and, when all is done, `shards.json`: how many shards, the hashes of the files,
+the pictures and the tokenizer they were made from, and what was left out. Columns: `ids`; `segments` (kind, start, end,
+loss), which cover the ids without a gap; `source` (file:line); `id`; `length`. A shard's own metadata says where in the
+files it ends.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class ShardWriter:
         for end, line in enumerate(lines, 1):
             self._see(line)
             if end == done and self.pictures.hexdigest() != pictures:
-                raise DataError(f"{self.folder} {OTHERS}: pictures have changed; give another folder, or delete this one")
+                raise DataError(f"{self.folder} {OTHERS}: pictures changed; give another folder, or delete this one")
             if end <= done:
                 continue
             outcome = self.encoder.line(line)
@@ -131,7 +132,7 @@ class ShardWriter:
             "ids": [row.tokens for row in rows],
             "segments": [[vars(span) for span in row.spans] for row in rows],
             "source": [row.source.encode("utf-8", "backslashreplace").decode() for row in rows],
-            "id": [row.id for row in rows],
+            "id": [row.id and row.id.encode("utf-8", "backslashreplace").decode() for row in rows],
             "length": [len(row.tokens) for row in rows],
         }
         meta = {"made_of": self.made_of, "end": end, "report": self.report.to_json()}

@@ -41,6 +41,8 @@ def _told(what: str) -> Iterator[None]:
         with writing_tensors(Path(what)), warnings.catch_warnings(action="ignore", category=UserWarning):
             yield
     except CheckpointException as error:
+        if any(isinstance(failed, KeyboardInterrupt) for failed, _ in error.failures.values()):
+            raise KeyboardInterrupt from error
         reasons = dict.fromkeys(f"{type(failed).__name__}: {failed}" for failed, _ in error.failures.values())
         raise RunError(f"{what}: {'; '.join(reasons)}; the same command goes on from the checkpoint before") from error
 
@@ -113,7 +115,7 @@ def load_checkpoint(folder: Path, model: LossModule, optimizer: Optimizer) -> tu
         trained = _trained(model)
         found = {key.removeprefix(MODEL) for key in stored if key.startswith(MODEL)}
         if wrong := trained.keys() ^ found:
-            raise RunError(f"{folder}: {min(wrong)} is not in both checkpoint and model; was the run of another recipe?")
+            raise RunError(f"{folder}: {min(wrong)} is not in both checkpoint and model; was it another recipe's?")
         for key, about in stored.items():  # room for the optimizer's state: like its weight, or one number
             if key.startswith(OPTIMIZER):
                 _, kind, name = key.split(":", 2)

@@ -24,7 +24,7 @@ from twgi.checkpoint.save import write_tensors
 from twgi.checkpoint.tensors import SafetensorsFiles, check_tensors, read_json
 from twgi.config import build
 from twgi.errors import CheckpointError, ConfigError
-from twgi.files import write_json
+from twgi.files import short, write_json
 from twgi.model.transformer import Transformer
 from twgi.vocab import Vocab
 
@@ -85,7 +85,7 @@ def attach(decoder: Transformer, lora: Lora, vocab: Vocab) -> Any:
 
 
 def read_lora(folder: Path) -> Lora:
-    """The settings of a stored adapter. Raises `CheckpointError` where there is none, or another kind than plain LoRA."""
+    """The settings of a stored adapter. Raises `CheckpointError` where there is none, or one of another kind."""
     for name in (CONFIG, TENSORS):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: no {name}, so it is not an adapter")
@@ -116,7 +116,7 @@ def load_adapter(loaded: Loaded, folder: Path) -> Any:
     lora, decoder, vocab, base = read_lora(folder), loaded.model, loaded.tokenizer.vocab, base_of(folder)
     if base not in (None, loaded.sha256):
         name = read_json(folder / CONFIG).get("base_model_name_or_path")
-        hashes = f"the hash of its model {str(name)[:200]!r} was {base:.12}, that of {loaded.name} is {loaded.sha256:.12}"
+        hashes = f"the hash of its model {short(name)} was {base:.12}, that of {loaded.name} is {loaded.sha256:.12}"
         raise CheckpointError(f"{folder}: this adapter was trained on another model: {hashes}")
     if read_json(folder / CONFIG).get(ROWS) != _trained_rows(lora, vocab):
         raise CheckpointError(f"{folder}: its rows of image tokens ({ROWS}) are not those of {loaded.name}")

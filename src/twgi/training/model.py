@@ -137,7 +137,7 @@ def merge_folder(model: str, adapter: Path, out: Path, *, dtype: str = "float32"
     Raises `CheckpointError` where it does not fit or changes nothing, `RunError` where the folder holds something.
     """
     check_one_of("dtype", dtype, EXPORT_DTYPES)
-    check_new(out, option="folder for the merged model")
+    check_new(out, option="OUT")
     loaded = load(model, pack=False)
     if loaded.tokenizer.image is None:
         raise ConfigError(f"{model} has no image tokenizer, so it has no adapters")
@@ -146,6 +146,6 @@ def merge_folder(model: str, adapter: Path, out: Path, *, dtype: str = "float32"
     if not any(value.any() for name, value in handle.named_parameters() if "lora_B" in name or "tokens_delta" in name):
         raise CheckpointError(f"{adapter}: this adapter changes nothing: all its lora_B are zero")
     with FolderLock(out, otherwise="wait for it, or give another folder"):
-        check_new(out, option="folder for the merged model")
+        check_new(out, option="OUT")
         _save_merged(out, loaded, dtype)
     return out

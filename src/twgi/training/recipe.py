@@ -13,6 +13,7 @@ import torch
 
 from twgi.config import check_one_of
 from twgi.errors import ConfigError
+from twgi.thinking.modes import MODES
 from twgi.training.batches import Batching
 from twgi.training.lora import Lora, read_lora
 from twgi.training.objective import LossWeights, as_published
@@ -93,6 +94,7 @@ class Watching:
     def __post_init__(self) -> None:
         if self.every < 0 or min(self.limit, self.samples, self.batch) < 1:
             raise ConfigError(f"watch: every must be 0 or more, limit, samples and batch 1 or more, got {self}")
+        check_one_of("watch.mode", self.mode, MODES)
 
 
 @dataclass(frozen=True, kw_only=True)

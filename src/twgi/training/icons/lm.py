@@ -22,7 +22,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from torch import Tensor
 
 from twgi.checkpoint.save import save
-from twgi.config import load_recipe
+from twgi.config import build, check_one_of, load_recipe
 from twgi.data.rows import TokenRow
 from twgi.errors import ConfigError
 from twgi.files import write_whole
@@ -48,7 +48,7 @@ MARKS_BEFORE = ("<s>", "<pad>", "</s>", "<unk>")
 MARKS_AFTER = ("<eoss>", "<racm3:break>", *(f"<reserved0870{i}>" for i in range(2, 7)), "<image>")
 Piece = tuple[Sequence[int], bool]  # ids, and whether they carry loss
 GROUP = 8  # steps whose rows are made together, so that rows of like length meet in a batch
-SIMPLE = ("single_object", "colors")
+SIMPLE, ALL_CHAINS = ("single_object", "colors"), ("subgoal", "critique", "general")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,15 @@ class Mixture:
     )  # fmt: skip
     simple_steps: int = 400  # until here, simple scenes are drawn more often
 
+    def __post_init__(self) -> None:
+        for name, shares, known in (("chains", self.chains, ALL_CHAINS), ("tasks", self.tasks, tuple(tasks.TASKS))):
+            for key in shares:
+                check_one_of(f"a key of mixture.{name}", key, known)
+            if min(shares.values(), default=-1) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
+                raise ConfigError(f"the shares of mixture.{name} must be 0 or more and come to 1, got {shares}")
+        if self.direct_rows < 0 or self.chain_tokens < 1:
+            raise ConfigError("mixture: direct_rows must be 0 or more, chain_tokens 1 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LMRecipe(RunRecipe):
@@ -88,6 +97,13 @@ class LMRecipe(RunRecipe):
     other_lr: float = 3e-3
     weight_decay: float = 0.01
     clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        numbers = (self.warmup, self.decay_from, self.weight_decay, self.clip)
+        if min(self.merges, self.steps) < 1 or min(self.matrix_lr, self.other_lr) <= 0 or min(numbers) < 0:
+            raise ConfigError("merges, steps, matrix_lr and other_lr must be above 0, and the rest 0 or more")
+        build(TransformerConfig, {"vocab_size": 2**16, **self.model}, where="model")
 
 
 def read_vq(recipe_path: Path) -> VQModel:
