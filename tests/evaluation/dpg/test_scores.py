@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twgi.errors import PromptError
-from twgi.evaluation.dpg.gating import Rule, Truth, gate
 from twgi.evaluation.dpg.official import PictureFile, official_scores
 from twgi.evaluation.dpg.questions import DpgItem, Question, QuestionRecord, QuestionSet, read_questions
-from twgi.evaluation.dpg.scores import AnsweredPicture, Share, score, soft_scores
+from twgi.evaluation.dpg.scores import AnsweredPicture, Rule, Share, Truth, categories, gate, score, soft_scores
 from twgi.evaluation.judges.answer import Query
 from twgi.evaluation.judges.replay import ReplayJudge
 
@@ -58,17 +57,17 @@ BY_HAND: dict[Rule, float] = {
 
 @pytest.mark.parametrize("rule", BY_HAND)
 def test_recorded_answers_give_the_scores_made_by_hand(rule: Rule) -> None:
-    assert score(recorded(), rule).overall == pytest.approx(100 * BY_HAND[rule])
+    assert score(recorded(), rule)["overall"] == pytest.approx(100 * BY_HAND[rule])
 
 
 def test_the_bounds_take_every_unknown_for_a_no_and_for_a_yes() -> None:
     low = (1 / 2 + (0 + 2 / 3) / 2 + (1 / 3 + 1 / 3) / 2 + 3 / 4) / 4
     high = (1 / 2 + (0 + 1) / 2 + (1 / 3 + 1) / 2 + 3 / 4) / 4
-    assert score(recorded()).bounds == pytest.approx((100 * low, 100 * high))
+    assert score(recorded())["bounds"] == pytest.approx([100 * low, 100 * high])
 
 
 def test_categories_hold_the_ungated_answers_about_every_picture() -> None:
-    broad = score(recorded()).broad
+    broad = categories(recorded(), broad=True)
     assert list(broad) == ["entity", "attribute", "relation", "other"]
     assert broad["entity"] == Share(yes=8, no=3, invalid=1)
     assert broad["attribute"] == Share(yes=3, no=2, invalid=1)
@@ -79,10 +78,10 @@ def test_categories_hold_the_ungated_answers_about_every_picture() -> None:
 def test_each_of_four_pictures_counts_for_the_categories() -> None:
     item = DpgItem(id="a", prompt="", questions=(Question(id=1, text="?", category="entity - whole"),))
     four = [AnsweredPicture(item=item, answers={1: n == 3}) for n in range(4)]
-    assert score(four).detailed["entity - whole"].value == 0.25
+    assert score(four)["l2"]["entity - whole"]["score"] == 25
     files = [PictureFile(name="a.png", crops=[{1: "yes" if n == 3 else "no"} for n in range(4)])]
     lead, row = record("first", 1, "0"), record("a", 1, "0")
-    assert official_scores([lead, row], files).l2["entity - whole"] == 100
+    assert official_scores([lead, row], files)["l2"]["entity - whole"] == 100
 
 
 def record(item: str, number: int, dependency: str) -> QuestionRecord:
@@ -99,9 +98,9 @@ def test_the_official_scores_are_those_made_by_hand_with_its_faults() -> None:
     items = ("tifa160_7", "drawtext_3", "whoops_12", "vrd_5")
     files = [PictureFile(name=f"{item}.png", crops=[said(item, 0), said(item, 1)]) for item in items]
     scores = official_scores(records, files)
-    assert scores.overall == pytest.approx(100 * (1 / 3 + 1) / 2)
-    assert scores.l1 == {"attribute": 0.0, "entity": 100.0, "other": 100.0}  # the last pictures alone
-    assert list(scores.vanished) == ["tifa160_7.png", "whoops_12.png"]
+    assert scores["overall"] == pytest.approx(100 * (1 / 3 + 1) / 2)
+    assert scores["l1"] == {"attribute": 0.0, "entity": 100.0, "other": 100.0}  # the last pictures alone
+    assert list(scores["vanished"]) == ["tifa160_7.png", "whoops_12.png"]
 
 
 def test_the_official_program_stops_at_a_dependency_of_words() -> None:
@@ -112,40 +111,40 @@ def test_the_official_program_stops_at_a_dependency_of_words() -> None:
 def test_the_official_program_loses_the_first_row_and_ours_does_not() -> None:
     rows = [record("a", 1, "0"), record("a", 2, "0"), record("b", 1, "0")]
     files = [PictureFile(name=f"{item}.png", crops=[{1: "yes", 2: "no"}]) for item in ("a", "b")]
-    assert official_scores(rows, files).overall == 50  # a: 0/1, b: 1/1
+    assert official_scores(rows, files)["overall"] == 50  # a: 0/1, b: 1/1
     a, b = (DpgItem(id=name, prompt="", questions=tuple(Question(id=n, text="?") for n in ids)) for name, ids in
             (("a", (1, 2)), ("b", (1,))))  # fmt: skip
     pictures = [AnsweredPicture(item=a, answers={1: True, 2: False}), AnsweredPicture(item=b, answers={1: True})]
-    assert score(pictures).overall == 75
+    assert score(pictures)["overall"] == 75
 
 
 def test_what_fails_vanishes_officially_and_counts_as_wrong_here() -> None:
     rows = [record("first", 1, "0"), record("a", 1, "0"), record("b", 1, "0")]
     files = [PictureFile(name="a.png", crops=[{1: "yes"}]), PictureFile(name="b.png", crops=None)]
     scores = official_scores(rows, files)
-    assert (scores.overall, scores.files) == (100, 1)
-    assert scores.vanished == {"b.png": "cannot be opened"}
+    assert (scores["overall"], scores["files"]) == (100, 1)
+    assert scores["vanished"] == {"b.png": "cannot be opened"}
     a, b = (DpgItem(id=name, prompt="", questions=(Question(id=1, text="?"),)) for name in "ab")
     pictures = [AnsweredPicture(item=a, answers={1: True}), AnsweredPicture(item=b, problem="a damaged picture")]
-    assert score(pictures).overall == 50
-    assert score(pictures).broad["other"] == Share(yes=1, no=1)
+    assert score(pictures)["overall"] == 50
+    assert categories(pictures, broad=True)["other"] == Share(yes=1, no=1)
 
 
 def test_a_name_ends_at_its_first_dot_officially() -> None:
     rows = [record("first", 1, "0"), record("a.b", 1, "0")]
     files = [PictureFile(name="a.b.png", crops=[{1: "yes"}])]
-    assert official_scores(rows, files).vanished == {"a.b.png": "no prompt is called 'a'"}
+    assert official_scores(rows, files)["vanished"] == {"a.b.png": "no prompt is called 'a'"}
 
 
 def test_rows_that_do_not_stand_together_are_forgotten_officially() -> None:
     rows = [record("first", 1, "0"), record("a", 1, "0"), record("b", 1, "0"), record("a", 2, "0")]
     files = [PictureFile(name="a.png", crops=[{1: "no", 2: "yes"}])]
-    assert official_scores(rows, files).overall == 100
+    assert official_scores(rows, files)["overall"] == 100
 
 
 def test_no_pictures_have_no_score() -> None:
-    assert score([]).overall is None
-    assert official_scores([], []).overall is None
+    assert score([])["overall"] is None
+    assert official_scores([], [])["overall"] is None
 
 
 @st.composite
@@ -192,9 +191,9 @@ def test_the_score_lies_in_its_bounds_and_the_bounds_are_scores(
     found = score([AnsweredPicture(item=item, answers=answers)])
     for side, guess in enumerate((False, True)):
         filled = {q.id: guess if answers.get(q.id) is None else answers[q.id] for q in asked}
-        assert found.bounds[side] == pytest.approx(score([AnsweredPicture(item=item, answers=filled)]).overall)
-    if found.overall is not None:
-        assert found.bounds[0] - 1e-9 <= found.overall <= found.bounds[1] + 1e-9
+        assert found["bounds"][side] == pytest.approx(score([AnsweredPicture(item=item, answers=filled)])["overall"])
+    if found["overall"] is not None:
+        assert found["bounds"][0] - 1e-9 <= found["overall"] <= found["bounds"][1] + 1e-9
 
 
 def test_soft_tifa_is_the_mean_over_prompts_of_arithmetic_and_geometric_means() -> None:
@@ -205,10 +204,10 @@ def test_soft_tifa_is_the_mean_over_prompts_of_arithmetic_and_geometric_means() 
         AnsweredPicture(item=items[1], p_yes={1: 0.5, 2: 0.5}),
     ]
     found = soft_scores(pictures)
-    assert found.am == pytest.approx(100 * (0.65 + 0.5) / 2)
-    assert found.gm == pytest.approx(100 * (math.sqrt(0.36) + 0.5) / 2)
-    assert found.skills == pytest.approx({"count": 70, "object": 45})
+    assert found["am"] == pytest.approx(100 * (0.65 + 0.5) / 2)
+    assert found["gm"] == pytest.approx(100 * (math.sqrt(0.36) + 0.5) / 2)
+    assert found["skills"] == pytest.approx({"count": 70, "object": 45})
     unreadable = soft_scores([AnsweredPicture(item=items[0], problem="damaged")])
-    assert unreadable.am == 0
-    assert unreadable.gm == pytest.approx(0)
-    assert soft_scores([AnsweredPicture(item=items[0])]).gm is None
+    assert unreadable["am"] == 0
+    assert unreadable["gm"] == pytest.approx(0)
+    assert soft_scores([AnsweredPicture(item=items[0])])["gm"] is None

@@ -1,41 +1,129 @@
-"""The audit of a run in the icon world: rates from its thoughts, and what becomes of them when a step is changed."""
+"""The audit of a run in the icon world, where truth is known: how often steps are right, and whether they matter.
 
-from collections.abc import Callable, Mapping, Sequence
+Two failures the paper shows: a critique that is right and a redrawn picture that does not follow it; parts that are
+right and a whole that does not combine them. Beside these rates stands what becomes of thoughts when a step is changed.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from twgi.errors import ConfigError
 from twgi.evaluation.audit.interventions import AboutItem, Intervention, interventions, redrawn, step_of
-from twgi.evaluation.audit.rates import Auditor, Rate, critique_rates, rate, subgoal_rates
+from twgi.evaluation.audit.remarks import Remark, read_remark
 from twgi.evaluation.detectors.icons import icon_suite
-from twgi.evaluation.detectors.suite import self_test
-from twgi.evaluation.geneval.rules import GenEvalItem
-from twgi.evaluation.pictures import ids_of, told_of
-from twgi.evaluation.report.statistics import Estimate, Sums, differences
+from twgi.evaluation.detectors.suite import DetectorSuite, self_test
+from twgi.evaluation.geneval.rules import Detection, GenEvalItem, judge
+from twgi.evaluation.pictures import told_of
+from twgi.evaluation.report.statistics import Estimate, differences, wilson
 from twgi.files import write_json
 from twgi.runs.folder import read_run, read_thoughts
 from twgi.runs.plan import parse_job_id
+from twgi.thinking.modes import KINDS
 from twgi.thinking.thinker import Thinker
+from twgi.trace import ImageSegment, Segment, TextSegment, Trace
 
 AUDIT, VERSION = "audit.json", 1
 STEPS = {"draft": "critique", "part": "pictures of the parts"}
-Verdicts = Mapping[tuple[str, int], bool]
+Rate = dict[str, Any]
+Verdicts = dict[tuple[str, int], bool]
 """(id of the prompt, sample) -> whether the picture is right"""
+
+
+def rate(what: str, cases: Iterable[bool]) -> Rate:
+    """The share of cases in which it was so, with Wilson's interval of 95 %; None where there was no case."""
+    found = list(cases)
+    if not found:
+        return {"what": what, "share": None, "of": 0}
+    share = sum(found) / len(found)
+    low, high = wilson(share, len(found))
+    return {"what": what, "share": share, "low": low, "high": high, "of": len(found)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CritiqueStep:
+    """A picture of a critique thought: whether it is right, what is said of it, and whether the next is right."""
+
+    right: bool
+    remark: Remark
+    redrawn: bool | None  # None: nothing was drawn after it
+
+
+class Auditor:
+    """Looks at thoughts with the icon world's detector."""
+
+    def __init__(self, suite: DetectorSuite) -> None:
+        self.suite = suite
+
+    def seen(self, image: ImageSegment) -> list[Detection]:
+        """What is in a picture; nothing where it is not whole."""
+        return self.suite.detector.detect([image.picture])[0] if image.picture else []
+
+    def right(self, item: GenEvalItem, *images: ImageSegment) -> bool:
+        """Whether what whole pictures show fulfils the prompt, as if it were in one; not where there are none."""
+        seen = [thing for image in images for thing in self.seen(image)]
+        whole = [image.picture for image in images if image.picture]
+        return bool(whole) and judge(item, whole[0], seen, self.suite.colors).correct
+
+    def steps(self, item: GenEvalItem, trace: Trace) -> Iterator[CritiqueStep]:
+        """Each picture that is whole and said something of."""
+        pairs = list(_said(trace.segments))
+        for number, (image, words) in enumerate(pairs):
+            if image.picture is not None and words:
+                right = self.right(item, image)
+                following = pairs[number + 1][0] if number + 1 < len(pairs) else None
+                remark = read_remark(words, item, self.seen(image), correct=right)
+                redrawn = None if following is None else self.right(item, following)
+                yield CritiqueStep(right=right, remark=remark, redrawn=redrawn)
+
+    def parts(self, trace: Trace) -> list[ImageSegment]:
+        """The pictures that are parts."""
+        return [image for image in trace.images if image.kind in KINDS and KINDS[image.kind].part]
+
+
+def _said(segments: Sequence[Segment]) -> Iterator[tuple[ImageSegment, str]]:
+    """Each drawn image with the words that follow it."""
+    drawn = [i for i, segment in enumerate(segments) if isinstance(segment, ImageSegment) and segment.role != "input"]
+    for start, end in zip(drawn, [*drawn[1:], len(segments)], strict=True):
+        image, words = segments[start], [s.text for s in segments[start + 1 : end] if isinstance(s, TextSegment)]
+        assert isinstance(image, ImageSegment)
+        yield image, " ".join(words).strip()
+
+
+def critique_rates(steps: Sequence[CritiqueStep]) -> list[Rate]:
+    """What critiques are worth, and what is made of them."""
+    right, wrong = [s for s in steps if s.right], [s for s in steps if not s.right]
+    true_flaw = [s for s in wrong if s.remark.says == "flaw" and s.remark.true]
+    return [
+        rate("of right pictures, the critique says that they fit", (s.remark.says == "fits" for s in right)),
+        rate("of wrong pictures, the critique names a true flaw", (s in true_flaw for s in wrong)),
+        rate("of wrong pictures, the critique says that they fit", (s.remark.says == "fits" for s in wrong)),
+        rate("critique right, redraw wrong", (not s.redrawn for s in true_flaw if s.redrawn is not None)),
+        rate("of wrong pictures redrawn, the next is right", (s.redrawn for s in wrong if s.redrawn is not None)),
+        rate("of right pictures redrawn, the next is wrong", (not s.redrawn for s in right if s.redrawn is not None)),
+    ]
+
+
+def subgoal_rates(thoughts: Sequence[tuple[bool, bool]]) -> list[Rate]:
+    """(parts right, whole right) of thoughts with parts -> what parts are worth."""
+    return [
+        rate("parts right: together they fulfil the prompt", (parts for parts, _ in thoughts)),
+        rate("parts right, whole wrong", (not whole for parts, whole in thoughts if parts)),
+        rate("parts wrong, whole right", (whole for parts, whole in thoughts if not parts)),
+    ]
 
 
 class Audited:
     """The thoughts of a run folder, with what they are of.
 
-    Raises:
-        RunError: the folder holds no run of a benchmark.
-        ConfigError: its thoughts have no steps.
-        CheckpointError: the icon checker fails its self-test.
+    Raises `RunError` where it holds no run of a benchmark, `ConfigError` where its thoughts have no steps.
     """
 
     def __init__(self, folder: Path) -> None:
         self.run = read_run(folder)
         told = told_of(folder, self.run)
-        items = [GenEvalItem.from_json(line, int(n)) for line, n in zip(told["lines"], ids_of(told), strict=True)]
+        items = [GenEvalItem.from_json(line, int(n)) for line, n in zip(told["lines"], told["ids"], strict=True)]
         found = {parse_job_id(trace.id): trace.with_pictures(folder) for trace in read_thoughts(folder)}
         keys = sorted(found, key=lambda key: (key[1], key[0]))
         self.thoughts: list[AboutItem] = [(items[key[0]], found[key]) for key in keys]
@@ -49,14 +137,13 @@ class Audited:
         """What the thoughts themselves tell."""
         if self.step == "draft":
             return critique_rates([step for item, trace in self.thoughts for step in self.auditor.steps(item, trace)])
-        parted = [(item, trace) for item, trace in self.thoughts if self.auditor.parts(trace)]
-        return subgoal_rates([(self.auditor.parts_right(i, t), self.auditor.right(i, t.images[-1])) for i, t in parted])
+        right, found = self.auditor.right, [(i, t, self.auditor.parts(t)) for i, t in self.thoughts]
+        return subgoal_rates([(right(i, *parts), right(i, t.images[-1])) for i, t, parts in found if parts])
 
     def changes(self, thinker: Thinker, limit: int) -> list[Intervention]:
         """So many thoughts with a step, spread evenly over the run's prompts, each in all conditions.
 
-        Raises:
-            ConfigError: the model is another one than that of the run, or there is nothing to change.
+        Raises `ConfigError` where the model is another one than that of the run, or there is nothing to change.
         """
         sha = self.run.model.sha256
         if thinker.identity.sha256 != sha:
@@ -72,42 +159,32 @@ class Audited:
     ) -> tuple[list[Rate], dict[str, Estimate]]:
         """The score with each condition, and its difference from what was kept, paired by prompt."""
         pictures = redrawn(thinker, changes, self.run.settings, batch=batch, advance=advance)
-        kept: dict[tuple[str, int], bool] = {}
-        changed: dict[str, dict[tuple[str, int], bool]] = {}
+        kept, changed = Verdicts(), dict[str, Verdicts]()
         for change, picture in zip(changes, pictures, strict=True):
             right = picture is not None and self.auditor.right(change.item, picture)
             changed.setdefault(change.condition, {})[change.key] = right
             kept[change.key] = self.auditor.right(change.item, change.trace.images[change.picture])
-        rates = [
-            rate(f"right with the {STEPS[self.step]} {name}", found.values())
-            for name, found in {"kept": kept, **changed}.items()
-        ]
+        named = {"kept": kept, **changed}.items()
+        rates = [rate(f"right with the {STEPS[self.step]} {name}", found.values()) for name, found in named]
         return rates, {name: _effect(kept, found) for name, found in changed.items()}
 
 
 def _effect(kept: Verdicts, found: Verdicts) -> Estimate:
-    return differences(_sums({key: kept[key] for key in found}), _sums(found))["all"]
-
-
-def _sums(found: Verdicts) -> Sums:
-    by_prompt: dict[str, tuple[float, float]] = {}
-    for (prompt, _), right in found.items():
-        total, count = by_prompt.get(prompt, (0.0, 0.0))
-        by_prompt[prompt] = total + right, count + 1
-    return {"all": by_prompt}
+    sums = dict[str, tuple[float, float]](), dict[str, tuple[float, float]]()
+    for key in found:
+        for by_prompt, right in zip(sums, (kept[key], found[key]), strict=True):
+            total, count = by_prompt.get(key[0], (0.0, 0.0))
+            by_prompt[key[0]] = total + right, count + 1
+    return differences({"all": sums[0]}, {"all": sums[1]})["all"]
 
 
 def write_audit(
     audited: Audited, folder: Path, *, rates: Sequence[Rate], effects: Mapping[str, Estimate]
 ) -> dict[str, Any]:
     """Write `audit.json`, which a report takes up; returns what it holds. Raises `RunError`."""
-    content = {
-        "version": VERSION,
-        "mode": audited.run.settings.mode,
-        "model": audited.run.model.to_json(),
-        "rates": [rate.to_json() for rate in rates],
-        "effects": {name: estimate.to_json() for name, estimate in effects.items()},
-    }
+    run, told = audited.run, {name: estimate.to_json() for name, estimate in effects.items()}
+    content = {"version": VERSION, "mode": run.settings.mode, "model": run.model.to_json()}
+    content |= {"rates": list(rates), "effects": told}
     write_json(folder / AUDIT, content)
     return content
 

@@ -22,7 +22,6 @@ from twgi.trace import ImageSegment, TextSegment, Trace
 CONDITIONS = ("blanked", "swapped")
 Ids = tuple[int, ...]
 AboutItem = tuple[GenEvalItem, Trace]
-Step = Callable[[Sequence[AboutItem], int, str, Ids], "Intervention | None"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,21 +48,24 @@ def step_of(traces: Sequence[Trace]) -> str | None:
 def interventions(thoughts: Sequence[AboutItem], tokenizer: MultimodalTokenizer) -> list[Intervention]:
     """Every thought that has such a step, in every condition. A donor is always a thought about another prompt.
 
-    Raises:
-        ConfigError: no thought has a step that can be changed.
+    Raises `ConfigError` where no thought has a step that can be changed.
     """
-    change = _CHANGES.get(step_of([trace for _, trace in thoughts]) or "")
-    usable = [thought for thought in thoughts if _has_steps(thought[1])]
-    blank = blank_tokens(tokenizer)
-    made = [change(usable, place, name, blank) for place in range(len(usable)) for name in CONDITIONS] if change else []
-    found = [one for one in made if one is not None]
-    if not found:
+    step = step_of([trace for _, trace in thoughts])
+    usable = [(i, t) for i, t in thoughts if step and len(t.images) > 1 and all(image.tokens for image in t.images)]
+    blank, made = blank_tokens(tokenizer), []
+    for place, (item, trace) in enumerate(usable):
+        for condition in CONDITIONS:
+            donor = _donor(usable, place, step) if condition == "swapped" else None
+            if condition == "swapped" and donor is None:
+                continue
+            if step == "draft":
+                given, picture = _words_changed(trace, donor), 1
+            else:
+                given, picture = _parts_changed(trace, donor, blank), len(trace.images) - 1
+            made.append(Intervention(item=item, trace=trace, condition=condition, given=given, picture=picture))
+    if not made:
         raise ConfigError("no thought of this run has a step that can be changed")
-    return found
-
-
-def _has_steps(trace: Trace) -> bool:
-    return len(trace.images) > 1 and all(image.tokens for image in trace.images)
+    return made
 
 
 def blank_tokens(tokenizer: MultimodalTokenizer) -> Ids:
@@ -72,22 +74,21 @@ def blank_tokens(tokenizer: MultimodalTokenizer) -> Ids:
     return tuple(tokenizer.image_block(codes))
 
 
-def _donor(usable: Sequence[AboutItem], place: int, fits: Callable[[Trace], bool]) -> Trace | None:
-    """The first thought, from half way round, that is about another prompt and fits."""
-    count, item = len(usable), usable[place][0]
-    turned = (usable[(place + count // 2 + step) % count] for step in range(count))
-    return next((trace for other, trace in turned if other.prompt != item.prompt and fits(trace)), None)
+def _donor(usable: Sequence[AboutItem], place: int, step: str | None) -> Trace | None:
+    """The first thought, from half way round, that is about another prompt and has as much of the step."""
+    count, (item, trace) = len(usable), usable[place]
+    for turn in range(count):
+        other, donor = usable[(place + count // 2 + turn) % count]
+        fits = _words(donor) if step == "draft" else len(donor.images) >= len(trace.images)
+        if other.prompt != item.prompt and fits:
+            return donor
+    return None
 
 
-def _words_changed(usable: Sequence[AboutItem], place: int, condition: str, blank: Ids) -> Intervention | None:
+def _words_changed(trace: Trace, donor: Trace | None) -> Ids:
     """The words about the first picture are none, or another thought's."""
-    item, trace = usable[place]
-    donor = _donor(usable, place, lambda other: bool(_words(other))) if condition == "swapped" else None
-    if condition == "swapped" and donor is None:
-        return None
     first, second = trace.images[:2]
-    given = (*first.tokens, *(_words(donor) if donor else ()), second.tokens[0])
-    return Intervention(item=item, trace=trace, condition=condition, given=given, picture=1)
+    return (*first.tokens, *(_words(donor) if donor else ()), second.tokens[0])
 
 
 def _words(trace: Trace) -> Ids:
@@ -102,22 +103,15 @@ def _words(trace: Trace) -> Ids:
     return tuple(between)
 
 
-def _parts_changed(usable: Sequence[AboutItem], place: int, condition: str, blank: Ids) -> Intervention | None:
+def _parts_changed(trace: Trace, donor: Trace | None, blank: Ids) -> Ids:
     """All pictures but the last are empty, or another thought's; the words stay."""
-    item, trace = usable[place]
     parts = len(trace.images) - 1
-    donor = _donor(usable, place, lambda other: len(other.images) > parts) if condition == "swapped" else None
-    if condition == "swapped" and donor is None:
-        return None
     left = iter([image.tokens for image in donor.images[:parts]] if donor else [blank] * parts)
     places = [number for number, segment in enumerate(trace.segments) if isinstance(segment, ImageSegment)]
     given: list[int] = []
     for segment in trace.segments[: places[-2] + 1]:
         given += segment.tokens if isinstance(segment, TextSegment) else next(left)
-    return Intervention(item=item, trace=trace, condition=condition, given=tuple(given), picture=parts)
-
-
-_CHANGES: dict[str, Step] = {"draft": _words_changed, "part": _parts_changed}
+    return tuple(given)
 
 
 def task_of(change: Intervention, settings: Settings) -> Task:
@@ -127,12 +121,7 @@ def task_of(change: Intervention, settings: Settings) -> Task:
 
 
 def redrawn(
-    thinker: Thinker,
-    changes: Sequence[Intervention],
-    settings: Settings,
-    *,
-    batch: int,
-    advance: Callable[[], None],
+    thinker: Thinker, changes: Sequence[Intervention], settings: Settings, *, batch: int, advance: Callable[[], None]
 ) -> list[ImageSegment | None]:
     """The picture that each change leads to; None where the thought ended without it."""
     pictures: list[ImageSegment | None] = [None] * len(changes)

@@ -1,6 +1,6 @@
 """The exact detector of the icon world: `twgi.icons.checker`, which needs no weights and names colours itself."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -30,17 +30,16 @@ class IconDetector:
 
 
 def icon_suite() -> DetectorSuite:
-    detector = IconDetector()
-    return DetectorSuite(detector=detector, colors=detector, names=frozenset(world.NAMES), known=tuple(_known()))
-
-
-def _known() -> Iterator[KnownPicture]:
-    """Of each task a scene that fulfils its request, and one with a flaw that chains know how to make."""
+    """Known are of each task a scene that fulfils its request, and one with a flaw that chains know how to make."""
+    known = []
     for number, task in enumerate(GENEVAL_TASKS):
         rng = np.random.default_rng([SELF_TEST_SEED, number])
         request = TASKS[task](rng)
         scene = make_scene(request, rng)
         flawed, remark = chains.flaw(request, scene, rng)
         item = GenEvalItem.from_json(request.metadata(), number)
-        yield KnownPicture(where=f"{item.prompt!r} drawn right", picture=world.render(scene), item=item, correct=True)
-        yield KnownPicture(where=f"{item.prompt!r} ({remark})", picture=world.render(flawed), item=item, correct=False)
+        for how, drawn in (("drawn right", scene), (f"({remark})", flawed)):
+            where, picture = f"{item.prompt!r} {how}", world.render(drawn)
+            known.append(KnownPicture(where=where, picture=picture, item=item, correct=drawn is scene))
+    detector = IconDetector()
+    return DetectorSuite(detector=detector, colors=detector, names=frozenset(world.NAMES), known=tuple(known))

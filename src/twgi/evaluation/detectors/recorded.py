@@ -87,16 +87,16 @@ class RecordedColors:
         keys = [key_of(line) or "" for line in lines]
         asked = [place for place, key in enumerate(keys) if self.book.get(key) is None]
         if asked:
-            colors = self._ask(picture, [detections[place] for place in asked])
+            things = [detections[place] for place in asked]
+            if self.inner is None or self.detector is None:
+                raise RunError(
+                    f"the recording has no colour of {things[0].name} in this picture: it was never asked for"
+                )
+            outlined = {(thing.name, thing.box): thing for thing in self.detector.detect([picture])[0]}
+            colors = self.inner.classify(picture, [outlined[thing.name, thing.box] for thing in things])
             for place, color in zip(asked, colors, strict=True):
                 _add(self.book, {**lines[place], "color": color})
         return [line["color"] for key in keys if (line := self.book.get(key)) is not None]
-
-    def _ask(self, picture: Image.Image, asked: Sequence[Detection]) -> list[str]:
-        if self.inner is None or self.detector is None:
-            raise RunError(f"the recording has no colour of {asked[0].name} in this picture: it was never asked for")
-        outlined = {(thing.name, thing.box): thing for thing in self.detector.detect([picture])[0]}
-        return self.inner.classify(picture, [outlined[thing.name, thing.box] for thing in asked])
 
 
 def _add(book: Book, line: Mapping[str, Any]) -> None:
@@ -106,11 +106,7 @@ def _add(book: Book, line: Mapping[str, Any]) -> None:
 
 @contextmanager
 def recorded(suite: DetectorSuite, folder: Path) -> Iterator[DetectorSuite]:
-    """The same suite, recording in `folder`; one that is fast, or a recording itself, stays as it is.
-
-    Raises:
-        RunError: another process records there, or it cannot be written.
-    """
+    """The same suite, recording in `folder`; one that is fast, or a recording itself, stays as it is."""
     if not suite.slow:
         yield suite
         return
@@ -124,8 +120,7 @@ def recorded(suite: DetectorSuite, folder: Path) -> Iterator[DetectorSuite]:
 def replayed(path: Path) -> DetectorSuite:
     """A suite that repeats what is recorded; it knows only what was asked, and has no self-test of its own.
 
-    Raises:
-        RunError: the recording cannot be read, or several detectors or classifiers wrote it.
+    Raises `RunError` where the recording cannot be read, or several detectors or classifiers wrote it.
     """
     try:
         lines = list(read_lines(path))

@@ -1,6 +1,6 @@
 """Who sees what is in pictures: a detector with a colour classifier, tested on pictures of known content."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from twgi.evaluation.geneval.rules import (
     MAX_OBJECTS,
     THRESHOLD,
     ColorClassifier,
-    Detection,
     Detector,
     GenEvalItem,
     judge,
@@ -34,13 +33,10 @@ class KnownPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorSuite:
-    """A detector and a colour classifier.
+    """A detector and a colour classifier; what a `slow` one sees is kept in a file while it judges.
 
-    Args:
-        names: all classes it can see, None where that is not known.
-        known: the pictures of its self-test, none for a recording.
-        check: one more test of its own.
-        slow: what it sees is kept in a file while it judges.
+    `names` are all classes it can see, None: not known. `known` are the pictures of its self-test, none for a
+    recording; `check` is one more test of its own.
     """
 
     detector: Detector
@@ -63,36 +59,31 @@ class DetectorSuite:
 def self_test(suite: DetectorSuite) -> int:
     """Look at all pictures of known content; how many there were.
 
-    Raises:
-        CheckpointError: one is read wrong, so that no score means anything.
+    Raises `CheckpointError` where one is read wrong, so that no score means anything.
     """
     pictures = {id(known.picture): known.picture for known in suite.known}
     seen = dict(zip(pictures, suite.detector.detect(list(pictures.values())), strict=True))
-    wrong = [text for known in suite.known for text in _misread(suite, known, seen[id(known.picture)])]
+    wrong = []
+    for known in suite.known:
+        verdict = judge(known.item, known.picture, seen[id(known.picture)], suite.colors)
+        if verdict.correct is not known.correct:
+            wrong.append(f"{known.where}: {'; '.join(verdict.reasons) or f'taken for {known.item.prompt!r}'}")
     if wrong:
         raise CheckpointError(
-            f"the detector {suite.detector.name} fails its self-test, so nothing was scored: "
-            f"{len(wrong)} of {len(suite.known)} pictures of known content are read "
-            f"wrong, as {wrong[0]}; check its weights and settings"
+            f"the detector {suite.detector.name} fails its self-test, so nothing was scored: {len(wrong)} of "
+            f"{len(suite.known)} pictures of known content are read wrong, as {wrong[0]}; check its "
+            "weights and settings"
         )
     if suite.check is not None:
         suite.check()
     return len(suite.known)
 
 
-def _misread(suite: DetectorSuite, known: KnownPicture, seen: Iterable[Detection]) -> Iterator[str]:
-    verdict = judge(known.item, known.picture, seen, suite.colors)
-    if verdict.correct is not known.correct:
-        yield f"{known.where}: {'; '.join(verdict.reasons) or f'taken for {known.item.prompt!r}'}"
-
-
 def suite_named(name: str, *, weights: str = WEIGHTS, clip: str = CLIP, device: str = "cpu") -> DetectorSuite:
     """The detectors of this name; `weights` (Mask2Former), `clip` and `device` are for mask2former.
 
-    Raises:
-        ConfigError: no such name.
-        CheckpointError: its weights are not there, or are those of something else.
-        RunError: a recording cannot be read.
+    Raises `ConfigError` for an unknown name, `CheckpointError` where weights are not there or are those of something
+    else, `RunError` where a recording cannot be read.
     """
     kind, _, rest = name.partition(":")
     if name == "icons":

@@ -9,7 +9,7 @@ read, and each fault is noted.
 import hashlib
 import re
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,7 @@ class DpgItem(Item):
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionSet:
-    """A question file: its prompts in order, its rows as they stand (none in GenEval 2), and what was wrong with
-    them."""
+    """A question file: its prompts in order, its rows as they stand (none in GenEval 2), and what was wrong in them."""
 
     path: Path
     sha256: str
@@ -94,8 +93,7 @@ class QuestionSet:
 def read_questions(path: Path) -> QuestionSet:
     """Read a question file; the ending tells its format (.csv, .tsv, .jsonl, .parquet).
 
-    Raises:
-        PromptError: it cannot be read, lacks a column, or a row has no usable id or question; names file and line.
+    Raises `PromptError`, with file and line: it cannot be read, lacks a column, or a row has no usable id or question.
     """
     try:
         rows = list(read_table(path))
@@ -105,9 +103,10 @@ def read_questions(path: Path) -> QuestionSet:
     if not rows:
         raise PromptError(f"{path}: no questions in this file")
     if "vqa_list" in rows[0][1]:
-        return _geneval2(path, digest, rows)
-    records = tuple(_record(where, row) for where, row in rows)
-    items, notes = _items(records)
+        items = {str(number): _geneval2(where, str(number), row) for number, (where, row) in enumerate(rows)}
+        return QuestionSet(path=path, sha256=digest, items=items)
+    records, notes = tuple(_record(where, row) for where, row in rows), list[str]()
+    items = _items(records, notes)
     return QuestionSet(path=path, sha256=digest, items=items, records=records, notes=tuple(notes))
 
 
@@ -137,28 +136,27 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
-def _items(records: Sequence[QuestionRecord]) -> tuple[dict[str, DpgItem], list[str]]:
+def _items(records: Sequence[QuestionRecord], notes: list[str]) -> dict[str, DpgItem]:
     grouped: dict[str, dict[int, QuestionRecord]] = {}
-    notes: list[str] = []
     for record in records:
         there = grouped.setdefault(record.item_id, {})
         if record.proposition in there:
             notes.append(f"{_name(record)} stands twice; the first is used")
         else:
             there[record.proposition] = record
-    return {item_id: _item(item_id, rows, notes) for item_id, rows in grouped.items()}, notes
+    items = {}
+    for name, rows in grouped.items():
+        parents = {number: _parents(record, rows.keys(), notes) for number, record in rows.items()}
+        questions = tuple(
+            Question(id=number, text=rows[number].question, parents=above, category=rows[number].category)
+            for number, above in _ordered(name, parents, notes)
+        )
+        prompt = next((record.prompt for record in rows.values() if record.prompt), "")
+        items[name] = DpgItem(id=name, prompt=prompt, questions=questions)
+    return items
 
 
-def _item(item_id: str, rows: Mapping[int, QuestionRecord], notes: list[str]) -> DpgItem:
-    questions = {}
-    for number, record in rows.items():
-        parents = _parents(record, rows.keys(), notes)
-        questions[number] = Question(id=number, text=record.question, parents=parents, category=record.category)
-    prompt = next((record.prompt for record in rows.values() if record.prompt), "")
-    return DpgItem(id=item_id, prompt=prompt, questions=_ordered(item_id, questions, notes))
-
-
-def _parents(record: QuestionRecord, known: Container[int], notes: list[str]) -> tuple[int, ...]:
+def _parents(record: QuestionRecord, known: Container[int], notes: list[str]) -> list[int]:
     """The parents that are questions of this item; what else stands there is noted and has no effect."""
     parents = []
     for part in filter(None, re.split(r"[,;\s]+", record.dependency.strip("[]() "))):
@@ -169,16 +167,14 @@ def _parents(record: QuestionRecord, known: Container[int], notes: list[str]) ->
             notes.append(f"{_name(record)}: its parent {number[1]} is not in the file; left out")
         elif int(number[1]):
             parents.append(int(number[1]))
-    return tuple(dict.fromkeys(parents))
+    return list(dict.fromkeys(parents))
 
 
-def _ordered(item_id: str, questions: Mapping[int, Question], notes: list[str]) -> tuple[Question, ...]:
-    """Parents first. Where questions wait for each other, one dependency of the ring is taken out and noted."""
-    graph = {number: list(question.parents) for number, question in questions.items()}
+def _ordered(item_id: str, graph: Mapping[int, list[int]], notes: list[str]) -> list[tuple[int, tuple[int, ...]]]:
+    """(question, its parents), parents first. Of a ring of questions one dependency is taken out and noted."""
     while True:
         try:
-            order = tuple(TopologicalSorter(graph).static_order())
-            return tuple(replace(questions[number], parents=tuple(graph[number])) for number in order)
+            return [(number, tuple(graph[number])) for number in TopologicalSorter(graph).static_order()]
         except CycleError as error:
             parent, child = error.args[1][:2]
             graph[child].remove(parent)
@@ -189,13 +185,8 @@ def _name(record: QuestionRecord) -> str:
     return f"{record.where}, {record.item_id}, question {record.proposition}"
 
 
-def _geneval2(path: Path, digest: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> QuestionSet:
-    """GenEval 2's lines (`prompt`, `vqa_list`, `skills`); a prompt's id is its place in the file."""
-    items = {str(number): _geneval2_item(where, str(number), row) for number, (where, row) in enumerate(rows)}
-    return QuestionSet(path=path, sha256=digest, items=items)
-
-
-def _geneval2_item(where: str, item_id: str, row: Mapping[str, Any]) -> DpgItem:
+def _geneval2(where: str, item_id: str, row: Mapping[str, Any]) -> DpgItem:
+    """One of GenEval 2's lines (`prompt`, `vqa_list`, `skills`); a prompt's id is its place in the file."""
     try:
         pairs = [(str(question), str(answer).strip().lower()) for question, answer in row["vqa_list"]]
         skills = [str(skill) for skill in row.get("skills") or ()] or ["other"] * len(pairs)

@@ -83,9 +83,8 @@ class Requirement:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Requirement":
         relation, target = record.get("position") or (None, None)
-        return cls(
-            name=record["class"], count=record["count"], color=record.get("color"), relation=relation, target=target
-        )
+        name, count, color = record["class"], record["count"], record.get("color")
+        return cls(name=name, count=count, color=color, relation=relation, target=target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +112,7 @@ class GenEvalItem(Item):
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any], index: int) -> "GenEvalItem":
-        """One line of GenEval's metadata file.
-
-        Raises:
-            PromptError: a field is missing or means nothing.
-        """
+        """One line of GenEval's metadata file. Raises `PromptError` where a field is missing or means nothing."""
         try:
             include = tuple(Requirement.from_json(clause) for clause in record["include"])
             exclude = tuple(Requirement.from_json(clause) for clause in record.get("exclude", ()))
@@ -175,22 +170,17 @@ def _wrong(
         colors = classifier.classify(picture, found)
         if colors.count(clause.color) < clause.count:
             return f"expected {clause.color} {clause.name}>={clause.count}, found {', '.join(colors)}"
-    if clause.relation is not None and clause.target is not None:
-        return _misplaced(clause, clause.relation, found, matched[clause.target])
-    return None
-
-
-def _misplaced(
-    clause: Requirement, relation: str, found: Sequence[Detection], targets: Sequence[Detection] | None
-) -> str | None:
+    if clause.relation is None or clause.target is None:
+        return None
+    targets = matched[clause.target]
     if targets is None:
-        return f"no target for {clause.name} to be {relation}"
+        return f"no target for {clause.name} to be {clause.relation}"
     for thing in found:
         for target in targets:
             relations = relative_position(thing.box, target.box)
-            if relation not in relations:
+            if clause.relation not in relations:
                 actual = " and ".join(sorted(relations)) or "neither side of"
-                return f"expected {clause.name} {relation} {target.name}, found {actual}"
+                return f"expected {clause.name} {clause.relation} {target.name}, found {actual}"
     return None
 
 

@@ -20,8 +20,7 @@ _FIRST = re.compile(r"(yes|no)\s*[,.;:!\n]")
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture with its hash, which covers its size and mode too: 30 x 100 and 100 x 30 equal bytes are two
-    pictures."""
+    """A picture with its hash, which covers size and mode too: 30 x 100 and 100 x 30 equal bytes are two pictures."""
 
     image: Image.Image
 
@@ -53,12 +52,10 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a judge said.
+    """What a judge said, `raw`: the wanted answer (`yes`), another one (`no`), or nobody can tell (`invalid`).
 
-    Args:
-        raw: its words, untouched. parsed: `yes` where they are the wanted answer, `no` where they are another one,
-        `invalid` where nobody can tell. p_yes: the probability it gave to the wanted answer, where it says so.
-        problem: why there is no answer at all; such an answer is not kept, the next run asks again.
+    `p_yes` is the probability of the wanted answer, where it says so. With a `problem` there is no answer at all; such
+    an answer is not kept, the next run asks again.
     """
 
     raw: str
@@ -138,18 +135,11 @@ def kept(book: AnswerBook, query: Query, judge: Judge) -> Answer | None:
 def keep(book: AnswerBook, query: Query, judge: Judge, answer: Answer) -> None:
     """Write an answer into a book; one with a problem is none. The `replay` judge reads the lines of such a book."""
     if answer.problem is None:
-        line = {
-            "key": key(query, judge),
-            "item_id": query.item,
-            "sample": query.sample,
-            "image": query.image,
-            "proposition_id": query.proposition,
-            "picture": query.picture.sha256 if query.picture else None,
-            "question": query.question,
-            **answer.to_json(),
-            "judge": {"name": judge.name, "version": judge.version},
-        }
-        book.add(line)
+        book.add({
+            "key": key(query, judge), "item_id": query.item, "sample": query.sample, "image": query.image,
+            "proposition_id": query.proposition, "picture": query.picture.sha256 if query.picture else None,
+            "question": query.question, **answer.to_json(), "judge": {"name": judge.name, "version": judge.version},
+        })  # fmt: skip
 
 
 def instruction(expected: str) -> str:

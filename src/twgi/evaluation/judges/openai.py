@@ -7,6 +7,7 @@ and no cache.
 """
 
 import base64
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -43,9 +44,7 @@ class OpenAIJudge:
     def answer(self, queries: Iterable[Query]) -> Iterator[tuple[Query, Answer]]:
         """Up to `concurrency` questions at a time.
 
-        Raises:
-            ConfigError: the endpoint refuses the key, or knows no such model.
-            RunError: nothing but failures for a long while.
+        Raises `ConfigError` where the endpoint refuses the key or the model, `RunError` after many failures in a row.
         """
         lost = 0
         pool = ThreadPoolExecutor(self.options.concurrency)
@@ -59,14 +58,6 @@ class OpenAIJudge:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _ask(self, query: Query) -> Answer:
-        try:
-            return self._endpoint.post(
-                Call(path=CHAT, fields=self._body(query)), lambda reply: _read(reply, query)
-            ).value
-        except NoAnswer as error:
-            return failed(str(error))
-
-    def _body(self, query: Query) -> dict[str, Any]:
         assert query.picture is not None
         data = base64.b64encode(png(query.picture.image)).decode()
         parts = [
@@ -75,7 +66,11 @@ class OpenAIJudge:
         ]
         asked = {"logprobs": True, "top_logprobs": 20} if self.options.logprobs else {}
         messages = [{"role": "user", "content": parts}]
-        return {"model": self.options.model, "messages": messages, "temperature": 0, "max_tokens": 8, **asked}
+        fields = {"model": self.options.model, "messages": messages, "temperature": 0, "max_tokens": 8, **asked}
+        try:
+            return self._endpoint.post(Call(path=CHAT, fields=fields), lambda reply: _read(reply, query)).value
+        except NoAnswer as error:
+            return failed(str(error))
 
 
 def _in_flight(
@@ -106,8 +101,6 @@ def _read(reply: Any, query: Query) -> Answer:
 
 def _probability(choice: Mapping[str, Any], expected: str) -> float | None:
     """Of the wanted answer as the first token, where the server tells."""
-    import math
-
     try:
         top = choice["logprobs"]["content"][0]["top_logprobs"]
         wanted = set(spellings(expected))
