@@ -17,15 +17,7 @@ from typing import Any
 from twgi import __version__
 from twgi.errors import ConfigError, ImageError
 from twgi.evaluation.frame import Benchmark, Part, PictureToJudge, PromptSet, Verdict
-from twgi.evaluation.pictures import (
-    NOT_DRAWN,
-    Generation,
-    Key,
-    PictureReader,
-    PictureRef,
-    PictureSet,
-    read_pictures,
-)
+from twgi.evaluation.pictures import NOT_DRAWN, Generation, Key, PictureReader, PictureRef, PictureSet, read_pictures
 from twgi.evaluation.results import SCORES, PictureResult, Result, Results, Status, write_results
 from twgi.files import write_json
 from twgi.runs.plan import RunPlan
@@ -132,7 +124,6 @@ class Evaluation:
         return [(item, sample) for item, sample in wanted if (item.id, sample) not in self.pictures.generations]
 
     def common(self, judged: Mapping[str, Any]) -> dict[str, Any]:
-        """What `scores.json` says of every benchmark."""
         missing = [f"{item.label}, sample {sample}" for item, sample in self.missing]
         missing += [f"{t.label}: {t.pending} questions without an answer" for t in self.thoughts if t.pending]
         asked, whole = len(self.asked.items), self.asked.whole
@@ -155,15 +146,9 @@ class Evaluation:
 
 
 def judge_all(
-    benchmark: Benchmark,
-    asked: PromptSet,
-    pictures: PictureSet,
-    out: Path,
-    *,
-    which: str,
-    counting: Counting,
+    benchmark: Benchmark, asked: PromptSet, pictures: PictureSet, out: Path, *, which: str, counting: Counting,
     part: Part = (1, 1),
-) -> list[JudgedThought]:
+) -> list[JudgedThought]:  # fmt: skip
     """Judge all thoughts that are there, or those of a part of the prompts.
 
     `which` picture of a thought counts: the final one, the first one, or with `each` the final one while all are
@@ -223,16 +208,9 @@ def score(
 
 
 def draw(
-    thinker: Thinks,
-    benchmark: Benchmark,
-    asked: PromptSet,
-    plan: RunPlan,
-    out: Path,
-    *,
-    report: Report,
-    batch: int = 8,
-    resume: bool = False,
-) -> tuple[Outcome, Path | None]:
+    thinker: Thinks, benchmark: Benchmark, asked: PromptSet, plan: RunPlan, out: Path, *, report: Report,
+    batch: int = 8, resume: bool = False,
+) -> tuple[Outcome, Path | None]:  # fmt: skip
     """Think about all that is not in the run folder `out` yet; where its pictures are laid out for other scorers."""
     outcome = run(thinker, plan, out, report=report, batch=batch, resume=resume, about=asked.describe(benchmark.name))
     laid_out = benchmark.lay_out(asked, read_pictures(out, benchmark.name)) if outcome.thoughts else None

@@ -69,16 +69,6 @@ class Result:
             return 0.0
         return self.pictures[min(picture, len(self.pictures) - 1)].score
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Result":
-        """Read a row back. Raises `RunError` for an unknown or missing key, or a value that cannot be."""
-        try:
-            pictures = tuple(PictureResult(**{**each, "reasons": tuple(each["reasons"])}) for each in value["pictures"])
-            parts = {name: (float(total), float(count)) for name, (total, count) in value["parts"].items()}
-            return cls(**{**value, "pictures": pictures, "parts": parts})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunError(f"not a row of results: {type(error).__name__} {error}") from None
-
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
@@ -111,7 +101,12 @@ def read_results(folder: Path) -> Results:
         raise RunError(f"{lines[0].where}: results of version {head.get('version')!r}; this reads {VERSION}")
     for line in lines[1:]:
         try:
-            rows.append(Result.from_json(line.value))
+            value = line.value
+            pictures = tuple(PictureResult(**{**each, "reasons": tuple(each["reasons"])}) for each in value["pictures"])
+            parts = {name: (float(total), float(count)) for name, (total, count) in value["parts"].items()}
+            rows.append(Result(**{**value, "pictures": pictures, "parts": parts}))
         except RunError as error:
             raise RunError(f"{line.where}: {error}") from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(f"{line.where}: not a row of results: {type(error).__name__} {error}") from None
     return Results(rows=rows, **{key: head[key] for key in HEAD})

@@ -53,7 +53,6 @@ def _judge_task(images: ImageTokenizer, task: str, scenes: int, seed: int) -> Re
 
 
 def table(results: Sequence[ReconstructionScore]) -> str:
-    """The shares as lines for people."""
     lines = [f"{'task':15} {'right':>7} {'exact':>7}"]
     lines += [f"{result.task:15} {result.right:7.3f} {result.exact:7.3f}" for result in results]
     return "\n".join([*lines, f"{sum(result.scenes for result in results)} scenes"])

@@ -78,7 +78,6 @@ class Auditor:
                 yield CritiqueStep(right=right, remark=remark, redrawn=redrawn)
 
     def parts(self, trace: Trace) -> list[ImageSegment]:
-        """The pictures that are parts."""
         return [image for image in trace.images if image.kind in KINDS and KINDS[image.kind].part]
 
 
@@ -134,7 +133,6 @@ class Audited:
         self_test(self.auditor.suite)
 
     def rates(self) -> list[Rate]:
-        """What the thoughts themselves tell."""
         if self.step == "draft":
             return critique_rates([step for item, trace in self.thoughts for step in self.auditor.steps(item, trace)])
         right, found = self.auditor.right, [(i, t, self.auditor.parts(t)) for i, t in self.thoughts]
@@ -190,7 +188,6 @@ def write_audit(
 
 
 def table(content: Mapping[str, Any]) -> str:
-    """`audit.json` as lines for people."""
     lines = [f"{'what':52} {'share':>6} {'of':>6}"]
     for entry in content["rates"]:
         share = "-" if entry["share"] is None else f"{entry['share']:.3f}"

@@ -56,18 +56,18 @@ class RecordedDetector:
 
     def detect(self, pictures: Sequence[Image.Image]) -> list[list[Detection]]:
         """Raises `RunError` for a picture that is not recorded, where there is nobody to look at it."""
-        return [self._detect(picture) for picture in pictures]
-
-    def _detect(self, picture: Image.Image) -> list[Detection]:
-        asked: dict[str, Any] = {"picture": picture_hash(picture), "by": [self.name, self.version], "detections": []}
-        line = self.book.get(key_of(asked) or "")
-        if line is None:
-            if self.inner is None:
-                raise RunError(f"the recording has no picture {asked['picture'][:16]}: it is of other pictures")
-            found = [thing for thing in self.inner.detect([picture])[0] if thing.score > THRESHOLD]
-            things = [{"class": d.name, "box": list(d.box), "score": d.score} for d in found]
-            _add(self.book, line := asked | {"detections": things})
-        return [Detection(name=d["class"], box=tuple(d["box"]), score=d["score"]) for d in line["detections"]]
+        seen = []
+        for picture in pictures:
+            asked: dict[str, Any] = {"picture": picture_hash(picture), "by": [self.name, self.version]}
+            line = self.book.get(key_of(asked | {"detections": []}) or "")
+            if line is None:
+                if self.inner is None:
+                    raise RunError(f"the recording has no picture {asked['picture'][:16]}: it is of other pictures")
+                found = [thing for thing in self.inner.detect([picture])[0] if thing.score > THRESHOLD]
+                things = [{"class": d.name, "box": list(d.box), "score": d.score} for d in found]
+                _add(self.book, line := asked | {"detections": things})
+            seen.append([Detection(name=d["class"], box=tuple(d["box"]), score=d["score"]) for d in line["detections"]])
+        return seen
 
 
 @dataclass(kw_only=True)

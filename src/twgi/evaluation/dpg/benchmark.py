@@ -54,13 +54,9 @@ class Dpg:
             raise ConfigError(f"gating must be one of {', '.join(RULES)}, got {gating!r}")
         if compat not in (None, "official"):
             raise ConfigError(f"compat must be official, got {compat!r}")
-        self._questions, self._judge = questions, judge
+        self.questions = questions or QuestionSet(path=Path(), sha256="", items={})
+        self._judge = judge
         self.rule, self.official, self.self_test = gating, compat == "official", self_test
-
-    @property
-    def questions(self) -> QuestionSet:
-        assert self._questions is not None
-        return self._questions
 
     @property
     def judging(self) -> Judge:
@@ -86,7 +82,6 @@ class Dpg:
 
     @property
     def asked(self) -> PromptSet:
-        """Every prompt of the question file."""
         return PromptSet(items=tuple(self.questions.items.values()), whole=len(self.questions.items))
 
     def pictures(self, root: Path | None, *, crops: int | None = None, samples: int | None = None) -> PictureSet:
@@ -115,7 +110,9 @@ class Dpg:
             for query, answer in self.judging.answer(self._unanswered(pictures, answers, said)):
                 said[query.item, query.sample, query.image][1][query.proposition] = answer
                 keep(answers, query, self.judging, answer)
-        return [(asked, AnsweredPicture.of(asked.item, heard).verdict(self.rule)) for asked, heard in said.values()]
+        return [
+            (asked, AnsweredPicture(item=asked.item, said=heard).verdict(self.rule)) for asked, heard in said.values()
+        ]
 
     def _unanswered(
         self, pictures: Iterable[PictureToJudge], book: AnswerBook, said: dict[tuple[str, int, int], Any]
@@ -262,7 +259,6 @@ def _files(thoughts: Iterable[JudgedThought]) -> Iterator[PictureFile]:
 
 
 def _texts(path: Path) -> dict[str, str]:
-    """Prompt by id."""
     try:
         if path.is_dir():
             return {file.stem: read_text(file).strip() for file in sorted(path.glob("*.txt"))}

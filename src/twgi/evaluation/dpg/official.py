@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from twgi.errors import PromptError
-from twgi.evaluation.dpg.questions import QuestionRecord
+from twgi.evaluation.dpg.questions import Row
 
 Said = Mapping[int, str]  # question number -> what the judge said
 Prompt = dict[int, tuple[str, list[int]]]  # question number -> category, parents, as the published program remembers
@@ -37,7 +37,7 @@ class _Fails(Exception):
     """Where the published program catches an exception of its own and goes on with the next file."""
 
 
-def official_scores(records: Sequence[QuestionRecord], files: Iterable[PictureFile]) -> dict[str, Any]:
+def official_scores(records: Sequence[Row], files: Iterable[PictureFile]) -> dict[str, Any]:
     """The published scores in percent for these rows and what was said, as `scores.json` has them.
 
     `vanished` says of each file that is not in the mean why; the published program does not. Raises `PromptError` for a
@@ -67,21 +67,21 @@ def official_scores(records: Sequence[QuestionRecord], files: Iterable[PictureFi
     }
 
 
-def _prompts(records: Sequence[QuestionRecord]) -> dict[str, Prompt]:
+def _prompts(records: Sequence[Row]) -> dict[str, Prompt]:
     prompts: dict[str, Prompt] = {}
     before = ""
     for record in records[1:]:  # ELLA#61
-        if record.item_id != before:
-            prompts[record.item_id] = {}
+        if record["item_id"] != before:
+            prompts[record["item_id"]] = {}
         try:
-            parents = [int(part.strip()) for part in record.dependency.split(",")]
+            parents = [int(part.strip()) for part in record["dependency"].split(",")]
         except ValueError:
             raise PromptError(
-                f"{record.where}: the published program stops at the dependency {record.dependency!r}: "
+                f"{record['where']}: the published program stops at the dependency {record['dependency']!r}: "
                 "no official score"
             ) from None
-        prompts[record.item_id][record.proposition] = record.tuple.split("(")[0].strip(), parents
-        before = record.item_id
+        prompts[record["item_id"]][int(record["proposition"])] = record["tuple"].split("(")[0].strip(), parents
+        before = record["item_id"]
     return prompts
 
 

@@ -32,27 +32,16 @@ ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NUMBER = re.compile(r"(\d+)(?:\.0+)?")
 
 
-@dataclass(frozen=True, kw_only=True)
-class QuestionRecord:
-    """One question as its file has it; `where` is ``file:line``, `dependency` is untouched but for its type."""
-
-    where: str
-    item_id: str
-    prompt: str
-    proposition: int
-    dependency: str
-    tuple: str
-    question: str
-
-    @property
-    def category(self) -> str:
-        """The detailed category (L2): the tuple up to its parenthesis, as "entity - whole"."""
-        return self.tuple.split("(")[0].strip() or "other"
+Row = Mapping[str, str]
+"""One question as its file has it, under our names of the columns; `where` is ``file:line``"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One question; it counts only where its `parents` hold. The wanted answer is `expected`."""
+    """One question; it counts only where its `parents` hold. The wanted answer is `expected`.
+
+    The category is the detailed one (L2): the row's tuple up to its parenthesis, as "entity - whole".
+    """
 
     id: int
     text: str
@@ -81,7 +70,7 @@ class QuestionSet:
     path: Path
     sha256: str
     items: Mapping[str, DpgItem]
-    records: tuple[QuestionRecord, ...] = ()
+    records: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -110,7 +99,7 @@ def read_questions(path: Path) -> QuestionSet:
     return QuestionSet(path=path, sha256=digest, items=items, records=records, notes=tuple(notes))
 
 
-def _record(where: str, row: Mapping[str, Any]) -> QuestionRecord:
+def _record(where: str, row: Mapping[str, Any]) -> Row:
     found = {ours: next((name for name in names if name in row), None) for ours, names in COLUMNS.items()}
     lacking = [COLUMNS[name][0] for name in REQUIRED if found[name] is None]
     if lacking:
@@ -121,10 +110,7 @@ def _record(where: str, row: Mapping[str, Any]) -> QuestionRecord:
         raise PromptError(f"{where}: the question's number must be 1 or more, got {texts['proposition']!r}")
     if not texts["item_id"] or not texts["question"]:
         raise PromptError(f"{where}: a row needs an item_id and a question")
-    return QuestionRecord(
-        where=where, item_id=texts["item_id"], prompt=texts["prompt"], proposition=int(number[1]),
-        dependency=texts["dependency"], tuple=texts["tuple"], question=texts["question"],
-    )  # fmt: skip
+    return {**texts, "proposition": str(int(number[1])), "where": where}
 
 
 def _text(value: Any) -> str:
@@ -136,30 +122,28 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
-def _items(records: Sequence[QuestionRecord], notes: list[str]) -> dict[str, DpgItem]:
-    grouped: dict[str, dict[int, QuestionRecord]] = {}
+def _items(records: Sequence[Row], notes: list[str]) -> dict[str, DpgItem]:
+    grouped: dict[str, dict[int, Row]] = {}
     for record in records:
-        there = grouped.setdefault(record.item_id, {})
-        if record.proposition in there:
+        there = grouped.setdefault(record["item_id"], {})
+        if there.setdefault(int(record["proposition"]), record) is not record:
             notes.append(f"{_name(record)} stands twice; the first is used")
-        else:
-            there[record.proposition] = record
     items = {}
     for name, rows in grouped.items():
         parents = {number: _parents(record, rows.keys(), notes) for number, record in rows.items()}
-        questions = tuple(
-            Question(id=number, text=rows[number].question, parents=above, category=rows[number].category)
-            for number, above in _ordered(name, parents, notes)
-        )
-        prompt = next((record.prompt for record in rows.values() if record.prompt), "")
-        items[name] = DpgItem(id=name, prompt=prompt, questions=questions)
+        questions = []
+        for number, above in _ordered(name, parents, notes):
+            category = rows[number]["tuple"].split("(")[0].strip() or "other"
+            questions.append(Question(id=number, text=rows[number]["question"], parents=above, category=category))
+        prompt = next((record["prompt"] for record in rows.values() if record["prompt"]), "")
+        items[name] = DpgItem(id=name, prompt=prompt, questions=tuple(questions))
     return items
 
 
-def _parents(record: QuestionRecord, known: Container[int], notes: list[str]) -> list[int]:
+def _parents(record: Row, known: Container[int], notes: list[str]) -> list[int]:
     """The parents that are questions of this item; what else stands there is noted and has no effect."""
     parents = []
-    for part in filter(None, re.split(r"[,;\s]+", record.dependency.strip("[]() "))):
+    for part in filter(None, re.split(r"[,;\s]+", record["dependency"].strip("[]() "))):
         number = _NUMBER.fullmatch(part)
         if not number:
             notes.append(f"{_name(record)}: the dependency {part!r} is not a number; left out")
@@ -181,8 +165,8 @@ def _ordered(item_id: str, graph: Mapping[int, list[int]], notes: list[str]) -> 
             notes.append(f"{item_id}, question {child}: its parent {parent} waits for it in turn; left out")
 
 
-def _name(record: QuestionRecord) -> str:
-    return f"{record.where}, {record.item_id}, question {record.proposition}"
+def _name(record: Row) -> str:
+    return f"{record['where']}, {record['item_id']}, question {record['proposition']}"
 
 
 def _geneval2(where: str, item_id: str, row: Mapping[str, Any]) -> DpgItem:

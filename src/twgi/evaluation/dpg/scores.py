@@ -75,27 +75,20 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class AnsweredPicture:
-    """One picture and what was answered about it, by question number: whether as wanted, how likely, in which words.
+    """One picture and what was said about it, by question number.
 
     `problem` says why the picture cannot be looked at; then it is wrong in everything.
     """
 
     item: DpgItem
-    answers: Mapping[int, Truth] = field(default_factory=dict)
-    p_yes: Mapping[int, float] = field(default_factory=dict)
     said: Mapping[int, Answer] = field(default_factory=dict)
     problem: str | None = None
 
-    @classmethod
-    def of(cls, item: DpgItem, said: Mapping[int, Answer]) -> "AnsweredPicture":
-        """A picture by the words of a judge."""
-        answers = {number: TRUTHS[answer.parsed] for number, answer in said.items()}
-        p_yes = {number: answer.p_yes for number, answer in said.items() if answer.p_yes is not None}
-        return cls(item=item, answers=answers, p_yes=p_yes, said=said)
-
     def truths(self) -> dict[int, Truth]:
         """The answer to each question, False to all where the picture cannot be looked at."""
-        return {q.id: self.answers.get(q.id) if self.problem is None else False for q in self.item.questions}
+        if self.problem is not None:
+            return {question.id: False for question in self.item.questions}
+        return {q.id: TRUTHS[self.said.get(q.id, Answer()).parsed] for q in self.item.questions}
 
     def gated(self, rule: Rule) -> dict[int, Truth]:
         """The answers after the parents had their say."""
@@ -107,15 +100,12 @@ class AnsweredPicture:
         known = {number for number, answer in self.said.items() if answer.problem is None}
         answers = [
             {
-                "proposition_id": question.id,
-                "question": question.text,
-                "category": question.category,
-                "answer": self.said[question.id].to_json() if question.id in self.said else None,
-                "own": own[question.id],
-                "gated": gated[question.id],
+                "proposition_id": asked.id, "question": asked.text, "category": asked.category,
+                "answer": self.said[asked.id].to_json() if asked.id in self.said else None,
+                "own": own[asked.id], "gated": gated[asked.id],
             }
-            for question in sorted(self.item.questions, key=lambda question: question.id)
-        ]
+            for asked in sorted(self.item.questions, key=lambda question: question.id)
+        ]  # fmt: skip
         wrong = tuple(question.text for question in self.item.questions if own[question.id] is False)
         return Verdict(
             score=Share.of(gated.values()).value,
@@ -167,7 +157,8 @@ def soft_scores(pictures: Sequence[AnsweredPicture]) -> dict[str, Any]:
     skills: dict[str, list[float]] = defaultdict(list)
     unknown = 0
     for picture in pictures:
-        found = {q.id: 0.0 if picture.problem else picture.p_yes.get(q.id) for q in picture.item.questions}
+        said = picture.said
+        found = {q.id: 0.0 if picture.problem else said.get(q.id, Answer()).p_yes for q in picture.item.questions}
         known = [p for p in found.values() if p is not None]
         unknown += len(found) - len(known)
         if known:

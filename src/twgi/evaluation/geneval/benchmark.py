@@ -108,18 +108,16 @@ class GenEval:
     def scores(self, evaluation: Evaluation) -> dict[str, Any]:
         """Tasks and overall: of the pictures that count, of the first ones, and of the k-th ones with their cost."""
         rows, thoughts = evaluation.rows, evaluation.thoughts
-        tasks = _tasks(rows) or {}
         missing = [(item.task, 0.0) for item, _ in evaluation.missing]
         formed = [one.generation.well_formed for one in thoughts if one.generation.well_formed is not None]
         most = max((len(row.pictures) for row in rows), default=0)
         spent = costs([thought.generation for thought in thoughts], range(1, most + 1))
         right, prompts = {row.id for row in rows if row.score == 1}, evaluation.asked.items
         return {
-            "tasks": tasks,
-            "overall": overall(tasks),
+            **(_scored(rows) or {}),
             "overall_if_missing_were_wrong": overall(task_scores([*((r.task, r.score) for r in rows), *missing])),
-            "first_picture": _picture(rows, 0),
-            "by_picture": [{**(_picture(rows, number) or {}), **cost} for number, cost in enumerate(spent)],
+            "first_picture": _scored(rows, 0),
+            "by_picture": [{**(_scored(rows, number) or {}), **cost} for number, cost in enumerate(spent)],
             "correct_images": fmean(row.score == 1 for row in rows) if rows else None,
             "correct_prompts": len(right) / len(prompts) if prompts else 0.0,
             "well_formed": fmean(formed) if formed else None,
@@ -180,17 +178,13 @@ def read_items(path: Path) -> list[GenEvalItem]:
     return items
 
 
-def _tasks(rows: Iterable[Result], picture: int | None = None) -> dict[str, float] | None:
-    """The score of each task: of the picture that counts, or of the k-th; None where one was not judged."""
+def _scored(rows: Iterable[Result], picture: int | None = None) -> dict[str, Any] | None:
+    """Tasks and overall: of the pictures that count, or of the k-th ones; None where one was not judged."""
     scores = [(row.task, row.score if picture is None else row.score_of(picture)) for row in rows]
     if any(score is None for _, score in scores):
         return None
-    return task_scores((task, score or 0.0) for task, score in scores)
-
-
-def _picture(rows: Iterable[Result], number: int) -> dict[str, Any] | None:
-    tasks = _tasks(rows, number)
-    return None if tasks is None else {"tasks": tasks, "overall": overall(tasks)}
+    tasks = task_scores((task, score or 0.0) for task, score in scores)
+    return {"tasks": tasks, "overall": overall(tasks)}
 
 
 def _facts(scores: Mapping[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ holds. What is in the picture comes from a `Detector`: boxes with scores; their 
 The rules, their thresholds and their order are the published ones.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -157,12 +158,9 @@ def select(detections: Iterable[Detection], *, counting: bool) -> dict[str, list
 
 
 def _wrong(
-    clause: Requirement,
-    found: Sequence[Detection],
-    matched: Sequence[Sequence[Detection] | None],
-    picture: Image.Image,
-    classifier: ColorClassifier,
-) -> str | None:
+    clause: Requirement, found: Sequence[Detection], matched: Sequence[Sequence[Detection] | None],
+    picture: Image.Image, classifier: ColorClassifier,
+) -> str | None:  # fmt: skip
     """What is wrong about one clause: too few, else the colour, else the position."""
     if len(found) < clause.count:
         return f"expected {clause.name}>={clause.count}, found {len(found)}"
@@ -190,21 +188,17 @@ def relative_position(box: Box, target: Box) -> frozenset[str]:
     Each axis of the offset between centres first loses a tenth of the two boxes' sizes; what is left, over the length
     of the whole offset, must be more than one half.
     """
-    reach = [_reach(box[axis], box[axis + 2], target[axis], target[axis + 2]) for axis in (0, 1)]
-    if all(abs(revised) < 1e-3 for _, revised in reach):
+    offsets, left = [], []
+    for low, high, target_low, target_high in zip(box[:2], box[2:], target[:2], target[2:], strict=True):
+        offsets.append((low + high - target_low - target_high) / 2)
+        slack = POSITION_SLACK * (abs(high - low) + abs(target_high - target_low))
+        left.append(math.copysign(max(abs(offsets[-1]) - slack, 0.0), offsets[-1]))
+    if all(abs(each) < 1e-3 for each in left):
         return frozenset()
-    length = sum(offset**2 for offset, _ in reach) ** 0.5
-    dx, dy = (revised / length for _, revised in reach)
+    length = sum(offset**2 for offset in offsets) ** 0.5
+    dx, dy = (each / length for each in left)
     held = (dx < -MIN_COSINE, dx > MIN_COSINE, dy < -MIN_COSINE, dy > MIN_COSINE)
     return frozenset(relation for relation, holds in zip(RELATIONS, held, strict=True) if holds)
-
-
-def _reach(low: float, high: float, target_low: float, target_high: float) -> tuple[float, float]:
-    """Offset of the centres along one axis, and the same less its slack."""
-    offset = (low + high - target_low - target_high) / 2
-    slack = POSITION_SLACK * (abs(high - low) + abs(target_high - target_low))
-    revised = max(abs(offset) - slack, 0.0)
-    return offset, revised if offset > 0 else -revised
 
 
 def task_scores(results: Iterable[tuple[str, float]]) -> dict[str, float]:

@@ -58,8 +58,8 @@ class Answer:
     an answer is not kept, the next run asks again.
     """
 
-    raw: str
-    parsed: Parsed
+    raw: str = ""
+    parsed: Parsed = "invalid"
     p_yes: float | None = None
     problem: str | None = None
 
@@ -87,25 +87,17 @@ class Judge(Protocol):
 
 
 def understood(raw: str, *, expected: str = "yes", p_yes: float | None = None) -> Answer:
-    """Words of a judge as an answer: only a plain yes or no (or number, where one is wanted) is one."""
-    return Answer(raw=raw, parsed=parse(raw, expected), p_yes=p_yes)
+    """Words of a judge as an answer: only a plain yes or no (or number, where one is wanted) is one.
 
-
-def failed(problem: str) -> Answer:
-    """No answer, and why."""
-    return Answer(raw="", parsed="invalid", problem=problem)
-
-
-def parse(raw: str, expected: str = "yes") -> Parsed:
-    """Whether words are the wanted answer. "Yes, there is." is a yes; "no bus" and "1000000" are neither yes nor no."""
+    "Yes, there is." is a yes; "no bus" and "1000000" are neither yes nor no.
+    """
     text = raw.strip(_EDGES).lower()
-    if expected == "yes":
-        first = _FIRST.match(text)
-        word = first[1] if first else text
-        return "yes" if word == "yes" else "no" if word == "no" else "invalid"
-    if text in {expected, _digit(expected)}:
-        return "yes"
-    return "no" if text in NUMBERS or text.isdecimal() else "invalid"
+    first = _FIRST.match(text)
+    word = first[1] if first and expected == "yes" else text
+    if word in {expected, _digit(expected)}:
+        return Answer(raw=raw, parsed="yes", p_yes=p_yes)
+    other = word == "no" if expected == "yes" else word in NUMBERS or word.isdecimal()
+    return Answer(raw=raw, parsed="no" if other else "invalid", p_yes=p_yes)
 
 
 def spellings(expected: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from twgi.client import CHAT, Call, Endpoint, EndpointOptions, NoAnswer
 from twgi.errors import RunError
-from twgi.evaluation.judges.answer import Answer, Query, failed, instruction, spellings, understood
+from twgi.evaluation.judges.answer import Answer, Query, instruction, spellings, understood
 from twgi.trace import png
 
 KEY = "TWGI_JUDGE_KEY"
@@ -70,7 +70,7 @@ class OpenAIJudge:
         try:
             return self._endpoint.post(Call(path=CHAT, fields=fields), lambda reply: _read(reply, query)).value
         except NoAnswer as error:
-            return failed(str(error))
+            return Answer(problem=str(error))
 
 
 def _in_flight(

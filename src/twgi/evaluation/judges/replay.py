@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twgi.errors import ConfigError, DataError
-from twgi.evaluation.judges.answer import Answer, Query, failed, understood
+from twgi.evaluation.judges.answer import Answer, Query, understood
 from twgi.evaluation.tables import read_table
 
 _NUMBERS = ("proposition_id", "question_id")
@@ -59,7 +59,9 @@ class ReplayJudge:
         for query in queries:
             item, sample, image, number = query.place
             said = self._said.get((item, sample, image, number)) or self._said.get((item, sample, None, number))
-            answer = understood(said[0], expected=query.expected, p_yes=said[1]) if said else failed("not recorded")
+            answer = (
+                understood(said[0], expected=query.expected, p_yes=said[1]) if said else Answer(problem="not recorded")
+            )
             yield query, answer
 
     def _take(self, where: str, row: Mapping[str, Any]) -> None:

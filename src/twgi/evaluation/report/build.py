@@ -57,7 +57,6 @@ class ScoredRun:
 
     @property
     def first(self) -> str:
-        """The name of its first pictures."""
         return f"{self.name}, first picture"
 
     @property
@@ -123,7 +122,6 @@ class Section:
 
     @property
     def marks(self) -> dict[str, str]:
-        """What must stand beside the scores of each row of the table."""
         return {name: run.mark for run in self.runs for name in (run.name, run.first)}
 
     @property
@@ -165,7 +163,6 @@ class Section:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """As numbers."""
         return {
             "scores": {name: _estimates(row) for name, row in self.table.items()},
             "marks": {run.name: run.mark for run in self.runs if run.mark},

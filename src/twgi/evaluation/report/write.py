@@ -44,7 +44,6 @@ def write_report(parts: Sequence[Section], out: Path) -> dict[str, Any]:
 
 
 def rendered(name: str, parts: Sequence[Section], charts: Mapping[str, Mapping[str, bytes]]) -> bytes:
-    """A template filled in."""
     filters = {
         "plain": plain, "signed": signed, "chance": chance, "moved": moved, "cell": cell, "picture": picture,
         "short": lambda column: SHORT.get(column, column), "title": lambda name: entry_of(name).title, "data": data,
@@ -67,7 +66,6 @@ def signed(value: float) -> str:
 
 
 def chance(p: float) -> str:
-    """Of a test."""
     return "p < .001" if p < 0.001 else f"p = {plain(p)}"
 
 
@@ -85,7 +83,6 @@ def cell(text: str) -> str:
 
 
 def data(content: bytes, kind: str) -> str:
-    """A picture within a page."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
