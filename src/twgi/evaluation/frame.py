@@ -70,13 +70,13 @@ Judged = tuple[PictureToJudge, Verdict]
 
 
 class Benchmark(Protocol):
-    """What the frame asks of a benchmark; `name` is its key in `benchmarks.BENCHMARKS`."""
+    """What the frame asks of a benchmark; `name` is its key in `benchmarks.BENCHMARKS`.
+
+    Its command asks it for `prompts` and for a `table` of `scores.json` as well.
+    """
 
     @property
     def name(self) -> str: ...
-
-    def prompts(self, path: Path) -> "PromptSet":
-        """All prompts of a file. Raises `PromptError`."""
 
     def judge(self, pictures: Iterable[PictureToJudge], out: Path, part: Part) -> Iterable[Judged]:
         """The verdict on each picture, in any order, after whoever judges has shown that it can see.
@@ -95,9 +95,6 @@ class Benchmark(Protocol):
 
     def lay_out(self, asked: "PromptSet", pictures: PictureSet) -> Path:
         """Lay the last pictures of a run out as other scorers read them; where they are."""
-
-    def table(self, scores: Mapping[str, Any]) -> str:
-        """`scores.json` as lines for people."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,17 @@ from twgi.evaluation.audit.audit import (
     Audited,
     Auditor,
     CritiqueStep,
+    Intervention,
+    blank_tokens,
     critique_rates,
+    interventions,
     rate,
+    redrawn,
     subgoal_rates,
     table,
+    task_of,
     write_audit,
 )
-from twgi.evaluation.audit.interventions import Intervention, blank_tokens, interventions, redrawn, task_of
 from twgi.evaluation.audit.remarks import Remark
 from twgi.evaluation.detectors.icons import icon_suite
 from twgi.evaluation.evaluate import draw

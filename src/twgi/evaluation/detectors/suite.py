@@ -8,15 +8,7 @@ from typing import Any
 from PIL import Image
 
 from twgi.errors import CheckpointError, ConfigError
-from twgi.evaluation.geneval.rules import (
-    COUNTING_THRESHOLD,
-    MAX_OBJECTS,
-    THRESHOLD,
-    ColorClassifier,
-    Detector,
-    GenEvalItem,
-    judge,
-)
+from twgi.evaluation.geneval.rules import LIMITS, ColorClassifier, Detector, GenEvalItem, judge
 
 WEIGHTS, CLIP = "facebook/mask2former-swin-small-coco-instance", "openai/clip-vit-large-patch14"
 
@@ -51,7 +43,7 @@ class DetectorSuite:
         return {
             "detector": {"name": self.detector.name, "version": self.detector.version},
             "colors": {"name": self.colors.name, "version": self.colors.version},
-            "rules": {"threshold": THRESHOLD, "counting_threshold": COUNTING_THRESHOLD, "max_objects": MAX_OBJECTS},
+            "rules": dict(LIMITS),
             "self_test": len(self.known),
         }
 

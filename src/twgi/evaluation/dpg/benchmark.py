@@ -42,14 +42,9 @@ class Dpg:
     name = "dpg"
 
     def __init__(
-        self,
-        questions: QuestionSet | None = None,
-        judge: Judge | None = None,
-        *,
-        gating: str = "cascade",
-        compat: str | None = None,
-        self_test: bool = True,
-    ) -> None:
+        self, questions: QuestionSet | None = None, judge: Judge | None = None, *, gating: str = "cascade",
+        compat: str | None = None, self_test: bool = True,
+    ) -> None:  # fmt: skip
         if gating not in RULES:
             raise ConfigError(f"gating must be one of {', '.join(RULES)}, got {gating!r}")
         if compat not in (None, "official"):
@@ -71,9 +66,8 @@ class Dpg:
         texts = _texts(path)
         for name, text in texts.items():
             if not ID.fullmatch(name) or name.startswith("."):
-                raise PromptError(
-                    f"{path}: the id {name!r} cannot be a file's name; use letters, digits, '.', '_', '-'"
-                )
+                use = "use letters, digits, '.', '_', '-'"
+                raise PromptError(f"{path}: the id {name!r} cannot be a file's name; {use}")
             if not text.strip():
                 raise PromptError(f"{path}: the prompt {name!r} is empty")
         if not texts:
@@ -110,9 +104,7 @@ class Dpg:
             for query, answer in self.judging.answer(self._unanswered(pictures, answers, said)):
                 said[query.item, query.sample, query.image][1][query.proposition] = answer
                 keep(answers, query, self.judging, answer)
-        return [
-            (asked, AnsweredPicture(item=asked.item, said=heard).verdict(self.rule)) for asked, heard in said.values()
-        ]
+        return [(one, AnsweredPicture(item=one.item, said=heard).verdict(self.rule)) for one, heard in said.values()]
 
     def _unanswered(
         self, pictures: Iterable[PictureToJudge], book: AnswerBook, said: dict[tuple[str, int, int], Any]

@@ -68,9 +68,8 @@ class GenEval:
             item, record = items[f"{int(metadata.parent.name):05d}"], read_json(metadata)
             if record != dict(item.record):
                 said = record.get("prompt") if isinstance(record, dict) else record
-                raise PromptError(
-                    f"{metadata} says {said!r}, but prompt {int(item.id)} of --prompts is {item.prompt!r}"
-                )
+                asked = f"prompt {int(item.id)} of --prompts is {item.prompt!r}"
+                raise PromptError(f"{metadata} says {said!r}, but {asked}")
         return self._seen(PromptSet(items=tuple(items.values()), whole=len(items))), pictures
 
     def _seen(self, asked: PromptSet) -> PromptSet:

@@ -25,6 +25,7 @@ COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown",
 
 THRESHOLD, COUNTING_THRESHOLD = 0.3, 0.9  # scores must be greater; the second where the task is counting
 MAX_OBJECTS = 16  # of each class, the best
+LIMITS = {"threshold": THRESHOLD, "counting_threshold": COUNTING_THRESHOLD, "max_objects": MAX_OBJECTS}
 POSITION_SLACK = 0.1  # of the summed sizes of two boxes
 MIN_COSINE = 0.5  # of the direction between two boxes along an axis
 
@@ -108,7 +109,6 @@ class GenEvalItem(Item):
 
     @property
     def names(self) -> frozenset[str]:
-        """The classes of things that it is about."""
         return frozenset(clause.name for clause in (*self.include, *self.exclude))
 
     @classmethod

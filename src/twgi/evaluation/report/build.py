@@ -131,16 +131,20 @@ class Section:
 
     @cached_property
     def comparisons(self) -> list[dict[str, Any]]:
-        """`columns` of b minus a, prompt by prompt: final pictures against drafts, every run against the first."""
+        """Final pictures against drafts, and every run against the first: `columns` of b minus a, prompt by prompt, some
+        wins and losses of b, and how many there are."""
         found, base = [], self.runs[0]
         for run in self.runs:
             if run.drafts:
                 moved = differences(sums(run.rows, 0), sums(run.rows, run.pictures - 1))
-                found.append({"a": run.first, "b": run.name, "columns": moved})
+                both = [(row, row) for row in run.rows if len(row.pictures) > 1]
+                found.append(_compared((run, run.first, 0), (run, run.name, -1), both) | {"columns": moved})
+        there = {(row.id, row.sample): row for row in base.rows}
         for other in self.runs[1:]:
             moved = differences(sums(base.rows), sums(other.rows))
             moved |= differences(_whole(base), _whole(other)) if other.over == "prompts" else {}
-            found.append({"a": base.name, "b": other.name, "columns": moved})
+            both = [(there[key], row) for row in other.rows if (key := (row.id, row.sample)) in there]
+            found.append(_compared((base, base.name, -1), (other, other.name, -1), both) | {"columns": moved})
         return found
 
     @cached_property
@@ -148,30 +152,18 @@ class Section:
         """Of each cost the score after each picture, and of choices among samples."""
         return {cost: list(_curves(self.runs, cost)) for cost in ("image_tokens", "seconds")}
 
-    @cached_property
-    def galleries(self) -> list[dict[str, Any]]:
-        """Of each comparison some wins and losses of b against a, and how many there are."""
-        found, base = [], self.runs[0]
-        for run in self.runs:
-            if run.drafts:
-                both = [(row, row) for row in run.rows if len(row.pictures) > 1]
-                found.append(_gallery((run, run.first, 0), (run, run.name, -1), both))
-        there = {(row.id, row.sample): row for row in base.rows}
-        for other in self.runs[1:]:
-            both = [(there[key], row) for row in other.rows if (key := (row.id, row.sample)) in there]
-            found.append(_gallery((base, base.name, -1), (other, other.name, -1), both))
-        return found
-
     def to_json(self) -> dict[str, Any]:
         return {
             "scores": {name: _estimates(row) for name, row in self.table.items()},
             "marks": {run.name: run.mark for run in self.runs if run.mark},
             "paper": {name: dict(row) for name, row in self.paper.items()},
-            "differences": [one | {"columns": _estimates(one["columns"])} for one in self.comparisons],
+            "differences": [
+                {"a": one["a"], "b": one["b"], "columns": _estimates(one["columns"])} for one in self.comparisons
+            ],
             **{f"by_{cost}": [one.to_json() for one in series] for cost, series in self.curves.items()},
             "wins_and_losses": [
                 {"a": one["a"], "b": one["b"], "wins": one["counts"][0], "losses": one["counts"][1]}
-                for one in self.galleries
+                for one in self.comparisons
             ],
             "audits": {run.name: run.audit for run in self.runs if run.audit},
             "judged": {run.name: dict(run.results.judged) for run in self.runs},
@@ -230,7 +222,7 @@ Side = tuple[ScoredRun, str, int]
 """A run, what its pictures are called, and the number of the picture."""
 
 
-def _gallery(a: Side, b: Side, both: Sequence[tuple[Result, Result]]) -> dict[str, Any]:
+def _compared(a: Side, b: Side, both: Sequence[tuple[Result, Result]]) -> dict[str, Any]:
     pairs = [(y.prompt, _shown(a, x), _shown(b, y)) for x, y in both]
     wins = [pair for pair in pairs if not pair[1]["right"] and pair[2]["right"]]
     losses = [pair for pair in pairs if pair[1]["right"] and not pair[2]["right"]]
