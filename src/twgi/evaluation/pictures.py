@@ -120,10 +120,7 @@ class PictureSet:
 
 
 def read_pictures(folder: Path, benchmark: str, *, samples: int | None = None) -> PictureSet:
-    """The thoughts of a run folder, at its end or not. Parts of a run (`--shard`) are merged into the folder first.
-
-    Raises `RunError` where it holds no run of this benchmark.
-    """
+    """The thoughts of a run folder, finished or not; its parts are merged first. Raises `RunError`."""
     if parts_in(folder):
         merge(folder)
     run = read_run(folder)
@@ -134,24 +131,16 @@ def read_pictures(folder: Path, benchmark: str, *, samples: int | None = None) -
     for trace in read_thoughts(folder):
         number, sample = parse_job_id(trace.id)
         found[told["ids"][number], sample] = _generation(trace, folder)
-    return PictureSet(
-        root=folder,
-        samples=samples or run.samples,
-        generations=found,
-        made={**run.made, "seed": run.seed, "samples": run.samples},
-        told=told,
-    )
+    made = {**run.made, "seed": run.seed, "samples": run.samples}
+    return PictureSet(root=folder, samples=samples or run.samples, generations=found, made=made, told=told)
 
 
 def told_of(folder: Path, run: Description) -> Mapping[str, Any]:
-    """What a run says of its benchmark (see `PromptSet.describe`). Raises `RunError`.
-
-    Older runs of GenEval have the prompts' places in the file instead of their ids.
-    """
+    """What a run says of its benchmark (see `PromptSet.describe`). Raises `RunError`."""
     told = run.about.get("benchmark")
     if not isinstance(told, dict) or not told.keys() >= {"name", "whole", "left_out", "lines"}:
         raise RunError(f"{folder} is a run of no benchmark: make one with twgi eval")
-    return {"ids": [f"{index:05d}" for index in told.get("indices", ())], **told}
+    return {"ids": [f"{index:05d}" for index in told.get("indices", ())], **told}  # older: places in GenEval's file
 
 
 def _generation(trace: Trace, folder: Path) -> Generation:
@@ -257,14 +246,9 @@ def _put(found: dict[Key, Generation], name: str, sample: int, ref: PictureRef) 
 
 
 def recorded_pictures(images: Mapping[Key, int], ids: Collection[str], *, samples: int | None = None) -> PictureSet:
-    """Pictures that are not here, of which there are recorded answers: (prompt, sample) -> how many pictures it had.
-
-    Raises `RunError` where there are none of a known prompt.
-    """
-    nowhere = PictureRef(file=None)
-    known = {
-        key: Generation(pictures=(nowhere,) * count, recorded=True) for key, count in images.items() if key[0] in ids
-    }
+    """Pictures that are not here, only answers: (prompt, sample) -> how many there were. Raises `RunError`: of none known."""
+    nowhere, there = PictureRef(file=None), {key: count for key, count in images.items() if key[0] in ids}
+    known = {key: Generation(pictures=(nowhere,) * count, recorded=True) for key, count in there.items()}
     if not known:
         raise RunError(f"the recording speaks of {len(images)} pictures and of none of a known prompt")
     unknown = tuple(f"{name}, sample {sample}" for name, sample in images if name not in ids)

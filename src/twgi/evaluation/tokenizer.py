@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from twgi.errors import ConfigError
-from twgi.evaluation.detectors.icons import IconDetector
 from twgi.evaluation.geneval.rules import GenEvalItem, judge
+from twgi.evaluation.icons import IconDetector
 from twgi.icons.tasks import GENEVAL_TASKS, TASKS, make_scene
 from twgi.icons.world import render
 from twgi.tokenizer.image import ImageTokenizer
@@ -26,10 +26,7 @@ class ReconstructionScore:
 
 
 def judge_tokenizer(images: ImageTokenizer, *, scenes: int = 1000, seed: int = 0) -> list[ReconstructionScore]:
-    """Encode and decode this many random scenes over GenEval's six tasks, in equal parts.
-
-    Raises `ConfigError` for fewer scenes than tasks.
-    """
+    """Encode and decode so many random scenes over GenEval's six tasks, in equal parts. Raises `ConfigError`: too few."""
     each = -(-scenes // len(GENEVAL_TASKS))
     if scenes < len(GENEVAL_TASKS):
         raise ConfigError(f"scenes must be {len(GENEVAL_TASKS)} or more, got {scenes}")

@@ -27,10 +27,10 @@ from twgi.evaluation.audit.audit import (
     write_audit,
 )
 from twgi.evaluation.audit.remarks import Remark
-from twgi.evaluation.detectors.icons import icon_suite
 from twgi.evaluation.evaluate import draw
 from twgi.evaluation.geneval.benchmark import GenEval
 from twgi.evaluation.geneval.rules import GenEvalItem
+from twgi.evaluation.icons import icon_suite
 from twgi.icons.chains import FITS
 from twgi.icons.world import Placed, Scene, render
 from twgi.runs.plan import RunPlan

@@ -8,6 +8,7 @@ from PIL import Image
 
 from twgi.answers import AnswerBook
 from twgi.errors import ConfigError
+from twgi.evaluation.icons import IconJudge
 from twgi.evaluation.judges.answer import (
     Answer,
     Picture,
@@ -18,7 +19,6 @@ from twgi.evaluation.judges.answer import (
     spellings,
     understood,
 )
-from twgi.evaluation.judges.icons import IconJudge
 from twgi.evaluation.judges.named import judge_named
 from twgi.evaluation.judges.replay import ReplayJudge
 

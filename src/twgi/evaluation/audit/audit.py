@@ -17,9 +17,9 @@ from typing import Any
 
 from twgi.errors import ConfigError
 from twgi.evaluation.audit.remarks import Remark, read_remark
-from twgi.evaluation.detectors.icons import icon_suite
 from twgi.evaluation.detectors.suite import DetectorSuite, self_test
 from twgi.evaluation.geneval.rules import Detection, GenEvalItem, judge
+from twgi.evaluation.icons import icon_suite
 from twgi.evaluation.pictures import told_of
 from twgi.evaluation.report.statistics import Estimate, differences, wilson
 from twgi.files import write_json
@@ -147,10 +147,7 @@ def step_of(traces: Sequence[Trace]) -> str | None:
 
 
 def interventions(thoughts: Sequence[AboutItem], tokenizer: MultimodalTokenizer) -> list[Intervention]:
-    """Every thought that has such a step, in every condition. A donor is always a thought about another prompt.
-
-    Raises `ConfigError` where no thought has a step that can be changed.
-    """
+    """Every thought with such a step, in every condition; a donor is about another prompt. Raises `ConfigError`: none."""
     step = step_of([trace for _, trace in thoughts])
     usable = [(i, t) for i, t in thoughts if step and len(t.images) > 1 and all(image.tokens for image in t.images)]
     blank, made = blank_tokens(tokenizer), []
@@ -236,10 +233,7 @@ def redrawn(
 
 
 class Audited:
-    """The thoughts of a run folder, with what they are of.
-
-    Raises `RunError` where it holds no run of a benchmark, `ConfigError` where its thoughts have no steps.
-    """
+    """The thoughts of a benchmark's run, with what they are of. Raises `ConfigError` where they have no steps."""
 
     def __init__(self, folder: Path) -> None:
         self.run = read_run(folder)
@@ -261,10 +255,7 @@ class Audited:
         return subgoal_rates([(right(i, *parts), right(i, t.images[-1])) for i, t, parts in found if parts])
 
     def changes(self, thinker: Thinker, limit: int) -> list[Intervention]:
-        """So many thoughts with a step, spread evenly over the run's prompts, each in all conditions.
-
-        Raises `ConfigError` where the model is another one than that of the run, or there is nothing to change.
-        """
+        """So many thoughts, spread evenly over the prompts, in all conditions. Raises `ConfigError` for another model."""
         sha = self.run.model.sha256
         if thinker.identity.sha256 != sha:
             raise ConfigError(f"these thoughts are of another model ({sha[:12]}): give it as --model")

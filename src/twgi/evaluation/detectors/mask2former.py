@@ -124,10 +124,7 @@ def check_labels(labels: dict[int, str]) -> None:
 
 
 def mask2former_suite(*, weights: str, clip: str, device: str = "cpu") -> DetectorSuite:
-    """The detector and colour classifier of GenEval, from folders or from the hub's cache.
-
-    Raises `ConfigError` without transformers, `CheckpointError` where weights cannot be loaded or are something else's.
-    """
+    """GenEval's detector and colour classifier, from folders or the hub's cache. Raises `CheckpointError`."""
     try:
         from transformers import Mask2FormerForUniversalSegmentation
     except ImportError as error:

@@ -118,10 +118,7 @@ def recorded(suite: DetectorSuite, folder: Path) -> Iterator[DetectorSuite]:
 
 
 def replayed(path: Path) -> DetectorSuite:
-    """A suite that repeats what is recorded; it knows only what was asked, and has no self-test of its own.
-
-    Raises `RunError` where the recording cannot be read, or several detectors or classifiers wrote it.
-    """
+    """A suite that knows only what is recorded, by one detector and one colour classifier. Raises `RunError`."""
     try:
         lines = list(read_lines(path))
         torn = not path.read_bytes().endswith(b"\n")  # as a killed process leaves it
@@ -137,8 +134,6 @@ def replayed(path: Path) -> DetectorSuite:
     if len(seers) != 1 or len(namers) != 1:
         raise RunError(f"{path} is of {len(seers)} detectors and {len(namers)} colour classifiers; give one of each")
     ((name, version),), ((color_name, color_version),) = seers, namers
-    return DetectorSuite(
-        detector=RecordedDetector(name=name, version=version, book=book),
-        colors=RecordedColors(name=color_name, version=color_version, book=book),
-        names=None,
-    )
+    seer = RecordedDetector(name=name, version=version, book=book)
+    namer = RecordedColors(name=color_name, version=color_version, book=book)
+    return DetectorSuite(detector=seer, colors=namer, names=None)

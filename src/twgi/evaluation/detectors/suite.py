@@ -49,10 +49,7 @@ class DetectorSuite:
 
 
 def self_test(suite: DetectorSuite) -> int:
-    """Look at all pictures of known content; how many there were.
-
-    Raises `CheckpointError` where one is read wrong, so that no score means anything.
-    """
+    """Look at all pictures of known content; how many there were. Raises `CheckpointError` where one is read wrong."""
     pictures = {id(known.picture): known.picture for known in suite.known}
     seen = dict(zip(pictures, suite.detector.detect(list(pictures.values())), strict=True))
     wrong = []
@@ -72,14 +69,14 @@ def self_test(suite: DetectorSuite) -> int:
 
 
 def suite_named(name: str, *, weights: str = WEIGHTS, clip: str = CLIP, device: str = "cpu") -> DetectorSuite:
-    """The detectors of this name; `weights` (Mask2Former), `clip` and `device` are for mask2former.
+    """The detectors of this name; the options are for mask2former.
 
     Raises `ConfigError` for an unknown name, `CheckpointError` where weights are not there or are those of something
     else, `RunError` where a recording cannot be read.
     """
     kind, _, rest = name.partition(":")
     if name == "icons":
-        from twgi.evaluation.detectors.icons import icon_suite
+        from twgi.evaluation.icons import icon_suite
 
         return icon_suite()
     if name == "mask2former":

@@ -59,10 +59,7 @@ class Dpg:
         return self._judge
 
     def prompts(self, path: Path) -> PromptSet:
-        """Prompts by id, from a folder of ID.txt, lines of `{"id", "prompt"}`, or a question file.
-
-        Raises `PromptError` where there are none, an id cannot be a file's name, or a prompt is empty.
-        """
+        """Prompts by id: a folder of ID.txt, lines of `{"id", "prompt"}`, or a question file. Raises `PromptError`."""
         texts = _texts(path)
         for name, text in texts.items():
             if not ID.fullmatch(name) or name.startswith("."):
@@ -79,10 +76,7 @@ class Dpg:
         return PromptSet(items=tuple(self.questions.items.values()), whole=len(self.questions.items))
 
     def pictures(self, root: Path | None, *, crops: int | None = None, samples: int | None = None) -> PictureSet:
-        """The pictures of a folder: a run of ours, or files by name (see `read_named`).
-
-        Without a folder the answers of a recording are scored alone; of another judge that is a `ConfigError`.
-        """
+        """The pictures of a run of ours, or files by name; without a folder those that a recorded judge speaks of."""
         ids = self.questions.items
         if root is None:
             if not isinstance(self.judging, ReplayJudge):
@@ -93,10 +87,7 @@ class Dpg:
         return read_named(root, ids, crops=crops, samples=samples)
 
     def judge(self, pictures: Iterable[PictureToJudge], out: Path, part: Part) -> Iterable[Judged]:
-        """Ask every question about the pictures that no book in `out` has an answer to.
-
-        A judge that needs one has its self-test before its first question.
-        """
+        """Ask what no book in `out` answers; a judge that needs one has its self-test before its first question."""
         book = out / ("answers.jsonl" if part[1] == 1 else f"answers-{part[0]}-of-{part[1]}.jsonl")
         others = sorted(path for path in out.glob("answers*.jsonl") if path != book)
         said: dict[tuple[str, int, int], tuple[PictureToJudge, dict[int, Answer]]] = {}

@@ -80,10 +80,7 @@ class QuestionSet:
 
 
 def read_questions(path: Path) -> QuestionSet:
-    """Read a question file; the ending tells its format (.csv, .tsv, .jsonl, .parquet).
-
-    Raises `PromptError`, with file and line: it cannot be read, lacks a column, or a row has no usable id or question.
-    """
+    """Read a question file; its ending tells its format. Raises `PromptError` with file and line."""
     try:
         rows = list(read_table(path))
         digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -75,10 +75,7 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class AnsweredPicture:
-    """One picture and what was said about it, by question number.
-
-    `problem` says why the picture cannot be looked at; then it is wrong in everything.
-    """
+    """One picture and what was said about it, by question number. With a `problem` it is wrong in everything."""
 
     item: DpgItem
     said: Mapping[int, Answer] = field(default_factory=dict)
@@ -118,10 +115,7 @@ class AnsweredPicture:
 
 
 def score(pictures: Sequence[AnsweredPicture], rule: Rule = "cascade") -> dict[str, Any]:
-    """The scores of judged pictures in percent, as `scores.json` has them; None where nothing is known.
-
-    What is missing is not in them: completeness is another question.
-    """
+    """The scores of judged pictures in percent, as `scores.json` has them; None where nothing is known."""
     by_prompt: dict[str, list[Share]] = defaultdict(list)
     for picture in pictures:
         by_prompt[picture.item.id].append(Share.of(picture.gated(rule).values()))

@@ -155,10 +155,7 @@ class GenEval:
 
 
 def read_items(path: Path) -> list[GenEvalItem]:
-    """The prompts of GenEval's metadata file, or of a file whose lines say no more than a prompt.
-
-    Raises `PromptError` where the file cannot be read, or a line cannot be used; the message says which.
-    """
+    """The prompts of GenEval's metadata file, or of any prompts file. Raises `PromptError`, which names the line."""
     try:
         lines = list(read_objects(path))
     except DataError as error:

@@ -99,9 +99,8 @@ class GenEvalItem(Item):
     def __post_init__(self) -> None:
         for number, clause in enumerate(self.include):
             if clause.target is not None and not 0 <= clause.target < number:
-                raise PromptError(
-                    f"clause {number} of {self.prompt!r} must point to an earlier one, not {clause.target}"
-                )
+                where = f"clause {number} of {self.prompt!r}"
+                raise PromptError(f"{where} must point to an earlier one, not {clause.target}")
 
     @property
     def label(self) -> str:

@@ -32,10 +32,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """A question about a picture; `expected` is the wanted answer.
-
-    It comes from question number `proposition` of prompt `item`, about picture number `image` of thought `sample`.
-    """
+    """Question `proposition` of prompt `item` on picture `image` of thought `sample`; `expected`: the wanted answer."""
 
     picture: Picture | None
     question: str
@@ -73,10 +70,7 @@ class Answer:
 
 
 class Judge(Protocol):
-    """Answers questions about pictures. `name` and `version` are written beside every answer.
-
-    `needs_test`: whether it must show that it sees pictures before it is believed (see `self_test`).
-    """
+    """Answers questions about pictures; `needs_test`: it must show that it sees them before it is believed."""
 
     name: str
     version: str

@@ -20,10 +20,7 @@ WORDING = "1"  # of our words around the question
 
 
 class TransformersJudge:
-    """Any checkpoint that `AutoModelForImageTextToText` knows and whose processor has a chat template.
-
-    Nothing but safetensors is read, no code is run. Raises `CheckpointError` where transformers cannot load it.
-    """
+    """Any `AutoModelForImageTextToText` with a chat template, as safetensors. Raises `CheckpointError`."""
 
     needs_test = True
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from twgi.errors import CheckpointError, ConfigError, RunError
+from twgi.evaluation.icons import IconJudge
 from twgi.evaluation.judges.answer import Judge, Picture, Query
-from twgi.evaluation.judges.icons import IconJudge
 from twgi.evaluation.judges.openai import KEY, JudgeOptions, OpenAIJudge
 from twgi.evaluation.judges.replay import ReplayJudge
 
@@ -41,10 +41,7 @@ def self_test(judge: Judge) -> None:
 def judge_named(
     name: str, *, concurrency: int = 8, timeout: float = 60.0, key_variable: str = KEY, probabilities: bool = False
 ) -> Judge:
-    """The judge of this name; the options are for endpoints (see `JudgeOptions`).
-
-    Raises `ConfigError` for an unknown or useless name, `CheckpointError` for a model that cannot be loaded.
-    """
+    """The judge of this name; the options are for endpoints. Raises `ConfigError` or `CheckpointError`."""
     kind, _, rest = name.partition(":")
     if name == "icons":
         return IconJudge()

@@ -42,10 +42,7 @@ class OpenAIJudge:
         self.name = f"openai:{self._endpoint.name}"
 
     def answer(self, queries: Iterable[Query]) -> Iterator[tuple[Query, Answer]]:
-        """Up to `concurrency` questions at a time.
-
-        Raises `ConfigError` where the endpoint refuses the key or the model, `RunError` after many failures in a row.
-        """
+        """Up to `concurrency` questions at a time. Raises `ConfigError` where it refuses, `RunError` where it only fails."""
         lost = 0
         pool = ThreadPoolExecutor(self.options.concurrency)
         try:
@@ -67,8 +64,15 @@ class OpenAIJudge:
         asked = {"logprobs": True, "top_logprobs": 20} if self.options.logprobs else {}
         messages = [{"role": "user", "content": parts}]
         fields = {"model": self.options.model, "messages": messages, "temperature": 0, "max_tokens": 8, **asked}
+
+        def read(reply: Any) -> Answer:
+            choice = reply["choices"][0]
+            if not isinstance(raw := choice["message"]["content"], str):
+                raise TypeError
+            return understood(raw, expected=query.expected, p_yes=_probability(choice, query.expected))
+
         try:
-            return self._endpoint.post(Call(path=CHAT, fields=fields), lambda reply: _read(reply, query)).value
+            return self._endpoint.post(Call(path=CHAT, fields=fields), read).value
         except NoAnswer as error:
             return Answer(problem=str(error))
 
@@ -89,14 +93,6 @@ def _in_flight(
         done, _ = wait(waiting, return_when=FIRST_COMPLETED)
         for future in done:
             yield waiting.pop(future), future.result()
-
-
-def _read(reply: Any, query: Query) -> Answer:
-    choice = reply["choices"][0]
-    raw = choice["message"]["content"]
-    if not isinstance(raw, str):
-        raise TypeError
-    return understood(raw, expected=query.expected, p_yes=_probability(choice, query.expected))
 
 
 def _probability(choice: Mapping[str, Any], expected: str) -> float | None:

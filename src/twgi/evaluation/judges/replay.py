@@ -20,10 +20,7 @@ _MODEL = "t2i_model"
 
 
 class ReplayJudge:
-    """Answers by (item, sample, question number) from a file.
-
-    Raises `ConfigError` where it cannot be read, or says two different things about one question.
-    """
+    """Answers by (item, sample, question number). Raises `ConfigError`: not to be read, or answered in two ways."""
 
     needs_test = False
 

@@ -70,10 +70,7 @@ class ScoredRun:
 
 
 def read_runs(folders: Sequence[Path]) -> list[ScoredRun]:
-    """Scored folders, each with a name of its own.
-
-    Raises `ConfigError` for no folder at all or the same one twice, `RunError` where one is not scored or not readable.
-    """
+    """Scored folders, each with a name of its own. Raises `ConfigError` for one twice, `RunError` for one not scored."""
     if not folders or len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError("give the folders of one run or of several, each once")
     plain = [folder.resolve().name for folder in folders]
@@ -131,8 +128,7 @@ class Section:
 
     @cached_property
     def comparisons(self) -> list[dict[str, Any]]:
-        """Final pictures against drafts, and every run against the first: `columns` of b minus a, prompt by prompt, some
-        wins and losses of b, and how many there are."""
+        """Final pictures against drafts, and every run against the first: `columns` of b minus a, and b's wins."""
         found, base = [], self.runs[0]
         for run in self.runs:
             if run.drafts:
