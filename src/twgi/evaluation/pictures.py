@@ -246,7 +246,7 @@ def _put(found: dict[Key, Generation], name: str, sample: int, ref: PictureRef) 
 
 
 def recorded_pictures(images: Mapping[Key, int], ids: Collection[str], *, samples: int | None = None) -> PictureSet:
-    """Pictures that are not here, only answers: (prompt, sample) -> how many there were. Raises `RunError`: of none known."""
+    """Pictures that are not here, only answers: (prompt, sample) -> how many there were. Raises `RunError`."""
     nowhere, there = PictureRef(file=None), {key: count for key, count in images.items() if key[0] in ids}
     known = {key: Generation(pictures=(nowhere,) * count, recorded=True) for key, count in there.items()}
     if not known:
