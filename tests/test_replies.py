@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twgi.client import Endpoint, EndpointOptions
-from twgi.replies import Unusable, complaint, in_one_form, picture, words
+from twgi.replies import Unusable, complaint, in_one_form, masked, picture, words
 
 FILE = bytes(range(256)) + b"\xfb\xff\xfe"  # its base64 has both signs that are written in two ways
 CODE = base64.b64encode(FILE).decode()
@@ -120,6 +120,18 @@ def test_a_good_reply_is_no_complaint(error: Any) -> None:
     assert complaint({"choices": [1], "error": error}, failed=False) is None
 
 
+@pytest.mark.parametrize("depth", range(4))
+def test_a_secret_is_masked_however_deep_it_is_escaped(depth: int) -> None:
+    secret = 'sk-"quoted\\"/9'
+    for spelt in (secret, "".join(f"\\u{ord(sign):04X}" for sign in secret)):
+        text = spelt
+        for _ in range(depth):
+            text = json.dumps({"said": text})
+        assert masked([{text: text}], secret) == [{(told := masked(text, secret)): told}]
+        assert ("[key]" in told, "quoted" in told or "0071" in told) == (True, False)
+    assert masked("\\" * 10**5, secret) == "\\" * 10**5
+
+
 KEYS = (
     "choices",
     "message",
@@ -146,7 +158,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(value=VALUES, cut=st.integers(0, 40))
 def test_whatever_comes_back_is_used_or_unusable(value: Any, cut: int) -> None:
     asking = Endpoint(EndpointOptions(url="http://host/v1", model="m"))

@@ -3,9 +3,11 @@
 import base64
 import math
 import re
+from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
+MARK = "[key]"
 THOUGHT = re.compile(r"(?s)\A.*(?:</think(?:ing)?>|\[/THINK\])|\A\s*(?:<think(?:ing)?>|\[THINK\]).*")
 _DATA = re.compile(r"data:[\w.+/;=-]*;base64,[\w+/=%-]+", re.ASCII | re.IGNORECASE)
 
@@ -72,9 +74,13 @@ def in_one_form(value: Any) -> Any:
 
 
 def masked(value: Any, secret: str) -> Any:
-    """The value with a mark where the secret stood. Raises `ValueError` where a number is infinite."""
-    if isinstance(value, str):
-        return value.replace(secret, "[key]") if secret else value
+    """The value with a mark where the secret stood, also within JSON in a text, where its signs may be escaped.
+
+    Raises `ValueError` where a number is infinite.
+    """
+    if isinstance(value, str) and secret:
+        value = value.replace(secret, MARK)
+        return _escaped(secret).sub(MARK, value) if "\\" in value else value
     if isinstance(value, list):
         return [masked(part, secret) for part in value]
     if isinstance(value, dict):
@@ -82,6 +88,12 @@ def masked(value: Any, secret: str) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("no number")
     return value
+
+
+@cache
+def _escaped(secret: str) -> re.Pattern[str]:
+    signs = (rf"\\{{0,8}}(?:{re.escape(sign)}|u(?i:{ord(sign):04x}))" for sign in secret)
+    return re.compile("".join(signs))
 
 
 def complaint(value: Any, *, failed: bool) -> str | None:
