@@ -6,20 +6,25 @@ No other module syncs, locks, or repairs a file, or decides what JSON is.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count
+from io import BufferedReader
+from itertools import count, islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from twgi.errors import DataError, RunError
 
 TEMPORARY, LOCK = ".tmp-", ".lock"
+MAX_FILE, MAX_LINE = 64 * 2**20, 16 * 2**20
+"""Bytes of a file that is read as one, and of one line."""
 Object = dict[str, Any]
 
 
@@ -43,9 +48,6 @@ class Line:
     value: Object
 
 
-# Reading
-
-
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """An `OSError`, a name that no file can have, or what is not UTF-8 becomes `DataError`."""
@@ -57,15 +59,40 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"cannot read {path}: {_reason(error)}") from None
 
 
-def read_text(path: Path) -> str:
+def open_regular(path: str | Path) -> BufferedReader:
+    """A file opened for reading; `OSError` for a pipe or a device, which would wait for ever or never end."""
+    return open(path, "rb", opener=_open_regular)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # else a pipe waits here for its writer
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise OSError(errno.EINVAL, f"{what}, not a regular file")
+    return handle
+
+
+def read_bytes(path: Path, *, most: int = MAX_FILE) -> bytes:
+    """The whole of a file, which may be so long."""
+    with reading(path), open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise DataError(f"{path}: larger than {most // 2**10} KiB")
+    return content
+
+
+def read_text(path: Path, *, most: int = MAX_FILE) -> str:
     """The whole of a UTF-8 file, without a byte order mark."""
+    content = read_bytes(path, most=most)
     with reading(path):
-        return path.read_bytes().decode("utf-8-sig")
+        return content.decode("utf-8-sig")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, most: int = MAX_FILE // 2) -> Any:
     """The JSON value of a whole file."""
-    text = read_text(path)
+    text = read_text(path, most=most)
     try:
         return parse_json(text)
     except DataError as error:
@@ -110,11 +137,28 @@ def _no_double(pairs: Iterable[tuple[str, Any]]) -> Object:
 
 def read_lines(path: Path) -> Iterator[Line | Fault]:
     """Every line that is not blank, in order, one in memory at a time; a bad line is a `Fault`."""
-    with reading(path), path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+    with reading(path), open_regular(path) as file:
+        for number, line in enumerate(raw_lines(file), 1):
             content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if content.strip():
-                yield _entry(content.rstrip(b"\r\n"), f"{path}:{number}", path.parent)
+            if not content.strip():
+                continue
+            try:
+                if len(content) > MAX_LINE:
+                    raise DataError(f"a line of more than {MAX_LINE // 2**20} MiB")
+                value = parse_object(content.rstrip(b"\r\n"))
+            except DataError as error:
+                yield Fault(where=f"{path}:{number}", reason=str(error))
+            else:
+                yield Line(where=f"{path}:{number}", folder=path.parent, value=value)
+
+
+def raw_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file; of one that is longer than `MAX_LINE`, only the beginning, one byte too long."""
+    while line := file.readline(MAX_LINE + 1):
+        rest = line
+        while len(rest) > MAX_LINE and not rest.endswith(b"\n"):
+            rest = file.readline(MAX_LINE + 1)
+        yield line
 
 
 def read_objects(path: Path) -> Iterator[Line]:
@@ -127,18 +171,8 @@ def read_objects(path: Path) -> Iterator[Line]:
 
 def count_lines(path: Path) -> int:
     """How many lines `read_lines` gives."""
-    with reading(path), path.open("rb") as lines:
-        return sum(1 for line in lines if line.strip())
-
-
-def _entry(content: bytes, where: str, folder: Path) -> Line | Fault:
-    try:
-        return Line(where=where, folder=folder, value=parse_object(content))
-    except DataError as error:
-        return Fault(where=where, reason=str(error))
-
-
-# Writing
+    with reading(path), open_regular(path) as file:
+        return sum(1 for line in raw_lines(file) if line.strip())
 
 
 @contextmanager
@@ -164,7 +198,7 @@ def to_line(value: Any) -> bytes:
 
 def write_whole(path: Path, content: bytes, *, sync_folder: bool = True) -> None:
     """A reader, or a crash, sees the old file or the new one, never a part. Folders above it are made."""
-    with _whole(path, sync_folder=sync_folder) as file:
+    with writing_whole(path, sync_folder=sync_folder) as file:
         file.write(content)
 
 
@@ -174,34 +208,26 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, text.encode("utf-8", "backslashreplace") + b"\n")
 
 
+@dataclass
 class LineWriter:
     """Adds JSON lines to an open file."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.lines = file, 0
+    file: IO[bytes]
 
     def write(self, value: Mapping[str, Any]) -> None:
-        """One more line."""
-        self._file.write(to_line(value))
-        self.lines += 1
+        self.file.write(to_line(value))
 
 
 @contextmanager
 def writing_lines(path: Path) -> Iterator[LineWriter]:
     """A file of lines that appears under its name when all are written, and not where something is raised."""
-    with _whole(path) as file:
+    with writing_whole(path) as file:
         yield LineWriter(file)
 
 
 @contextmanager
-def writing_whole(path: Path) -> Iterator[IO[bytes]]:
+def writing_whole(path: Path, *, sync_folder: bool = True) -> Iterator[IO[bytes]]:
     """A file that appears under its name when the block is left, and not where something is raised."""
-    with _whole(path) as file:
-        yield file
-
-
-@contextmanager
-def _whole(path: Path, *, sync_folder: bool = True) -> Iterator[IO[bytes]]:
     temporary = path.with_name(TEMPORARY + path.name)
     with writing(path):
         try:
@@ -248,29 +274,24 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
 def mend(path: Path) -> Path:
     """Cut off a torn last line, as a killed process leaves it, from a file that need not be there."""
     if path.exists():
-        with writing(path), path.open("rb+") as file:
-            whole = 0
-            for line in file:
-                whole += len(line) if line.endswith(b"\n") else 0
+        with writing(path), open(path, "rb+", opener=_open_regular) as file:
+            whole, end = 0, file.seek(0, os.SEEK_END)
+            while end and not whole:  # backwards from the end, as a line may be of any length
+                start = file.seek(max(0, end - 2**16))
+                last = file.read(end - start).rfind(b"\n")
+                whole, end = (start + last + 1 if last >= 0 else 0), start
             file.truncate(whole)
     return path
 
 
-# Folders
-
-
 class FolderLock:
-    """Holds a folder for this process alone; it is free again when the process ends, however it ends.
+    """Holds a folder for this process alone until it is closed, or the process ends, however it ends.
 
     `name` is that of the lock file; what is held by itself within a folder has another one, which ends in `.lock` too.
-
-    Raises:
-        RunError: another process holds it, or it cannot be written.
+    Raises `RunError`: another process holds it, or it cannot be written.
     """
 
-    def __init__(
-        self, folder: Path, *, name: str = LOCK, otherwise: str = "wait for it, or give another --out"
-    ) -> None:
+    def __init__(self, folder: Path, *, name: str = LOCK, otherwise: str = "wait for it, or give another --out"):
         from filelock import FileLock, Timeout
 
         path = folder / name
@@ -285,13 +306,13 @@ class FolderLock:
                 raise RunError(f"{folder} is in use by process {owner or 'unknown'}: {otherwise}") from None
             path.write_text(f"{os.getpid()}\n", "ascii")
 
-    def __enter__(self) -> FolderLock:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.release()
+        self.close()
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let the next process in."""
         self._lock.release()
 
@@ -299,8 +320,7 @@ class FolderLock:
 def entries(folder: Path, *, option: str = "--out") -> set[str]:
     """The names in a folder, without locks and leftovers of killed processes; empty where there is no folder.
 
-    Raises:
-        RunError: it cannot be read, or is none.
+    Raises `RunError`: it cannot be read, or is none.
     """
     try:
         names = {entry.name for entry in folder.iterdir()}
@@ -342,11 +362,7 @@ def refuse_changes(
     *,
     otherwise: str = "give another --out for a new run",
 ) -> None:
-    """Whether what is stored in a folder is what is asked for now, under these keys.
-
-    Raises:
-        RunError: it is not; the first differences are named.
-    """
+    """Raises `RunError` where what is stored in a folder is not what is asked for now, under these keys; says what."""
     changes = [text for key in keys for text in _differences(key, stored.get(key), now.get(key))]
     if changes:
         more = f" (and {len(changes) - 3} more)" if len(changes) > 3 else ""
@@ -362,6 +378,16 @@ def _differences(name: str, there: Any, now: Any) -> Iterator[str]:
 
 
 def short(value: Any) -> str:
-    """A JSON value in at most 60 signs."""
-    text = json.dumps(value, ensure_ascii=False, default=repr)
+    """A value as JSON in at most 60 signs; it is cut before it is written, however large or deep it is."""
+    text = json.dumps(_cut(value, 3), ensure_ascii=False, default=lambda other: type(other).__name__)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _cut(value: Any, depth: int) -> Any:
+    if isinstance(value, dict):
+        return {str(_cut(k, 0)): _cut(v, depth - 1) for k, v in islice(value.items(), 20)} if depth else "..."
+    if isinstance(value, list | tuple):
+        return [_cut(entry, depth - 1) for entry in value[:20]] if depth else "..."
+    if isinstance(value, int) and value.bit_length() > 256:
+        return "a number of many digits"
+    return value[:61] if isinstance(value, str) else value

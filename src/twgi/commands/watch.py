@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 
@@ -24,16 +25,13 @@ ICONS, SEED = "icons", 2**32  # a seed that no training row is drawn with
 
 def draw_and_judge(watching: Watching, thinker: Thinker, folder: Path) -> Mapping[str, float]:
     """Think about every prompt into a run folder; scores by task, and `overall`, where they can be judged."""
-    benchmark, asked, report = GenEval(suite_named("icons")), _asked(watching), reporter(many=True, json=False)
+    benchmark, asked = GenEval(suite_named("icons")), _asked(watching)
     plan = RunPlan(prompts=asked.lines(), settings=Settings(mode=watching.mode), samples=watching.samples)
-    try:
+    with closing(reporter(many=True, json=False)) as report:
         outcome, _ = draw(thinker, benchmark, asked, plan, folder, report=report, batch=watching.batch)
-    finally:
-        report.close()
     if not outcome.thoughts or any(not item.include for item in asked.items):
         return {}
-    found = benchmark.from_run(folder)
-    scores = score(benchmark, *found, folder, which="final", counting=counting)
+    scores = score(benchmark, *benchmark.from_run(folder), folder, which="final", counting=counting)
     return {**scores["tasks"], "overall": scores["correct_images"]}
 
 
@@ -41,14 +39,9 @@ def draw_and_judge(watching: Watching, thinker: Thinker, folder: Path) -> Mappin
 def _asked(watching: Watching) -> PromptSet:
     """The prompts to draw; those of a file of other prompts than GenEval's are not judged."""
     if watching.prompts == ICONS:
-        return PromptSet(items=icon_items(watching.limit), whole=watching.limit)
+        rng, names = np.random.default_rng(SEED), tasks.GENEVAL_TASKS  # GenEval's six tasks in turn, the same each time
+        requests = [tasks.TASKS[names[i % len(names)]](rng).metadata() for i in range(watching.limit)]
+        items = tuple(GenEvalItem.from_json(json.loads(json.dumps(said)), i) for i, said in enumerate(requests))
+        return PromptSet(items=items, whole=watching.limit)
     asked = GenEval().prompts(Path(watching.prompts))
     return PromptSet(items=asked.items[: watching.limit], whole=min(watching.limit, asked.whole))
-
-
-def icon_items(count: int) -> tuple[GenEvalItem, ...]:
-    """Requests of GenEval's six tasks in turn, the same each time."""
-    rng = np.random.default_rng(SEED)
-    names = tasks.GENEVAL_TASKS
-    requests = (tasks.TASKS[names[i % len(names)]](rng) for i in range(count))
-    return tuple(GenEvalItem.from_json(json.loads(json.dumps(r.metadata())), i) for i, r in enumerate(requests))

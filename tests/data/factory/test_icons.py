@@ -12,8 +12,8 @@ from twgi.cli import execute
 from twgi.config import load_recipe
 from twgi.data.factory.build import ITEMS, RECORDS, build
 from twgi.data.factory.recipe import BuildRecipe
-from twgi.evaluation.detectors.icons import IconDetector
 from twgi.evaluation.geneval.rules import GenEvalItem, judge
+from twgi.evaluation.icons import IconDetector
 from twgi.icons.sample import is_read_right
 from twgi.thinking.modes import MODES
 
@@ -104,8 +104,8 @@ def test_the_commands_of_the_page_do_what_it_says(
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--recipe", "absent.yaml", "--out", "{out}"], "absent.yaml cannot be read"),
-        (["--recipe", "{recipe}", "--out", "{out}", "cuont=3"], "unknown key 'cuont'"),
+        (["--recipe", "absent.yaml", "--out", "{out}"], "cannot read absent.yaml"),
+        (["--recipe", "{recipe}", "--out", "{out}", "cuont=3"], 'unknown key "cuont"'),
         (["--recipe", "{recipe}", "--out", "{out}", "--reuse", "{out}"], "holds no answers.jsonl"),
         (["--recipe", "{recipe}", "--out", "{recipe}"], "Not a directory"),
     ],

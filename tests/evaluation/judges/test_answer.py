@@ -8,19 +8,17 @@ from PIL import Image
 
 from twgi.answers import AnswerBook
 from twgi.errors import ConfigError
+from twgi.evaluation.icons import IconJudge
 from twgi.evaluation.judges.answer import (
     Answer,
     Picture,
     Query,
-    failed,
     keep,
     kept,
     key,
-    parse,
     spellings,
     understood,
 )
-from twgi.evaluation.judges.icons import IconJudge
 from twgi.evaluation.judges.named import judge_named
 from twgi.evaluation.judges.replay import ReplayJudge
 
@@ -34,7 +32,7 @@ RED = Picture(image=Image.new("RGB", (3, 2), (255, 0, 0)))
     "yes</s>", "yes<|im_end|>", "<b>Yes</b>", "<think>No? Yes.</think>\nYes", "[yes]", '{"answer": "yes"}',
 ])  # fmt: skip
 def test_a_yes_may_be_said_in_many_ways(raw: str) -> None:
-    assert parse(raw) == "yes"
+    assert understood(raw).parsed == "yes"
 
 
 @pytest.mark.parametrize("raw", [
@@ -42,7 +40,7 @@ def test_a_yes_may_be_said_in_many_ways(raw: str) -> None:
     "Answer: no", "no</s>", "no there is no bus",
 ])  # fmt: skip
 def test_a_no_must_be_said(raw: str) -> None:
-    assert parse(raw) == "no"
+    assert understood(raw).parsed == "no"
 
 
 @pytest.mark.parametrize("raw", [
@@ -50,7 +48,7 @@ def test_a_no_must_be_said(raw: str) -> None:
     "yes or no", "Yes/No", "yes, or no", "no or yes", "not yes", "I cannot tell.", "Answer:", "<think>yes", "3",
 ])  # fmt: skip
 def test_what_is_neither_is_invalid(raw: str) -> None:
-    assert parse(raw) == "invalid"
+    assert understood(raw).parsed == "invalid"
 
 
 @pytest.mark.parametrize(
@@ -63,12 +61,12 @@ def test_what_is_neither_is_invalid(raw: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("wanted", ["four", "4", "Four"])
 def test_a_number_is_right_in_words_and_digits(wanted: str, raw: str, parsed: str) -> None:
-    assert parse(raw, wanted) == parsed
+    assert understood(raw, expected=wanted).parsed == parsed
 
 
 @pytest.mark.parametrize(("raw", "parsed"), [("No.", "yes"), ("no, none", "yes"), ("Yes", "no"), ("no bus", "invalid")])
 def test_the_wanted_answer_may_be_a_no(raw: str, parsed: str) -> None:
-    assert parse(raw, "no") == parsed
+    assert understood(raw, expected="no").parsed == parsed
 
 
 @pytest.mark.parametrize(
@@ -83,7 +81,7 @@ def test_the_wanted_answer_may_be_a_no(raw: str, parsed: str) -> None:
 def test_of_another_word_any_other_of_its_kind_is_a_no_and_what_evades_is_invalid(
     wanted: str, raw: str, parsed: str
 ) -> None:
-    assert parse(raw, wanted) == parsed
+    assert understood(raw, expected=wanted).parsed == parsed
 
 
 def test_spellings_are_four_and_digits_for_numbers() -> None:
@@ -116,7 +114,7 @@ def test_a_book_keeps_its_answers_and_is_a_recording(tmp_path: Path) -> None:
     with AnswerBook(path) as book:
         assert kept(book, query(), JUDGE) is None
         keep(book, query(), JUDGE, understood("Yes.", p_yes=0.75))
-        keep(book, query("Is it big?"), JUDGE, failed("HTTP 500"))
+        keep(book, query("Is it big?"), JUDGE, Answer(problem="HTTP 500"))
     with AnswerBook(path) as book:
         assert kept(book, query(), JUDGE) == Answer(raw="Yes.", parsed="yes", p_yes=0.75)
         assert kept(book, query("Is it big?"), JUDGE) is None, "what failed is asked again"

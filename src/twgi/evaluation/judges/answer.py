@@ -40,8 +40,7 @@ _VAGUE = frozenset(  # what is said where nothing is known
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture with its hash, which covers its size and mode too: 30 x 100 and 100 x 30 equal bytes are two
-    pictures."""
+    """A picture with its hash, which covers size and mode too: 30 x 100 and 100 x 30 equal bytes are two pictures."""
 
     image: Image.Image
 
@@ -53,10 +52,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """A question about a picture; `expected` is the wanted answer.
-
-    It comes from question number `proposition` of prompt `item`, about picture number `image` of thought `sample`.
-    """
+    """Question `proposition` of prompt `item` on picture `image` of thought `sample`; `expected`: the wanted answer."""
 
     picture: Picture | None
     question: str
@@ -73,16 +69,14 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a judge said.
+    """What a judge said, `raw`: the wanted answer (`yes`), another one (`no`), or nobody can tell (`invalid`).
 
-    Args:
-        raw: its words, untouched. parsed: `yes` where they are the wanted answer, `no` where they are another one,
-        `invalid` where nobody can tell. p_yes: the probability it gave to the wanted answer, where it says so.
-        problem: why there is no answer at all; such an answer is not kept, the next run asks again.
+    `p_yes` is the probability of the wanted answer, where it says so. With a `problem` there is no answer at all; such
+    an answer is not kept, the next run asks again.
     """
 
-    raw: str
-    parsed: Parsed
+    raw: str = ""
+    parsed: Parsed = "invalid"
     p_yes: float | None = None
     problem: str | None = None
 
@@ -96,10 +90,7 @@ class Answer:
 
 
 class Judge(Protocol):
-    """Answers questions about pictures. `name` and `version` are written beside every answer.
-
-    `needs_test`: whether it must show that it sees pictures before it is believed (see `self_test`).
-    """
+    """Answers questions about pictures; `needs_test`: it must show that it sees them before it is believed."""
 
     name: str
     version: str
@@ -110,17 +101,7 @@ class Judge(Protocol):
 
 
 def understood(raw: str, *, expected: str = "yes", p_yes: float | None = None) -> Answer:
-    """Words of a judge as an answer: see `parse`."""
-    return Answer(raw=raw, parsed=parse(raw, expected), p_yes=p_yes)
-
-
-def failed(problem: str) -> Answer:
-    """No answer, and why."""
-    return Answer(raw="", parsed="invalid", problem=problem)
-
-
-def parse(raw: str, expected: str = "yes") -> Parsed:
-    """Whether words are the wanted answer.
+    """Words of a judge as an answer.
 
     A wanted yes or no is told by the first word: "Yes, there is." is a yes; "no bus" and "1000000" are neither. A
     wanted number is told by the numbers that are said, in digits or words. Of another word any other one of its kind
@@ -140,7 +121,8 @@ def parse(raw: str, expected: str = "yes") -> Parsed:
         words = said.split()
         if said != expected and (not words or len(words) > len(expected.split()) or _VAGUE & set(words)):
             said = None
-    return "invalid" if said is None else "yes" if said == expected else "no"
+    parsed: Parsed = "invalid" if said is None else "yes" if said == expected else "no"
+    return Answer(raw=raw, parsed=parsed, p_yes=p_yes)
 
 
 def plain(raw: str) -> str:
@@ -191,18 +173,11 @@ def kept(book: AnswerBook, query: Query, judge: Judge) -> Answer | None:
 def keep(book: AnswerBook, query: Query, judge: Judge, answer: Answer) -> None:
     """Write an answer into a book; one with a problem is none. The `replay` judge reads the lines of such a book."""
     if answer.problem is None:
-        line = {
-            "key": key(query, judge),
-            "item_id": query.item,
-            "sample": query.sample,
-            "image": query.image,
-            "proposition_id": query.proposition,
-            "picture": query.picture.sha256 if query.picture else None,
-            "question": query.question,
-            **answer.to_json(),
-            "judge": {"name": judge.name, "version": judge.version},
-        }
-        book.add(line)
+        book.add({
+            "key": key(query, judge), "item_id": query.item, "sample": query.sample, "image": query.image,
+            "proposition_id": query.proposition, "picture": query.picture.sha256 if query.picture else None,
+            "question": query.question, **answer.to_json(), "judge": {"name": judge.name, "version": judge.version},
+        })  # fmt: skip
 
 
 def instruction(expected: str) -> str:

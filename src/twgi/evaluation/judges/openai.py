@@ -14,7 +14,7 @@ from typing import Any
 
 from twgi.client import CHAT, Call, Endpoint, EndpointOptions, NoAnswer
 from twgi.errors import RunError
-from twgi.evaluation.judges.answer import Answer, Query, bare, failed, instruction, plain, spellings, understood
+from twgi.evaluation.judges.answer import Answer, Query, bare, instruction, plain, spellings, understood
 from twgi.replies import words
 from twgi.trace import png
 
@@ -43,12 +43,7 @@ class OpenAIJudge:
             self.version += f" {json.dumps(options.parameters, sort_keys=True)}"
 
     def answer(self, queries: Iterable[Query]) -> Iterator[tuple[Query, Answer]]:
-        """Up to `concurrency` questions at a time.
-
-        Raises:
-            ConfigError: the endpoint refuses the key, or knows no such model.
-            RunError: nothing but failures for a long while.
-        """
+        """Up to `concurrency` questions at a time. Raises `ConfigError`: it refuses, `RunError`: it only fails."""
         lost = 0
         pool = ThreadPoolExecutor(self.options.concurrency)
         try:
@@ -64,12 +59,6 @@ class OpenAIJudge:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _ask(self, query: Query) -> Answer:
-        try:
-            return self._endpoint.post(self._call(query), lambda reply: _read(reply, query)).value
-        except NoAnswer as error:
-            return failed(str(error))
-
-    def _call(self, query: Query) -> Call:
         assert query.picture is not None
         data = base64.b64encode(png(query.picture.image)).decode()
         parts = [
@@ -83,7 +72,17 @@ class OpenAIJudge:
         if "max_completion_tokens" not in self.options.parameters:
             ours["max_tokens"] = 8
         optional = tuple(name for name in wanted if name not in self.options.parameters)
-        return Call(path=CHAT, fields=ours | wanted | self.options.parameters, optional=optional)
+        call = Call(path=CHAT, fields=ours | wanted | self.options.parameters, optional=optional)
+
+        def read(reply: Any) -> Answer:
+            raw = words(reply)
+            p_yes = _probability(reply["choices"][0].get("logprobs"), raw, query.expected)
+            return understood(raw, expected=query.expected, p_yes=p_yes)
+
+        try:
+            return self._endpoint.post(call, read).value
+        except NoAnswer as error:
+            return Answer(problem=str(error))
 
 
 def _in_flight(
@@ -102,12 +101,6 @@ def _in_flight(
         done, _ = wait(waiting, return_when=FIRST_COMPLETED)
         for future in done:
             yield waiting.pop(future), future.result()
-
-
-def _read(reply: Any, query: Query) -> Answer:
-    raw = words(reply)
-    p_yes = _probability(reply["choices"][0].get("logprobs"), raw, query.expected)
-    return understood(raw, expected=query.expected, p_yes=p_yes)
 
 
 _SIGNS = (("\u0120", " "), ("\u2581", " "), ("\u010a", "\n"), ("\u0109", "\t"), ("<0x0A>", "\n"), ("</w>", ""))
