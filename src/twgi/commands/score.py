@@ -73,6 +73,9 @@ def score_dpg(
     key_variable: Annotated[
         str, option("Variable with the endpoint's key. Default: TWGI_JUDGE_KEY.", JUDGE, "--key-env")
     ] = "TWGI_JUDGE_KEY",
+    parameter: Annotated[
+        list[str] | None, option("key=value: a field of each request to an endpoint, such as max_tokens=2048.", JUDGE)
+    ] = None,
     test: Annotated[
         bool, option("Whether a model must first tell red from blue.", JUDGE, "--self-test/--no-self-test")
     ] = True,
@@ -97,8 +100,9 @@ def score_dpg(
 
     part, asked = parse_part(shard), read_questions(questions)
     judging = judge_named(
-        judge, concurrency=concurrency, timeout=timeout, key_variable=key_variable, probabilities=asked.soft
-    )
+        judge, concurrency=concurrency, timeout=timeout, key_variable=key_variable, probabilities=asked.soft,
+        parameters=parameter or (),
+    )  # fmt: skip
     benchmark = Dpg(asked, judging, gating=gating, compat=compat, self_test=test)
     found = benchmark.asked, benchmark.pictures(pictures, crops=crops, samples=samples)
     place = out or pictures or Path("out") / "recorded"
