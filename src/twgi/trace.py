@@ -186,7 +186,8 @@ class Trace:
         own = {key: said for key, said in keys.items() if key != "version"}
         own["model"] = ModelId(**_fields(keys["model"], "model", {"name": str, "sha256": str}))
         own["segments"] = tuple(_segment(item) for item in keys["segments"])
-        own["anomalies"] = tuple(Anomaly(**_fields(item, "an anomaly", _ANOMALY_FIELDS)) for item in keys["anomalies"])
+        of_anomaly = {"position": int, "kind": str, "detail": str}
+        own["anomalies"] = tuple(Anomaly(**_fields(item, "an anomaly", of_anomaly)) for item in keys["anomalies"])
         return cls(**own)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -254,7 +255,6 @@ _TRACE_FIELDS: Mapping[str, type] = {
     **dict.fromkeys(("segments", "anomalies"), list),
     "end_token": object,
 }
-_ANOMALY_FIELDS: Mapping[str, type] = {"position": int, "kind": str, "detail": str}
 _SEGMENT_FIELDS: Mapping[str, Mapping[str, type]] = {
     "text": {"type": str, "text": str, "tokens": list},
     "image": {"type": str, "image": object, "role": str, "kind": object, "tokens": list},

@@ -296,19 +296,6 @@ def test_a_thought_without_a_picture_is_wrong_and_listed(run: Path, tmp_path: Pa
     assert [row.score for row in read_results(copy).rows[:2]] == [0, 0]
 
 
-def test_a_run_of_the_first_version_is_read_by_its_index(run: Path, tmp_path: Path) -> None:
-    """It did not say in `run.json` what it was about."""
-    copy = shutil.copytree(run, tmp_path / "run")
-    described = json.loads((copy / "run.json").read_text())
-    rows = [{"item_id": name, "sample": sample} for name in described.pop("benchmark")["ids"] for sample in range(4)]
-    (copy / "run.json").write_text(json.dumps(described))
-    command = ["score", "dpg", f"{copy}", "--questions", f"{run.parent}/dense.csv", "--judge", "icons"]
-    assert execute(command) == 2
-    (copy / "pictures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ({"version": 1}, *rows)))
-    assert execute(command) == 0
-    assert scores(tmp_path, "run")["thoughts"] == 8
-
-
 def test_a_prompt_that_cannot_be_used_fails_alone(run: Path, tmp_path: Path) -> None:
     lines = [{"id": "icons00000", "prompt": "a dog <image>"}, {"id": "icons00001", "prompt": "a dog"}]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

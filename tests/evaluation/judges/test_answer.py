@@ -8,19 +8,17 @@ from PIL import Image
 
 from twgi.answers import AnswerBook
 from twgi.errors import ConfigError
+from twgi.evaluation.icons import IconJudge
 from twgi.evaluation.judges.answer import (
     Answer,
     Picture,
     Query,
-    failed,
     keep,
     kept,
     key,
-    parse,
     spellings,
     understood,
 )
-from twgi.evaluation.judges.icons import IconJudge
 from twgi.evaluation.judges.named import judge_named
 from twgi.evaluation.judges.replay import ReplayJudge
 
@@ -30,24 +28,24 @@ RED = Picture(image=Image.new("RGB", (3, 2), (255, 0, 0)))
 
 @pytest.mark.parametrize("raw", ["yes", "Yes", " YES.\n", "yes, there is", "Yes. It is red.", "**Yes**", '"yes"'])
 def test_a_yes_may_be_said_in_many_ways(raw: str) -> None:
-    assert parse(raw) == "yes"
+    assert understood(raw).parsed == "yes"
 
 
 @pytest.mark.parametrize("raw", ["no", "No.", "no, there is none", "NO!"])
 def test_a_no_must_be_said(raw: str) -> None:
-    assert parse(raw) == "no"
+    assert understood(raw).parsed == "no"
 
 
 @pytest.mark.parametrize("raw", ["", "no bus", "1000000000000", "maybe", "yes and no", "nothing", "yesterday", "n/a"])
 def test_what_is_neither_is_invalid(raw: str) -> None:
-    assert parse(raw) == "invalid"
+    assert understood(raw).parsed == "invalid"
 
 
 @pytest.mark.parametrize(
     ("raw", "parsed"), [("four", "yes"), ("4", "yes"), ("Five.", "no"), ("12", "no"), ("a lot", "invalid")]
 )
 def test_a_number_is_right_in_words_and_digits(raw: str, parsed: str) -> None:
-    assert parse(raw, "four") == parsed
+    assert understood(raw, expected="four").parsed == parsed
 
 
 def test_spellings_are_four_and_digits_for_numbers() -> None:
@@ -80,7 +78,7 @@ def test_a_book_keeps_its_answers_and_is_a_recording(tmp_path: Path) -> None:
     with AnswerBook(path) as book:
         assert kept(book, query(), JUDGE) is None
         keep(book, query(), JUDGE, understood("Yes.", p_yes=0.75))
-        keep(book, query("Is it big?"), JUDGE, failed("HTTP 500"))
+        keep(book, query("Is it big?"), JUDGE, Answer(problem="HTTP 500"))
     with AnswerBook(path) as book:
         assert kept(book, query(), JUDGE) == Answer(raw="Yes.", parsed="yes", p_yes=0.75)
         assert kept(book, query("Is it big?"), JUDGE) is None, "what failed is asked again"

@@ -20,8 +20,7 @@ _FIRST = re.compile(r"(yes|no)\s*[,.;:!\n]")
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture with its hash, which covers its size and mode too: 30 x 100 and 100 x 30 equal bytes are two
-    pictures."""
+    """A picture with its hash, which covers size and mode too: 30 x 100 and 100 x 30 equal bytes are two pictures."""
 
     image: Image.Image
 
@@ -33,10 +32,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """A question about a picture; `expected` is the wanted answer.
-
-    It comes from question number `proposition` of prompt `item`, about picture number `image` of thought `sample`.
-    """
+    """Question `proposition` of prompt `item` on picture `image` of thought `sample`; `expected`: the wanted answer."""
 
     picture: Picture | None
     question: str
@@ -53,16 +49,14 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a judge said.
+    """What a judge said, `raw`: the wanted answer (`yes`), another one (`no`), or nobody can tell (`invalid`).
 
-    Args:
-        raw: its words, untouched. parsed: `yes` where they are the wanted answer, `no` where they are another one,
-        `invalid` where nobody can tell. p_yes: the probability it gave to the wanted answer, where it says so.
-        problem: why there is no answer at all; such an answer is not kept, the next run asks again.
+    `p_yes` is the probability of the wanted answer, where it says so. With a `problem` there is no answer at all; such
+    an answer is not kept, the next run asks again.
     """
 
-    raw: str
-    parsed: Parsed
+    raw: str = ""
+    parsed: Parsed = "invalid"
     p_yes: float | None = None
     problem: str | None = None
 
@@ -76,10 +70,7 @@ class Answer:
 
 
 class Judge(Protocol):
-    """Answers questions about pictures. `name` and `version` are written beside every answer.
-
-    `needs_test`: whether it must show that it sees pictures before it is believed (see `self_test`).
-    """
+    """Answers questions about pictures; `needs_test`: it must show that it sees them before it is believed."""
 
     name: str
     version: str
@@ -90,25 +81,17 @@ class Judge(Protocol):
 
 
 def understood(raw: str, *, expected: str = "yes", p_yes: float | None = None) -> Answer:
-    """Words of a judge as an answer: only a plain yes or no (or number, where one is wanted) is one."""
-    return Answer(raw=raw, parsed=parse(raw, expected), p_yes=p_yes)
+    """Words of a judge as an answer: only a plain yes or no (or number, where one is wanted) is one.
 
-
-def failed(problem: str) -> Answer:
-    """No answer, and why."""
-    return Answer(raw="", parsed="invalid", problem=problem)
-
-
-def parse(raw: str, expected: str = "yes") -> Parsed:
-    """Whether words are the wanted answer. "Yes, there is." is a yes; "no bus" and "1000000" are neither yes nor no."""
+    "Yes, there is." is a yes; "no bus" and "1000000" are neither yes nor no.
+    """
     text = raw.strip(_EDGES).lower()
-    if expected == "yes":
-        first = _FIRST.match(text)
-        word = first[1] if first else text
-        return "yes" if word == "yes" else "no" if word == "no" else "invalid"
-    if text in {expected, _digit(expected)}:
-        return "yes"
-    return "no" if text in NUMBERS or text.isdecimal() else "invalid"
+    first = _FIRST.match(text)
+    word = first[1] if first and expected == "yes" else text
+    if word in {expected, _digit(expected)}:
+        return Answer(raw=raw, parsed="yes", p_yes=p_yes)
+    other = word == "no" if expected == "yes" else word in NUMBERS or word.isdecimal()
+    return Answer(raw=raw, parsed="no" if other else "invalid", p_yes=p_yes)
 
 
 def spellings(expected: str) -> tuple[str, ...]:
@@ -138,18 +121,11 @@ def kept(book: AnswerBook, query: Query, judge: Judge) -> Answer | None:
 def keep(book: AnswerBook, query: Query, judge: Judge, answer: Answer) -> None:
     """Write an answer into a book; one with a problem is none. The `replay` judge reads the lines of such a book."""
     if answer.problem is None:
-        line = {
-            "key": key(query, judge),
-            "item_id": query.item,
-            "sample": query.sample,
-            "image": query.image,
-            "proposition_id": query.proposition,
-            "picture": query.picture.sha256 if query.picture else None,
-            "question": query.question,
-            **answer.to_json(),
-            "judge": {"name": judge.name, "version": judge.version},
-        }
-        book.add(line)
+        book.add({
+            "key": key(query, judge), "item_id": query.item, "sample": query.sample, "image": query.image,
+            "proposition_id": query.proposition, "picture": query.picture.sha256 if query.picture else None,
+            "question": query.question, **answer.to_json(), "judge": {"name": judge.name, "version": judge.version},
+        })  # fmt: skip
 
 
 def instruction(expected: str) -> str:

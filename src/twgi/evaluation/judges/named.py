@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from twgi.errors import CheckpointError, ConfigError, RunError
+from twgi.evaluation.icons import IconJudge
 from twgi.evaluation.judges.answer import Judge, Picture, Query
-from twgi.evaluation.judges.icons import IconJudge
 from twgi.evaluation.judges.openai import KEY, JudgeOptions, OpenAIJudge
 from twgi.evaluation.judges.replay import ReplayJudge
 
@@ -19,13 +19,15 @@ SIDE = 224
 
 
 def self_test(judge: Judge) -> None:
-    """Ask the four questions.
-
-    Raises:
-        CheckpointError: an answer is wrong.
-        RunError: there is no answer.
-    """
-    for query, answer in judge.answer(_queries()):
+    """Ask the four questions; `item` says what is shown. Raises `CheckpointError` for a wrong answer, `RunError` for
+    none."""
+    pictures = {name: Picture(image=Image.new("RGB", (SIDE, SIDE), color)) for name, color in COLORS.items()}
+    queries = [
+        Query(picture=picture, question=f"Is this picture {asked}?", item=shown, proposition=number)
+        for shown, picture in pictures.items()
+        for number, asked in enumerate(COLORS, start=1)
+    ]
+    for query, answer in judge.answer(queries):
         shown, expected = query.item, "yes" if query.item in query.question else "no"
         if answer.problem is not None:
             raise RunError(f"{judge.name} gives no answer: {answer.problem}")
@@ -36,25 +38,10 @@ def self_test(judge: Judge) -> None:
             )
 
 
-def _queries() -> list[Query]:
-    """Each picture with each question; `item` says what it shows."""
-    pictures = {name: Picture(image=Image.new("RGB", (SIDE, SIDE), color)) for name, color in COLORS.items()}
-    return [
-        Query(picture=picture, question=f"Is this picture {asked}?", item=shown, proposition=number)
-        for shown, picture in pictures.items()
-        for number, asked in enumerate(COLORS, start=1)
-    ]
-
-
 def judge_named(
     name: str, *, concurrency: int = 8, timeout: float = 60.0, key_variable: str = KEY, probabilities: bool = False
 ) -> Judge:
-    """The judge of this name; the options are for endpoints (see `JudgeOptions`).
-
-    Raises:
-        ConfigError: nobody is called that, or what stands behind the colon cannot be used.
-        CheckpointError: the model cannot be loaded.
-    """
+    """The judge of this name; the options are for endpoints. Raises `ConfigError` or `CheckpointError`."""
     kind, _, rest = name.partition(":")
     if name == "icons":
         return IconJudge()

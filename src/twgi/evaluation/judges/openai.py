@@ -7,6 +7,7 @@ and no cache.
 """
 
 import base64
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -15,7 +16,7 @@ from typing import Any
 
 from twgi.client import CHAT, Call, Endpoint, EndpointOptions, NoAnswer
 from twgi.errors import RunError
-from twgi.evaluation.judges.answer import Answer, Query, failed, instruction, spellings, understood
+from twgi.evaluation.judges.answer import Answer, Query, instruction, spellings, understood
 from twgi.trace import png
 
 KEY = "TWGI_JUDGE_KEY"
@@ -41,12 +42,7 @@ class OpenAIJudge:
         self.name = f"openai:{self._endpoint.name}"
 
     def answer(self, queries: Iterable[Query]) -> Iterator[tuple[Query, Answer]]:
-        """Up to `concurrency` questions at a time.
-
-        Raises:
-            ConfigError: the endpoint refuses the key, or knows no such model.
-            RunError: nothing but failures for a long while.
-        """
+        """Up to `concurrency` questions at a time. Raises `ConfigError`: it refuses, `RunError`: it only fails."""
         lost = 0
         pool = ThreadPoolExecutor(self.options.concurrency)
         try:
@@ -59,14 +55,6 @@ class OpenAIJudge:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _ask(self, query: Query) -> Answer:
-        try:
-            return self._endpoint.post(
-                Call(path=CHAT, fields=self._body(query)), lambda reply: _read(reply, query)
-            ).value
-        except NoAnswer as error:
-            return failed(str(error))
-
-    def _body(self, query: Query) -> dict[str, Any]:
         assert query.picture is not None
         data = base64.b64encode(png(query.picture.image)).decode()
         parts = [
@@ -75,7 +63,18 @@ class OpenAIJudge:
         ]
         asked = {"logprobs": True, "top_logprobs": 20} if self.options.logprobs else {}
         messages = [{"role": "user", "content": parts}]
-        return {"model": self.options.model, "messages": messages, "temperature": 0, "max_tokens": 8, **asked}
+        fields = {"model": self.options.model, "messages": messages, "temperature": 0, "max_tokens": 8, **asked}
+
+        def read(reply: Any) -> Answer:
+            choice = reply["choices"][0]
+            if not isinstance(raw := choice["message"]["content"], str):
+                raise TypeError
+            return understood(raw, expected=query.expected, p_yes=_probability(choice, query.expected))
+
+        try:
+            return self._endpoint.post(Call(path=CHAT, fields=fields), read).value
+        except NoAnswer as error:
+            return Answer(problem=str(error))
 
 
 def _in_flight(
@@ -96,18 +95,8 @@ def _in_flight(
             yield waiting.pop(future), future.result()
 
 
-def _read(reply: Any, query: Query) -> Answer:
-    choice = reply["choices"][0]
-    raw = choice["message"]["content"]
-    if not isinstance(raw, str):
-        raise TypeError
-    return understood(raw, expected=query.expected, p_yes=_probability(choice, query.expected))
-
-
 def _probability(choice: Mapping[str, Any], expected: str) -> float | None:
     """Of the wanted answer as the first token, where the server tells."""
-    import math
-
     try:
         top = choice["logprobs"]["content"][0]["top_logprobs"]
         wanted = set(spellings(expected))

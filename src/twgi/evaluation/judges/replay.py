@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twgi.errors import ConfigError, DataError
-from twgi.evaluation.judges.answer import Answer, Query, failed, understood
+from twgi.evaluation.judges.answer import Answer, Query, understood
 from twgi.evaluation.tables import read_table
 
 _NUMBERS = ("proposition_id", "question_id")
@@ -20,11 +20,7 @@ _MODEL = "t2i_model"
 
 
 class ReplayJudge:
-    """Answers by (item, sample, question number) from a file.
-
-    Raises:
-        ConfigError: the file cannot be read, or says two different things about one question.
-    """
+    """Answers by (item, sample, question number). Raises `ConfigError`: not to be read, or answered in two ways."""
 
     needs_test = False
 
@@ -36,13 +32,21 @@ class ReplayJudge:
             raise ConfigError(f"cannot read the recorded answers: {error}") from None
         self.name = f"replay:{path.name}" + (f"#{model}" if model else "")
         self._said: dict[tuple[str, int, int | None, int], tuple[str, float | None]] = {}
-        for where, row in _of_model(path, rows, model):
-            self._take(where, row)
+        models = sorted({str(row[_MODEL]) for _, row in rows if _MODEL in row})
+        if model is None and len(models) > 1:
+            raise ConfigError(
+                f"{path} holds answers about {', '.join(models)}: say which, as replay:{path}#{models[0]}"
+            )
+        if model is not None and model not in models:
+            known = ", ".join(models) or "no models named"
+            raise ConfigError(f"{path} holds no answers about {model!r}; there are {known}")
+        for where, row in rows:
+            if model is None or row.get(_MODEL) == model:
+                self._take(where, row)
 
     @property
     def images(self) -> dict[tuple[str, int], int]:
-        """(item, sample) of every thought that something was said about -> how many pictures it had, as far as
-        known."""
+        """(item, sample) of every thought that was spoken of -> how many pictures it had, as far as known."""
         counts: dict[tuple[str, int], int] = {}
         for item, sample, image, _ in self._said:
             counts[item, sample] = max(counts.get((item, sample), 1), 1 + (image or 0))
@@ -52,7 +56,9 @@ class ReplayJudge:
         for query in queries:
             item, sample, image, number = query.place
             said = self._said.get((item, sample, image, number)) or self._said.get((item, sample, None, number))
-            answer = understood(said[0], expected=query.expected, p_yes=said[1]) if said else failed("not recorded")
+            answer = (
+                understood(said[0], expected=query.expected, p_yes=said[1]) if said else Answer(problem="not recorded")
+            )
             yield query, answer
 
     def _take(self, where: str, row: Mapping[str, Any]) -> None:
@@ -67,16 +73,3 @@ class ReplayJudge:
             raise ConfigError(f"{where}: needs item_id, proposition_id or question_id, and answer or raw") from None
         if self._said.setdefault(place, said) != said:
             raise ConfigError(f"{where}: question {place[3]} of {place[0]} was answered otherwise before")
-
-
-def _of_model(
-    path: Path, rows: list[tuple[str, Mapping[str, Any]]], model: str | None
-) -> list[tuple[str, Mapping[str, Any]]]:
-    models = sorted({str(row[_MODEL]) for _, row in rows if _MODEL in row})
-    if model is None and len(models) > 1:
-        raise ConfigError(f"{path} holds answers about {', '.join(models)}: say which, as replay:{path}#{models[0]}")
-    if model is not None and model not in models:
-        raise ConfigError(
-            f"{path} holds no answers about {model!r}; there are {', '.join(models) or 'no models named'}"
-        )
-    return [(where, row) for where, row in rows if model is None or row.get(_MODEL) == model]
