@@ -108,9 +108,8 @@ class PictureSet:
     def __post_init__(self) -> None:
         name, last = max(self.generations, key=lambda key: key[1], default=("", 0))
         if last >= self.samples:
-            raise ConfigError(
-                f"{self.root}: picture {last + 1} of {name}, not {self.samples}: say --samples {last + 1}"
-            )
+            what = f"picture {last + 1} of {name}, not {self.samples}"
+            raise ConfigError(f"{self.root}: {what}: say --samples {last + 1}")
 
     def only(self, ids: Collection[str]) -> "PictureSet":
         """Those of known prompts; the others are `unknown`."""
@@ -246,7 +245,7 @@ def _put(found: dict[Key, Generation], name: str, sample: int, ref: PictureRef) 
 
 
 def recorded_pictures(images: Mapping[Key, int], ids: Collection[str], *, samples: int | None = None) -> PictureSet:
-    """Pictures that are not here, only answers: (prompt, sample) -> how many there were. Raises `RunError`: of none known."""
+    """Pictures that are not here, only answers: (prompt, sample) -> how many there were. Raises `RunError`."""
     nowhere, there = PictureRef(file=None), {key: count for key, count in images.items() if key[0] in ids}
     known = {key: Generation(pictures=(nowhere,) * count, recorded=True) for key, count in there.items()}
     if not known:
