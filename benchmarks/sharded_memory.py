@@ -17,6 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from twgi.model.config import TransformerConfig
 from twgi.model.transformer import Transformer
 from twgi.training.model import export, load_trainable, whole_copy
 from twgi.training.recipe import Recipe
-from twgi.training.sharding import join_processes, leave_processes, rank, shard, sharder
+from twgi.training.sharding import join_processes, leave_processes, rank, shard
 
 MB = 10**6
 WAYS = ("streamed", "copied")
@@ -61,11 +62,11 @@ def memory(name: str) -> int:
 def measure(folder: Path, way: str, largest_file: int) -> None:
     """In one of torchrun's processes: shard, forget the peak so far, export; the first process tells the rise."""
     recipe = load_recipe(Recipe, folder / f"{way}.yaml", [])
-    device = join_processes("cpu")
+    device, place = join_processes("cpu", bf16=False)
+    assert place is not None
     empty = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    place = sharder(device, bf16=False)
-    trained = load_trainable(recipe, device, place if way == "streamed" else None)
+    trained = replace(load_trainable(recipe, device, place if way == "streamed" else None), place=place)
     shard(trained.objective, place)
     loading = memory("VmHWM") - empty
     Path("/proc/self/clear_refs").write_text("5")

@@ -116,8 +116,7 @@ def their_step(args: argparse.Namespace, model: Any, ids: torch.Tensor, labels: 
 
 
 def our_step(args: argparse.Namespace, model: Any, ids: torch.Tensor, labels: torch.Tensor) -> Any:
-    from twgi.training.loss import LossWeights
-    from twgi.training.objective import Objective
+    from twgi.training.objective import LossWeights, Objective
     from twgi.vocab import Vocab
 
     vocab = Vocab(size=args.vocab, bos=0, pad=1, eos=2, unk=3, boi=4, eoi=5, separator=6, placeholder=7,

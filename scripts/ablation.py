@@ -23,11 +23,10 @@ import torch
 from twgi.checkpoint.load import load
 from twgi.data.rows import TokenRow
 from twgi.thinking.thinker import Thinker
-from twgi.training.batches import Batching, RowList, collate
-from twgi.training.loss import LossWeights
+from twgi.training.batches import Batching, RowList, collate, read_file
 from twgi.training.model import load_trainable
+from twgi.training.objective import LossWeights
 from twgi.training.recipe import Optimization, Recipe
-from twgi.training.sources import read_file
 from twgi.training.train import train
 
 VARIANTS: Mapping[str, LossWeights] = {

@@ -126,7 +126,7 @@ def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
         with pytest.raises(RunError, match=f"in use by process {os.getpid()}"):
             files.FolderLock(tmp_path)
     assert subprocess.run(command, capture_output=True).returncode == 0
-    files.FolderLock(tmp_path).release()
+    files.FolderLock(tmp_path).close()
 
 
 def test_a_new_folder_holds_nothing_but_leftovers(tmp_path: Path) -> None:

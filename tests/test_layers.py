@@ -41,7 +41,7 @@ UPWARD = [
     ("twgi.errors", "twgi.vocab"),
     ("twgi.vocab", "twgi.tokenizer.text"),
     ("twgi.client", "twgi.trace"),
-    ("twgi.data.factory.build", "twgi.training.loss"),
+    ("twgi.data.factory.build", "twgi.training.objective"),
     ("twgi.model.config", "twgi.decoding.engine"),
     ("twgi.model.transformer", "twgi.decoding.cache"),
     ("twgi.decoding.engine", "twgi.tokenizer.multimodal"),

@@ -196,7 +196,7 @@ def test_a_saved_thought_is_a_run_folder_and_comes_back_with_its_pictures(tmp_pa
     assert "a photo of a red couch" in page.read_text()
     assert json.loads((out / "run.json").read_text())["settings"] == THOUGHT.settings
     (trace,) = read_traces(out)
-    assert trace == THOUGHT.filed("00000-1").light()
+    assert trace == THOUGHT.filed("00000-1")
     final = trace.with_pictures(out).final
     assert final is not None
     assert final.tobytes() == BLUE.tobytes()

@@ -35,33 +35,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME_OF = {
-    "Anomaly": "twgi.trace",
-    "CheckpointError": "twgi.errors",
-    "ConfigError": "twgi.errors",
-    "DataError": "twgi.errors",
-    "Done": "twgi.thinking.events",
-    "Guidance": "twgi.decoding.guidance",
-    "GuidancePlan": "twgi.decoding.guidance",
-    "ImageError": "twgi.errors",
-    "ImageFinished": "twgi.thinking.events",
-    "ImageProgress": "twgi.thinking.events",
-    "ImageSegment": "twgi.trace",
-    "ImageStarted": "twgi.thinking.events",
-    "PromptError": "twgi.errors",
-    "RunError": "twgi.errors",
-    "SamplingParams": "twgi.decoding.params",
-    "Scales": "twgi.decoding.guidance",
-    "Settings": "twgi.thinking.settings",
-    "Task": "twgi.thinking.events",
-    "TextPiece": "twgi.thinking.events",
-    "TextSegment": "twgi.trace",
-    "Thinker": "twgi.thinking.thinker",
-    "ThoughtFailed": "twgi.thinking.events",
-    "Trace": "twgi.trace",
-    "TraceError": "twgi.errors",
-    "TwgiError": "twgi.errors",
+_NAMES_OF = {
+    "twgi.decoding.guidance": "Guidance GuidancePlan Scales",
+    "twgi.decoding.params": "SamplingParams",
+    "twgi.errors": "CheckpointError ConfigError DataError ImageError PromptError RunError TraceError TwgiError",
+    "twgi.thinking.events": "Done ImageFinished ImageProgress ImageStarted Task TextPiece ThoughtFailed",
+    "twgi.thinking.settings": "Settings",
+    "twgi.thinking.thinker": "Thinker",
+    "twgi.trace": "Anomaly ImageSegment TextSegment Trace",
 }
+_HOME_OF = {name: home for home, names in _NAMES_OF.items() for name in names.split()}
 
 __all__ = [
     "Anomaly",
@@ -116,16 +99,14 @@ def load(
         serial: rows of guidance in turn, with their cache in host memory.
         progress: is told (bytes read, bytes in all).
 
-    Raises:
-        CheckpointError: no such preset or folder, an unknown layout, or missing or unexpected weights.
-        ConfigError: a device or setting that cannot be, or too little memory.
+    Raises `CheckpointError`: no such preset or folder, an unknown layout, or missing or unexpected weights;
+    `ConfigError`: a device or setting that cannot be, or too little memory.
     """
-    loaded = import_module("twgi.checkpoint.load").load(
-        name_or_path, device, dtype, vq=vq, context=context, int8=int8, progress=progress
-    )
-    make = import_module("twgi.thinking.thinker").Thinker
-    thinker: Thinker = make(loaded.model, loaded.tokenizer, loaded, serial=serial)
-    return thinker
+    from twgi.checkpoint.load import load as load_checkpoint
+    from twgi.thinking.thinker import Thinker
+
+    loaded = load_checkpoint(name_or_path, device, dtype, vq=vq, context=context, int8=int8, progress=progress)
+    return Thinker(loaded.model, loaded.tokenizer, loaded, serial=serial)
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ def stored_key(entry: Mapping[str, Any]) -> str | None:
     return key if isinstance(key, str) and "problem" not in entry else None
 
 
-class AnswerBook:
+class AnswerBook(FolderLock):
     """The answers in a file, held for this process alone until it is closed. Threads may share it.
 
     Raises `RunError` where another process holds the book or it cannot be written, `DataError` where one of the others
@@ -39,19 +39,9 @@ class AnswerBook:
         self._places: dict[str, tuple[Path, int]] = {}
         for other in others:
             self._index(other)
-        self._lock = FolderLock(path.parent, name=f".{path.name}{LOCK}")
+        super().__init__(path.parent, name=f".{path.name}{LOCK}")
         if mend(path).exists():
             self._index(path)
-
-    def __enter__(self) -> "AnswerBook":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let the next process have the book."""
-        self._lock.release()
 
     def _index(self, path: Path) -> None:
         for start, entry in _entries(path):

@@ -45,18 +45,10 @@ def _twgi(
 ) -> None: ...
 
 
-app.command()(think)
-app.command()(encode)
-app.command()(decode)
-app.command()(info)
-app.command()(convert)
-app.add_typer(icons.app, name="icons")
-app.add_typer(train.app, name="train")
-app.add_typer(data.app, name="data")
-app.add_typer(evaluate.app, name="eval")
-app.add_typer(score.app, name="score")
-app.command()(report)
-app.command()(audit)
+for command in (think, encode, decode, info, convert, report, audit):
+    app.command()(command)
+for name, group in {"icons": icons, "train": train, "data": data, "eval": evaluate, "score": score}.items():
+    app.add_typer(group.app, name=name)
 
 
 def main() -> None:
@@ -89,9 +81,7 @@ def _other(error: Exception) -> int:
     """A wrong option (the parser's own exception), or a bug of ours."""
     if hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
-        complain(
-            f"{' '.join(error.format_message().split())} (see {context.command_path if context else 'twgi'} --help)"
-        )
+        complain(f"{error.format_message()} (see {context.command_path if context else 'twgi'} --help)")
         return 2
     if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error), re.IGNORECASE):
         complain("out of memory: try a smaller --batch, or --resume later; what was finished is kept")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -25,20 +25,17 @@ def load_recipe(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -
     if not isinstance(values, dict):
         raise ConfigError(f"recipe {path} must be a mapping of keys to values")
     for item in overrides:
-        _set(values, item)
+        key, sign, text = item.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"override {item!r} is not of the form key=value")
+        *parents, last = key.split(".")
+        group = values
+        for parent in parents:
+            group = group.setdefault(parent, {})
+            if not isinstance(group, dict):
+                raise ConfigError(f"override {item!r}: {parent} is not a group of keys")
+        group[last] = yaml.safe_load(text)
     return build(cls, values, where=str(path))
-
-
-def _set(values: dict[str, Any], item: str) -> None:
-    key, sign, text = item.partition("=")
-    if not sign or not key:
-        raise ConfigError(f"override {item!r} is not of the form key=value")
-    *parents, last = key.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"override {item!r}: {parent} is not a group of keys")
-    values[last] = yaml.safe_load(text)
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -49,6 +46,12 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         if key not in known:
             raise ConfigError(f"{where}: unknown key {key!r}; known are {', '.join(known)}")
     return cls(**{key: _convert(value, hints[key], f"{where}: {key}") for key, value in values.items()})
+
+
+def check_one_of(name: str, value: str, known: Iterable[str]) -> None:
+    """Raise `ConfigError` for a value that is none of these."""
+    if value not in known:
+        raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the command line starts, and complains, without torch
     from collections.abc import Iterable
     from pathlib import Path
 
-    from rich.progress import Progress, ProgressColumn
+    from rich.progress import Progress
 
     from twgi.runs.run import Outcome
     from twgi.thinking.events import ThoughtEvent
@@ -38,17 +38,12 @@ class Quiet:
     """Nothing but complaints."""
 
     def begin(self, todo: int) -> None: ...
-
     def hear(self, event: ThoughtEvent, path: Path | None) -> None: ...
-
     def finished(self, trace: Trace) -> None: ...
+    def close(self) -> None: ...
 
     def failed(self, where: str, problem: str) -> None:
-        """Say where, when there is more than one place."""
         complain(f"{where}: {problem}" if where else problem)
-
-    def close(self) -> None:
-        """The run is over, or broken off."""
 
     def conclude(self, outcome: Outcome) -> None:
         """What came of it, and where to look at it."""
@@ -59,7 +54,6 @@ class Quiet:
             self.say(f"page: {outcome.page}")
 
     def say(self, text: str) -> None:
-        """Where results go."""
         print(text, flush=True)
 
 
@@ -67,15 +61,12 @@ class JsonLines(Quiet):
     """Each trace as a line of JSON on stdout, which holds nothing else."""
 
     def say(self, text: str) -> None:
-        """People may read it on stderr."""
         print(text, file=sys.stderr, flush=True)
 
     def finished(self, trace: Trace) -> None:
-        """Pipes get it at once."""
         from twgi.trace import to_line
 
-        sys.stdout.write(to_line(trace).decode())
-        sys.stdout.flush()
+        print(to_line(trace).decode(), end="", flush=True)
 
 
 class Story(Quiet):
@@ -107,7 +98,6 @@ class Story(Quiet):
             self._words("\n")
 
     def conclude(self, outcome: Outcome) -> None:
-        """The page stands apart from the story."""
         if outcome.page:
             print()
         super().conclude(outcome)
@@ -128,19 +118,16 @@ class Story(Quiet):
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
-class _Many(Quiet):
+class Lines(Quiet):
+    """A plain line on stderr for each thought: for logs and pipes."""
+
     def conclude(self, outcome: Outcome) -> None:
         """With the number of thoughts, of earlier runs in the folder too."""
         if outcome.page:
             self.say(outcome.kept)
         super().conclude(outcome)
 
-
-class Lines(_Many):
-    """A plain line on stderr for each thought: for logs and pipes."""
-
     def begin(self, todo: int) -> None:
-        """Start counting, and the clock."""
         self.todo, self.done, self.start = todo, 0, time.monotonic()
 
     def finished(self, trace: Trace) -> None:
@@ -151,14 +138,11 @@ class Lines(_Many):
         print(f"{self.done}/{self.todo} {shown(text)}", file=sys.stderr, flush=True)
 
 
-class Bar(_Many):
-    """A bar on stderr: for people."""
+class Bar(Lines):
+    """A bar on stderr in place of lines: for people."""
 
     def begin(self, todo: int) -> None:
-        """Show it."""
-        from rich.progress import MofNCompleteColumn, TextColumn
-
-        self.pictures, self._bar = 0, _bar(MofNCompleteColumn(), TextColumn("{task.fields[pictures]}"))
+        self.pictures, self._bar = 0, _bar("{task.fields[pictures]}")
         self._task = self._bar.add_task("thinking", total=todo, pictures="no picture yet")
         self._bar.start()
 
@@ -171,11 +155,9 @@ class Bar(_Many):
             self._bar.update(self._task, pictures=counted(self.pictures, "picture"))
 
     def finished(self, trace: Trace) -> None:
-        """One more."""
         self._bar.advance(self._task)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
         if hasattr(self, "_bar"):
             self._bar.stop()
 
@@ -200,22 +182,21 @@ def tracked(items: Iterable[Item], total: int, doing: str, *, quiet: bool = Fals
             advance()
 
 
-def _bar(*columns: str | ProgressColumn) -> Progress:
-    """A bar on stderr with these columns after it."""
+def _bar(*columns: str, of_bytes: bool = False) -> Progress:
+    """A bar on stderr with its count, these columns, and the time that is left."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    left = (TimeRemainingColumn(), TextColumn("left"))
-    return Progress(TextColumn("{task.description}"), BarColumn(), *columns, *left, console=Console(stderr=True))
+    count = DownloadColumn() if of_bytes else MofNCompleteColumn()
+    all_columns = ("{task.description}", BarColumn(), count, *columns, TimeRemainingColumn(), "left")
+    return Progress(*all_columns, console=Console(stderr=True))
 
 
 @contextmanager
 def counting(todo: int, doing: str) -> Iterator[Callable[[], None]]:
     """Call what it gives after each of so many things; a bar for people, now and then a line for a log."""
     if sys.stderr.isatty():
-        from rich.progress import MofNCompleteColumn
-
-        with _bar(MofNCompleteColumn()) as bar:
+        with _bar() as bar:
             task = bar.add_task(doing, total=todo)
             yield lambda: bar.advance(task)
         return
@@ -239,9 +220,7 @@ def bytes_bar(title: str) -> Callable[[int, int], None]:
         if total < SHOWN or not sys.stderr.isatty():
             return
         if not bars:
-            from rich.progress import DownloadColumn
-
-            bars.append(_bar(DownloadColumn()))
+            bars.append(_bar(of_bytes=True))
             bars[0].add_task(title, total=total)
             bars[0].start()
         bars[0].update(bars[0].task_ids[0], completed=done)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from twgi.errors import DataError, RunError
 
@@ -41,9 +41,6 @@ class Line:
     where: str
     folder: Path
     value: Object
-
-
-# Reading
 
 
 @contextmanager
@@ -113,8 +110,14 @@ def read_lines(path: Path) -> Iterator[Line | Fault]:
     with reading(path), path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if content.strip():
-                yield _entry(content.rstrip(b"\r\n"), f"{path}:{number}", path.parent)
+            if not content.strip():
+                continue
+            try:
+                value = parse_object(content.rstrip(b"\r\n"))
+            except DataError as error:
+                yield Fault(where=f"{path}:{number}", reason=str(error))
+            else:
+                yield Line(where=f"{path}:{number}", folder=path.parent, value=value)
 
 
 def read_objects(path: Path) -> Iterator[Line]:
@@ -129,16 +132,6 @@ def count_lines(path: Path) -> int:
     """How many lines `read_lines` gives."""
     with reading(path), path.open("rb") as lines:
         return sum(1 for line in lines if line.strip())
-
-
-def _entry(content: bytes, where: str, folder: Path) -> Line | Fault:
-    try:
-        return Line(where=where, folder=folder, value=parse_object(content))
-    except DataError as error:
-        return Fault(where=where, reason=str(error))
-
-
-# Writing
 
 
 @contextmanager
@@ -164,7 +157,7 @@ def to_line(value: Any) -> bytes:
 
 def write_whole(path: Path, content: bytes, *, sync_folder: bool = True) -> None:
     """A reader, or a crash, sees the old file or the new one, never a part. Folders above it are made."""
-    with _whole(path, sync_folder=sync_folder) as file:
+    with writing_whole(path, sync_folder=sync_folder) as file:
         file.write(content)
 
 
@@ -174,34 +167,26 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, text.encode("utf-8", "backslashreplace") + b"\n")
 
 
+@dataclass
 class LineWriter:
     """Adds JSON lines to an open file."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.lines = file, 0
+    file: IO[bytes]
 
     def write(self, value: Mapping[str, Any]) -> None:
-        """One more line."""
-        self._file.write(to_line(value))
-        self.lines += 1
+        self.file.write(to_line(value))
 
 
 @contextmanager
 def writing_lines(path: Path) -> Iterator[LineWriter]:
     """A file of lines that appears under its name when all are written, and not where something is raised."""
-    with _whole(path) as file:
+    with writing_whole(path) as file:
         yield LineWriter(file)
 
 
 @contextmanager
-def writing_whole(path: Path) -> Iterator[IO[bytes]]:
+def writing_whole(path: Path, *, sync_folder: bool = True) -> Iterator[IO[bytes]]:
     """A file that appears under its name when the block is left, and not where something is raised."""
-    with _whole(path) as file:
-        yield file
-
-
-@contextmanager
-def _whole(path: Path, *, sync_folder: bool = True) -> Iterator[IO[bytes]]:
     temporary = path.with_name(TEMPORARY + path.name)
     with writing(path):
         try:
@@ -256,21 +241,14 @@ def mend(path: Path) -> Path:
     return path
 
 
-# Folders
-
-
 class FolderLock:
-    """Holds a folder for this process alone; it is free again when the process ends, however it ends.
+    """Holds a folder for this process alone until it is closed, or the process ends, however it ends.
 
     `name` is that of the lock file; what is held by itself within a folder has another one, which ends in `.lock` too.
-
-    Raises:
-        RunError: another process holds it, or it cannot be written.
+    Raises `RunError`: another process holds it, or it cannot be written.
     """
 
-    def __init__(
-        self, folder: Path, *, name: str = LOCK, otherwise: str = "wait for it, or give another --out"
-    ) -> None:
+    def __init__(self, folder: Path, *, name: str = LOCK, otherwise: str = "wait for it, or give another --out"):
         from filelock import FileLock, Timeout
 
         path = folder / name
@@ -285,13 +263,13 @@ class FolderLock:
                 raise RunError(f"{folder} is in use by process {owner or 'unknown'}: {otherwise}") from None
             path.write_text(f"{os.getpid()}\n", "ascii")
 
-    def __enter__(self) -> FolderLock:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.release()
+        self.close()
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let the next process in."""
         self._lock.release()
 
@@ -299,8 +277,7 @@ class FolderLock:
 def entries(folder: Path, *, option: str = "--out") -> set[str]:
     """The names in a folder, without locks and leftovers of killed processes; empty where there is no folder.
 
-    Raises:
-        RunError: it cannot be read, or is none.
+    Raises `RunError`: it cannot be read, or is none.
     """
     try:
         names = {entry.name for entry in folder.iterdir()}
@@ -342,11 +319,7 @@ def refuse_changes(
     *,
     otherwise: str = "give another --out for a new run",
 ) -> None:
-    """Whether what is stored in a folder is what is asked for now, under these keys.
-
-    Raises:
-        RunError: it is not; the first differences are named.
-    """
+    """Raises `RunError` where what is stored in a folder is not what is asked for now, under these keys; says what."""
     changes = [text for key in keys for text in _differences(key, stored.get(key), now.get(key))]
     if changes:
         more = f" (and {len(changes) - 3} more)" if len(changes) > 3 else ""

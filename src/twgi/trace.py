@@ -6,9 +6,10 @@ not know.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,7 +18,6 @@ from PIL import Image
 from twgi.errors import DataError, TraceError
 from twgi.files import Fault, parse_object, read_lines, short
 from twgi.files import to_line as json_line
-from twgi.files import write_whole as write_file  # noqa: F401 - for callers not moved yet
 
 VERSION = 2
 TRACES, RUN, PAGE, IMAGES = "traces.jsonl", "run.json", "index.html", "images"
@@ -62,13 +62,8 @@ class ImageSegment:
             raise TraceError(f"the path of an image must be relative and plain, got {self.image!r}")
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "type": "image",
-            "image": self.image,
-            "role": self.role,
-            "kind": self.kind,
-            "tokens": list(self.tokens),
-        }
+        said = {"image": self.image, "role": self.role, "kind": self.kind}
+        return {"type": "image", **said, "tokens": list(self.tokens)}
 
 
 Segment = TextSegment | ImageSegment
@@ -147,12 +142,13 @@ class Trace:
 
     def filed(self, id: str) -> "Trace":
         """The same trace under this id, each picture in it with the file name `images/{id}-{k}.png`, k from 0."""
-        count = iter(range(len(self.segments)))
-        return replace(self, id=id, segments=tuple(_filed(segment, id, count) for segment in self.segments))
+        number = count()
 
-    def light(self) -> "Trace":
-        """The same trace without its pictures in memory."""
-        return replace(self, segments=tuple(_light(segment) for segment in self.segments))
+        def filed(segment: ImageSegment) -> ImageSegment:
+            drawn = segment.picture is not None
+            return replace(segment, image=f"{IMAGES}/{id}-{next(number)}.png") if drawn else segment
+
+        return replace(self._with_images(filed), id=id)
 
     def files(self) -> dict[str, bytes]:
         """Path in the run folder -> PNG, for each picture that has a file name (see `filed`)."""
@@ -161,45 +157,38 @@ class Trace:
 
     def with_pictures(self, folder: str | Path) -> "Trace":
         """The same trace with the pictures of its files, read from a run folder; those not there stay None."""
-        return replace(self, segments=tuple(_with_picture(segment, Path(folder)) for segment in self.segments))
+
+        def read(segment: ImageSegment) -> ImageSegment:
+            if segment.picture is not None or segment.image is None:
+                return segment
+            try:
+                with Image.open(Path(folder) / segment.image, formats=("PNG",)) as picture:
+                    return replace(segment, picture=picture.convert("RGB"))
+            except (OSError, SyntaxError, Image.DecompressionBombError):
+                return segment
+
+        return self._with_images(read)
+
+    def _with_images(self, changed: Callable[[ImageSegment], ImageSegment]) -> "Trace":
+        return replace(self, segments=tuple(s if isinstance(s, TextSegment) else changed(s) for s in self.segments))
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object of version 2 (`docs/design.md`)."""
-        return {
-            "version": VERSION,
-            "id": self.id,
-            "prompt": self.prompt,
-            "mode": self.mode,
-            "seed": self.seed,
-            "sample": self.sample,
-            "model": self.model.to_json(),
-            "settings": dict(self.settings),
-            "finish_reason": self.finish_reason,
-            "segments": [segment.to_json() for segment in self.segments],
-            "end_token": self.end_token,
-            "anomalies": [anomaly.to_json() for anomaly in self.anomalies],
-            "timing": dict(self.timing),
-        }
+        segments, anomalies = ([part.to_json() for part in parts] for parts in (self.segments, self.anomalies))
+        plain = {"settings": dict(self.settings), "segments": segments, "anomalies": anomalies}
+        return {"version": VERSION, **vars(self), **plain, "model": self.model.to_json(), "timing": dict(self.timing)}
 
     @classmethod
     def from_json(cls, value: object) -> "Trace":
         """Read `to_json` back. Raises `TraceError` for anything unknown, missing, or of another type."""
         keys = _fields(_of_today(value), "a trace", _TRACE_FIELDS)
-        _check_ids(ids=[keys["end_token"]] if keys["end_token"] is not None else [])
-        return cls(
-            id=keys["id"],
-            prompt=keys["prompt"],
-            mode=keys["mode"],
-            seed=keys["seed"],
-            sample=keys["sample"],
-            model=ModelId(**_fields(keys["model"], "model", {"name": str, "sha256": str})),
-            settings=keys["settings"],
-            finish_reason=keys["finish_reason"],
-            segments=tuple(_segment(item) for item in keys["segments"]),
-            end_token=keys["end_token"],
-            anomalies=tuple(Anomaly(**_fields(item, "an anomaly", _ANOMALY_FIELDS)) for item in keys["anomalies"]),
-            timing=keys["timing"],
-        )
+        _check_ids([keys["end_token"]] if keys["end_token"] is not None else [])
+        own = {key: said for key, said in keys.items() if key != "version"}
+        own["model"] = ModelId(**_fields(keys["model"], "model", {"name": str, "sha256": str}))
+        own["segments"] = tuple(_segment(item) for item in keys["segments"])
+        of_anomaly = {"position": int, "kind": str, "detail": str}
+        own["anomalies"] = tuple(Anomaly(**_fields(item, "an anomaly", of_anomaly)) for item in keys["anomalies"])
+        return cls(**own)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write a run folder (run.json, traces.jsonl, images/, index.html) and return the path of its page.
@@ -260,21 +249,12 @@ def png(picture: Image.Image) -> bytes:
 
 
 _TRACE_FIELDS: Mapping[str, type] = {
-    "version": int,
-    "id": str,
-    "prompt": str,
-    "mode": str,
-    "seed": int,
-    "sample": int,
-    "model": dict,
-    "settings": dict,
-    "finish_reason": str,
-    "segments": list,
+    **dict.fromkeys(("version", "seed", "sample"), int),
+    **dict.fromkeys(("id", "prompt", "mode", "finish_reason"), str),
+    **dict.fromkeys(("model", "settings", "timing"), dict),
+    **dict.fromkeys(("segments", "anomalies"), list),
     "end_token": object,
-    "anomalies": list,
-    "timing": dict,
 }
-_ANOMALY_FIELDS: Mapping[str, type] = {"position": int, "kind": str, "detail": str}
 _SEGMENT_FIELDS: Mapping[str, Mapping[str, type]] = {
     "text": {"type": str, "text": str, "tokens": list},
     "image": {"type": str, "image": object, "role": str, "kind": object, "tokens": list},
@@ -290,28 +270,22 @@ def _of_today(value: object) -> object:
         raise TraceError(f"trace of version {short(version)}; this program reads versions 1 and {VERSION}")
     if added := sorted({"id", "end_token"} & value.keys()):
         raise TraceError(f"a trace of version 1 has the unknown key {added[0]!r}")
-    kinds = iter(_kinds_of_version_1(value.get("settings")))
-    segments = value.get("segments")
-    images = [part for part in segments if isinstance(part, dict)] if isinstance(segments, list) else []
-    names = [str(part["image"]) for part in images if part.get("image")]
-    stem = re.fullmatch(rf"{IMAGES}/(.+)-\d+\.png", names[0]) if names else None
-    today = {**value, "version": VERSION, "id": stem[1] if stem else "", "end_token": None}
-    if isinstance(segments, list):
-        today["segments"] = [_segment_of_today(part, kinds) for part in segments]
-    return today
-
-
-def _segment_of_today(part: object, kinds: Iterator[str]) -> object:
-    if not isinstance(part, dict) or part.get("type") != "image" or "kind" in part:
-        return part
-    return {**part, "kind": None if part.get("role") == "input" else next(kinds, None)}
-
-
-def _kinds_of_version_1(settings: object) -> list[str]:
+    today = {**value, "version": VERSION, "id": "", "end_token": None}
+    if not isinstance(value.get("segments"), list):
+        return today
     try:
-        return [str(picture["kind"]) for picture in settings["guidance"]["pictures"]]  # type: ignore[index]
+        kinds = iter([str(picture["kind"]) for picture in value["settings"]["guidance"]["pictures"]])
     except (KeyError, TypeError):
-        return []
+        kinds = iter(())
+    today["segments"] = []
+    for part in value["segments"]:
+        if isinstance(part, dict) and part.get("type") == "image" and "kind" not in part:
+            part = {**part, "kind": None if part.get("role") == "input" else next(kinds, None)}
+        today["segments"].append(part)
+        if isinstance(part, dict) and part.get("image") and not today["id"]:
+            stem = re.fullmatch(rf"{IMAGES}/(.+)-\d+\.png", str(part["image"]))
+            today["id"] = stem[1] if stem else ""
+    return today
 
 
 def _fields(value: object, what: str, wanted: Mapping[str, type]) -> dict[str, Any]:
@@ -345,26 +319,6 @@ def _segment(value: object) -> Segment:
 def _check_ids(ids: Any) -> None:
     if not all(type(token) is int for token in ids):
         raise TraceError("the tokens of a segment must be whole numbers")
-
-
-def _filed(segment: Segment, stem: str, count: Iterator[int]) -> Segment:
-    if isinstance(segment, TextSegment) or segment.picture is None:
-        return segment
-    return replace(segment, image=f"{IMAGES}/{stem}-{next(count)}.png")
-
-
-def _light(segment: Segment) -> Segment:
-    return segment if isinstance(segment, TextSegment) else replace(segment, picture=None)
-
-
-def _with_picture(segment: Segment, folder: Path) -> Segment:
-    if isinstance(segment, TextSegment) or segment.picture is not None or segment.image is None:
-        return segment
-    try:
-        with Image.open(folder / segment.image, formats=("PNG",)) as picture:
-            return replace(segment, picture=picture.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError):
-        return segment
 
 
 def _check_choice(what: str, value: object, choices: Any) -> None:

@@ -10,8 +10,7 @@ from twgi.cli import execute
 from twgi.data.encode import Encoded, RowEncoder
 from twgi.data.shards import GROUP, ShardRows, ShardWriter
 from twgi.errors import DataError
-from twgi.training.batches import Batching, Order, micro_batches
-from twgi.training.sources import open_rows
+from twgi.training.batches import Batching, Order, micro_batches, open_rows
 
 pq = pytest.importorskip("pyarrow.parquet")
 

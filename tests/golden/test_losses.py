@@ -15,8 +15,7 @@ from twgi.checkpoint import hf
 from twgi.checkpoint.load import Loaded, load
 from twgi.data.rows import TokenRow
 from twgi.training.batches import collate
-from twgi.training.loss import LossWeights, as_published
-from twgi.training.objective import Objective
+from twgi.training.objective import LossWeights, Objective, as_published
 
 LOSS, NORM = 1e-4, 1e-3  # relative
 MEANT = LossWeights()

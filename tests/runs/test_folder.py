@@ -46,7 +46,7 @@ def test_a_thought_is_its_pictures_and_its_line(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "a" / "b", run=RUN) as folder:
         add(folder, 0)
         page = folder.write_page(title="page")
-        assert list(folder.thoughts()) == [thought(0).light()]
+        assert list(folder.thoughts()) == [thought(0)]
     names = sorted(str(file.relative_to(folder.path)) for file in folder.path.rglob("*") if file.is_file())
     assert names == [".lock", "images/0-0.png", "index.html", "run.json", "traces.jsonl"]
     assert "<title>page</title>" in page.read_text()

@@ -219,7 +219,8 @@ def test_a_plan_checks_itself(settings: dict[str, Any], said: str) -> None:
 
 def test_a_line_may_say_its_own_mode_and_seed() -> None:
     first, second = plan([*prompts("a"), *prompts("b", mode="direct", seed=7)], seed=1).jobs()
-    assert (first.settings.mode, first.seed, second.settings.mode, second.seed) == ("general", 1, "direct", 7)
+    told = [(job.task.settings.mode, job.task.seed) for job in (first, second)]
+    assert told == [("general", 1), ("direct", 7)]
 
 
 def test_the_digest_of_a_prompt_knows_its_pictures(tmp_path: Path) -> None:
@@ -244,7 +245,7 @@ def test_the_parts_of_a_plan_are_its_jobs_each_once() -> None:
     plan = RunPlan(prompts=tuple(PromptLine(where=f"f:{n}", prompt=f"p{n}") for n in range(7)), samples=2)
     parts_of_it = [replace(plan, part=(which, 3)) for which in (1, 2, 3)]
     parts = [list(part.jobs()) for part in parts_of_it]
-    assert sorted((job for part in parts for job in part), key=lambda j: (j.number, j.sample)) == list(plan.jobs())
+    assert sorted((job for part in parts for job in part), key=lambda j: j.id) == list(plan.jobs())
     assert all(parts)
 
 
@@ -264,3 +265,20 @@ def test_the_work_on_thoughts_is_shared_out_among_them(tmp_path: Path) -> None:
     assert len(timings) == 2
     assert 0 < sum(timing["busy"] for timing in timings) <= time.monotonic() - began
     assert all(0 < timing["busy_at_pictures"][0] <= timing["busy"] for timing in timings)
+
+
+def test_a_thought_that_is_stored_when_the_run_is_stopped_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = RunFolder.add
+
+    def interrupted(folder: RunFolder, trace: Trace) -> None:
+        """Between the line on disk and the note of its place."""
+        add(folder, trace)
+        folder._places.clear()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "add", interrupted)
+    outcome = go(tmp_path, SIX)
+    assert (outcome.interrupted, outcome.thoughts) == (True, 1)
+    assert outcome.page is not None

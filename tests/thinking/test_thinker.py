@@ -17,8 +17,7 @@ from twgi.decoding.params import SamplingParams
 from twgi.errors import CheckpointError, ConfigError, ImageError, PromptError, TwgiError
 from twgi.thinking.events import Done, ImageFinished, ImageProgress, ImageStarted, Task, TextPiece, ThoughtEvent
 from twgi.thinking.request import Planned, plan
-from twgi.thinking.session import Inbox
-from twgi.thinking.thinker import Thinker, task_of
+from twgi.thinking.thinker import Inbox, Thinker, task_of
 from twgi.thinking.thought import Thought
 from twgi.trace import ImageSegment, TextSegment, Trace, from_line, to_line
 
@@ -271,7 +270,7 @@ def test_a_cancelled_thought_keeps_what_is_there_of_it() -> None:
     heard = 0
     while len(done) < 2:
         session.wait(inbox)
-        id, event = inbox.events.popleft()
+        id, event = inbox.popleft()
         heard += 1
         if heard == 20:
             session.cancel(first)

@@ -14,16 +14,17 @@ from twgi.errors import ConfigError
 from twgi.model.config import TransformerConfig
 from twgi.model.transformer import Transformer
 from twgi.training.batches import collate
-from twgi.training.loss import (
+from twgi.training.objective import (
     IGNORED,
     NO_CODE,
+    PIECE_LOGITS,
     LossWeights,
+    Objective,
     codes_of_ids,
     discrepancies,
     label_codes,
     reconstruction_errors,
 )
-from twgi.training.objective import PIECE_LOGITS, Objective
 
 TOKENIZER = multimodal_tokenizer()
 VOCAB = TOKENIZER.vocab

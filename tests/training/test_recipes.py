@@ -10,7 +10,7 @@ from twgi.config import load_recipe
 from twgi.errors import ConfigError
 from twgi.training.icons.lm import LMRecipe
 from twgi.training.icons.vq import VQRecipe
-from twgi.training.loss import LossWeights, as_published
+from twgi.training.objective import LossWeights, as_published
 from twgi.training.recipe import Recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from twgi.commands.loading import ModelOptions, dtype_named
+from twgi.commands.groups import ModelOptions
 from twgi.console import bytes_bar, complain
 
 Folder = Annotated[str, typer.Argument(help="Preset, or folder of a checkpoint in any layout.", show_default=False)]
@@ -36,12 +36,12 @@ def info(
     checkpoint = open_checkpoint(model, vq=vq)
     told = describe(checkpoint)
     if plan:
+        import torch
+
         from twgi.thinking.budget import gpu_named, plan_of
 
-        width = dtype_named(options.dtype or "bfloat16")
-        told["plan"] = plan_of(
-            checkpoint, gpu=gpu_named(gpu), dtype=width, int8=int8, guidance=guidance, context=context
-        )
+        card, width = gpu_named(gpu), options.torch_dtype or torch.bfloat16
+        told["plan"] = plan_of(checkpoint, gpu=card, dtype=width, int8=int8, guidance=guidance, context=context)
     print(json_module.dumps(told, indent=2) if json else "\n".join(_lines(told)))
 
 
@@ -103,10 +103,8 @@ def convert(
 
     options = ModelOptions(model=source, dtype=dtype, vq=vq)
     opened = open_checkpoint(source, vq=vq)
-    width = None if options.dtype is None else dtype_named(options.dtype)
-    bar = bytes_bar("converting")
-    remarks = convert_checkpoint(opened, target, layout=layout, dtype=width, shards=shards, progress=bar)
-    for remark in remarks:
+    width, bar = options.torch_dtype, bytes_bar("converting")
+    for remark in convert_checkpoint(opened, target, layout=layout, dtype=width, shards=shards, progress=bar):
         complain(remark)
     written = open_checkpoint(target)
     print(f"{target}: {written.layout}, {len(written.tensors.stored)} tensors in {len(written.tensors.files)} file(s)")

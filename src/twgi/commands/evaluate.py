@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from twgi.commands.groups import ALONE, AS_TRAINED, BenchmarkOptions, DrawingOptions, grouped, thinks
-from twgi.commands.loading import ICONS, ModelOptions
+from twgi.commands.groups import (
+    ALONE,
+    AS_TRAINED,
+    ICONS,
+    BenchmarkOptions,
+    DrawingOptions,
+    ModelOptions,
+    grouped,
+    thinks,
+)
 from twgi.commands.options import ASK, RUN, option
 from twgi.commands.think import conclude
 from twgi.errors import ConfigError

@@ -11,28 +11,35 @@ from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from twgi.commands.loading import ModelOptions, load_thinker
-from twgi.commands.options import ASK, DRAW, GUIDE, RUN, Rounds, Seed, option
+from twgi.commands.options import ASK, DRAW, GUIDE, MODEL, RUN, Device, Model, Rounds, Seed, Vq, option
+from twgi.console import bytes_bar, complain
+from twgi.decoding.compat import PUBLISHED_LENGTH, Quirk, parse_compat
 from twgi.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
+
     from twgi.runs.run import Thinks
     from twgi.thinking.settings import Settings
+    from twgi.thinking.thinker import Thinker
+
+DTYPES = ("float32", "bfloat16", "float16")
+ROWS = ("parallel", "serial")
 
 
 def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command as the parser sees it: each group of options replaced by the options themselves.
-
-    An option's default is that of the field.
-    """
+    """The command as the parser sees it: each group replaced by its options, whose defaults are those of the fields."""
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
+    groups: dict[str, Any] = {n: hint for n, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
     shown: dict[str, Parameter] = {}
     for name, parameter in signature(command).parameters.items():
-        if name in groups:
-            shown |= _options(groups[name])
-        else:
+        if name not in groups:
             shown[name] = parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY)
+            continue
+        of_group = get_type_hints(groups[name], include_extras=True)
+        for one in fields(groups[name]):
+            annotation = of_group[one.name]
+            shown[one.name] = Parameter(one.name, Parameter.KEYWORD_ONLY, default=one.default, annotation=annotation)
 
     @wraps(command)
     def run(**given: Any) -> Any:
@@ -45,14 +52,41 @@ def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _options(group: Any) -> dict[str, Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return {
-        field.name: Parameter(
-            field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-        )
-        for field in fields(group)
-    }  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What to load, and how. The same words as the options of the command line."""
+
+    model: Model = "icons"
+    device: Device = "cpu"
+    dtype: Annotated[str | None, option("float32, bfloat16, float16. Default: by the device.", MODEL)] = None
+    vq: Vq = None
+    context: Annotated[int | None, option("Positions of a row. Default: the model's.", MODEL)] = None
+    int8: Annotated[bool, option("Language model in 8 bits (extra quant).", MODEL, "--int8")] = False
+    cfg_rows: Annotated[str, option("parallel, or serial: slow, saves device memory.", MODEL)] = "parallel"
+    compat: Annotated[str, option("reference, or quirks of the published code by name.", GUIDE)] = ""
+
+    def __post_init__(self) -> None:
+        parse_compat(self.compat)
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ConfigError(f"unknown dtype {self.dtype!r}; known are {', '.join(DTYPES)}")
+        if self.cfg_rows not in ROWS:
+            raise ConfigError(f"cfg-rows must be {' or '.join(ROWS)}, got {self.cfg_rows!r}")
+
+    @property
+    def torch_dtype(self) -> torch.dtype | None:
+        import torch
+
+        return getattr(torch, self.dtype) if self.dtype else None
+
+    def loading(self) -> dict[str, Any]:
+        """What `twgi.load` is to be told beside the model's name."""
+        long = self.context is None and Quirk.PUBLISHED_LIMITS in parse_compat(self.compat)
+        return {
+            "dtype": self.torch_dtype,
+            "context": PUBLISHED_LENGTH if long else self.context,
+            "serial": self.cfg_rows == "serial",
+            **{name: getattr(self, name) for name in ("device", "vq", "int8")},
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +113,12 @@ class DrawingOptions:
         from twgi.decoding.params import SamplingParams
         from twgi.thinking.settings import Settings
 
-        sampling = SamplingParams(
-            text_temperature=self.temperature, text_top_p=self.top_p, text_top_k=self.top_k,
-            image_temperature=self.image_temperature, image_top_p=self.image_top_p, image_top_k=self.image_top_k,
-            max_tokens=self.max_tokens, max_images=self.max_images,
-        )  # fmt: skip
-        scales = {
-            "full": self.scale_full, "image": self.scale_image, "negative": self.scale_negative,
-            "prompt": self.scale_prompt,
-        }  # fmt: skip
-        said = {} if self.negative_prompt is None else {"negative_prompt": self.negative_prompt}
-        return Settings(
-            mode=mode, rounds=rounds, sampling=sampling, guidance=self.guidance, compat=compat,
-            scales={name: value for name, value in scales.items() if value is not None}, **said,
-        )  # fmt: skip
+        said = {name: value for name, value in vars(self).items() if value is not None}
+        scales = {name.removeprefix("scale_"): said.pop(name) for name in list(said) if name.startswith("scale_")}
+        own = {name: said.pop(name) for name in ("guidance", "negative_prompt") if name in said}
+        sampling = {f"text_{name}" if name in ("temperature", "top_p", "top_k") else name: said[name] for name in said}
+        params = SamplingParams(**sampling)
+        return Settings(mode=mode, rounds=rounds, sampling=params, scales=scales, compat=compat, **own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +149,20 @@ class BenchmarkOptions:
             raise ConfigError(f"ray must be 0 or more actors, got {self.ray}")
 
 
-AS_TRAINED, ALONE = DrawingOptions(), BenchmarkOptions()
+ICONS, AS_TRAINED, ALONE = ModelOptions(), DrawingOptions(), BenchmarkOptions()
+
+
+def load_thinker(options: ModelOptions) -> Thinker:
+    """The thinker of these options. What is worth knowing about it is said on stderr."""
+    from twgi import load
+
+    thinker = load(options.model, **options.loading(), progress=bytes_bar("loading"))
+    for remark in thinker.remarks:
+        complain(remark)
+    if options.device != "cpu":
+        width = str(thinker.model.embed.weight.dtype).removeprefix("torch.")
+        complain(f"{options.model} runs on {options.device} in {'int8 and ' if options.int8 else ''}{width}")
+    return thinker
 
 
 def thinks(options: ModelOptions, how: BenchmarkOptions) -> Thinks:

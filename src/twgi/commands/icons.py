@@ -8,7 +8,7 @@ import typer
 app = typer.Typer(help="The icon world: a small world in which every score is exact.")
 
 
-@app.command("sample")
+@app.command()
 def sample(
     out: Annotated[Path, typer.Option(help="A new folder for scenes.jsonl, traces.jsonl, images/ and the page.")],
     scenes: Annotated[int, typer.Option(help="How many.")] = 32,
@@ -25,7 +25,7 @@ def sample(
     print(f"page: {written.page}")
 
 
-@app.command("dense")
+@app.command()
 def dense(
     out: Annotated[Path, typer.Option(help="The question file: .csv in DPG-Bench's columns, or .jsonl.")],
     count: Annotated[int, typer.Option(help="How many prompts.")] = 100,

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from twgi.commands.groups import AS_TRAINED, DrawingOptions, grouped
-from twgi.commands.loading import ICONS, ModelOptions, load_thinker
+from twgi.commands.groups import AS_TRAINED, ICONS, DrawingOptions, ModelOptions, grouped, load_thinker
 from twgi.commands.options import ASK, RUN, Resume, Rounds, Seed, option
-from twgi.console import complain
+from twgi.console import Quiet, complain, reporter
 from twgi.errors import ConfigError, PromptError, TwgiError
 
 if TYPE_CHECKING:
-    from twgi.console import Quiet
-    from twgi.runs.plan import RunPlan
     from twgi.runs.prompts import BadLine, PromptLine
     from twgi.runs.run import Outcome
 
@@ -50,6 +47,8 @@ def think(
 
     Many, and again after a crash: twgi think --prompts prompts.jsonl --mode critique --out out/many --resume
     """
+    from twgi.files import fresh_folder
+    from twgi.runs.folder import check_folder
     from twgi.runs.plan import RunPlan
 
     mode = mode or ("general" if image else "direct")
@@ -59,7 +58,24 @@ def think(
         samples=samples,
         seed=seed,
     )
-    return run_plan(plan, options, out=out, title=prompt or str(prompts), batch=batch, resume=resume, json=json)
+    if batch < 1:
+        raise ConfigError(f"batch must be 1 or more, got {batch}")
+    if resume and out is None:
+        raise ConfigError("--resume needs --out: the folder of the run to go on with")
+    if not plan.count:
+        first = next(line for _, line in plan.bad_lines())
+        raise PromptError(f"no prompt in the file can be used; {first.where}: {first.problem}")
+    folder = out or fresh_folder(Path("out"), prompt or str(prompts))
+    check_folder(folder, resume=resume)
+
+    from twgi.runs.run import run
+
+    report = reporter(many=plan.count > 1 or len(plan.prompts) > 1, json=json)
+    try:
+        outcome = run(load_thinker(options), plan, folder, report=report, batch=batch, resume=resume)
+    finally:
+        report.close()
+    return conclude(report, outcome)
 
 
 def _prompts(prompt: str | None, prompts: Path | None, images: list[Path]) -> "tuple[PromptLine | BadLine, ...]":
@@ -75,43 +91,13 @@ def _prompts(prompt: str | None, prompts: Path | None, images: list[Path]) -> "t
     return tuple(read_prompts(prompts))
 
 
-def run_plan(
-    plan: "RunPlan", options: ModelOptions, *, out: Path | None, title: str, batch: int, resume: bool, json: bool
-) -> int:
-    from twgi.files import fresh_folder
-    from twgi.runs.folder import check_folder
-
-    if batch < 1:
-        raise ConfigError(f"batch must be 1 or more, got {batch}")
-    if resume and out is None:
-        raise ConfigError("--resume needs --out: the folder of the run to go on with")
-    if not plan.count:
-        first = next(line for _, line in plan.bad_lines())
-        raise PromptError(f"no prompt in the file can be used; {first.where}: {first.problem}")
-    folder = out or fresh_folder(Path("out"), title)
-    check_folder(folder, resume=resume)
-
-    from twgi.console import reporter
-    from twgi.runs.run import run
-
-    report = reporter(many=plan.count > 1 or len(plan.prompts) > 1, json=json)
-    try:
-        outcome = run(load_thinker(options), plan, folder, report=report, batch=batch, resume=resume)
-    finally:
-        report.close()
-    return conclude(report, outcome)
-
-
-def conclude(report: "Quiet", outcome: "Outcome") -> int:
+def conclude(report: Quiet, outcome: "Outcome") -> int:
     """Say what came of a run; the exit status."""
     if outcome.interrupted:
-        complain(f"stopped: {outcome.kept}; go on with: {_again(outcome.folder)}")
+        words = ["twgi", *sys.argv[1:]]  # the command that goes on with this run
+        words += [] if any(word.split("=")[0] == "--out" for word in words) else ["--out", str(outcome.folder)]
+        words += [] if "--resume" in words else ["--resume"]
+        complain(f"stopped: {outcome.kept}; go on with: {shlex.join(words)}")
         return INTERRUPTED
     report.conclude(outcome)
     return TwgiError.exit_status if outcome.failures else 0
-
-
-def _again(folder: Path) -> str:
-    """The command that goes on with this run."""
-    words = [*sys.argv[1:], *([] if any(w.split("=")[0] == "--out" for w in sys.argv) else ["--out", str(folder)])]
-    return shlex.join(["twgi", *words, *([] if "--resume" in words else ["--resume"])])

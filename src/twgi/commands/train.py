@@ -28,7 +28,16 @@ app = typer.Typer(
 )
 
 
-Recipe = Annotated[Path, typer.Argument(help="A YAML file, such as those in recipes/.", show_default=False)]
+def _there(recipe: Path) -> Path:
+    """Checked before what takes long to import."""
+    if not recipe.is_file():
+        raise ConfigError(f"{recipe}: no such recipe; some are in the folder recipes/ of the repository")
+    return recipe
+
+
+Recipe = Annotated[
+    Path, typer.Argument(help="A YAML file, such as those in recipes/.", show_default=False, callback=_there)
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value: changes to it.", show_default=False)]
 
 
@@ -41,7 +50,6 @@ def train_chains(recipe: Recipe, overrides: Overrides = None) -> None:
 
     Example: twgi train recipes/icons_lora.yaml optimizer.lr=1e-3 out=runs/try
     """
-    _check(recipe)
     from twgi.commands.watch import draw_and_judge
     from twgi.training.train import train_chains as run
 
@@ -72,7 +80,6 @@ def train_vq(recipe: Recipe, overrides: Overrides = None) -> None:
 
     Example: twgi train vq recipes/icons_vq.yaml seed=1
     """
-    _check(recipe)
     from twgi.training.icons.vq import run_vq
 
     print(run_vq(recipe, overrides))
@@ -84,13 +91,6 @@ def train_lm(recipe: Recipe, overrides: Overrides = None) -> None:
 
     Example: twgi train lm recipes/icons_lm.yaml seed=1
     """
-    _check(recipe)
     from twgi.training.icons.lm import run_lm
 
     print(run_lm(recipe, overrides))
-
-
-def _check(recipe: Path) -> None:
-    """Before what takes long to import."""
-    if not recipe.is_file():
-        raise ConfigError(f"{recipe}: no such recipe; some are in the folder recipes/ of the repository")

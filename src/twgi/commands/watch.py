@@ -39,13 +39,9 @@ def draw_and_judge(watching: Watching, thinker: Thinker, folder: Path) -> Mappin
 def _asked(watching: Watching) -> PromptSet:
     """The prompts to draw; those of a file of other prompts than GenEval's are not judged."""
     if watching.prompts == ICONS:
-        return PromptSet(items=icon_items(watching.limit), whole=watching.limit)
+        rng, names = np.random.default_rng(SEED), tasks.GENEVAL_TASKS  # GenEval's six tasks in turn, the same each time
+        requests = [tasks.TASKS[names[i % len(names)]](rng).metadata() for i in range(watching.limit)]
+        items = tuple(GenEvalItem.from_json(json.loads(json.dumps(said)), i) for i, said in enumerate(requests))
+        return PromptSet(items=items, whole=watching.limit)
     asked = GenEval().prompts(Path(watching.prompts))
     return PromptSet(items=asked.items[: watching.limit], whole=min(watching.limit, asked.whole))
-
-
-def icon_items(count: int) -> tuple[GenEvalItem, ...]:
-    """Requests of GenEval's six tasks in turn, the same each time."""
-    rng = np.random.default_rng(SEED)
-    requests = (tasks.TASKS[tasks.GENEVAL_TASKS[i % len(tasks.GENEVAL_TASKS)]](rng) for i in range(count))
-    return tuple(GenEvalItem.from_json(json.loads(json.dumps(r.metadata())), i) for i, r in enumerate(requests))

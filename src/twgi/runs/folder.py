@@ -17,15 +17,16 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from itertools import accumulate
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from twgi.errors import ConfigError, DataError, RunError
 from twgi.files import (
     LOCK,
     FolderLock,
+    Object,
     append_line,
     clear_leftovers,
     entries,
@@ -49,24 +50,17 @@ IDENTITY = ("settings", "seed", "samples", "part", "model", "prompts")  # the sa
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What `run.json` says of a run.
+    """What `run.json` says of a run."""
 
-    Args:
-        settings: resolved for its model; the mode and the seed of a prompt may be its own.
-        prompts: number -> digest of each prompt of the whole run.
-        versions: of the programs that made it.
-        about: what else was said, such as the benchmark it is about.
-    """
-
-    settings: Settings
+    settings: Settings  # resolved for its model; the mode and the seed of a prompt may be its own
     seed: int = 0
     samples: int = 1
     part: tuple[int, int] = (1, 1)
     model: ModelId
-    prompts: Mapping[str, str] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
+    prompts: Mapping[str, str] = field(default_factory=dict)  # number -> digest of each prompt of the whole run
+    versions: Mapping[str, str] = field(default_factory=dict)  # of the programs that made it
     started: str = ""
-    about: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)  # what else was said, such as the benchmark it is about
 
     @property
     def made(self) -> dict[str, Any]:
@@ -74,18 +68,9 @@ class Description:
         return {key: value for key, value in self.to_json().items() if key in ("model", "settings", "versions")}
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "version": VERSION,
-            "settings": self.settings.to_json(),
-            "seed": self.seed,
-            "samples": self.samples,
-            "part": list(self.part),
-            "model": self.model.to_json(),
-            "prompts": dict(self.prompts),
-            "versions": dict(self.versions),
-            "started": self.started,
-            **self.about,
-        }
+        own = {name: value for name, value in vars(self).items() if name != "about"}
+        plain = {"settings": self.settings.to_json(), "part": list(self.part), "model": self.model.to_json()}
+        return {"version": VERSION, **own, **plain, **self.about}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Description":
@@ -94,10 +79,10 @@ class Description:
             keys = dict(_of_today(value))
             if (version := keys.pop("version")) != VERSION:
                 raise RunError(f"a run of version {version!r}; this program reads versions 1 and {VERSION}")
-            own = {key: keys.pop(key) for key in ("seed", "samples", "prompts", "versions", "started")}
-            settings, model = Settings.from_json(keys.pop("settings")), ModelId(**keys.pop("model"))
-            which, of = keys.pop("part")
-            return cls(settings=settings, model=model, part=(which, of), about=keys, **own)
+            own = {one.name: keys.pop(one.name) for one in fields(cls) if one.name != "about"}
+            which, of = own["part"]
+            made = {"settings": Settings.from_json(own["settings"]), "model": ModelId(**own["model"])}
+            return cls(**own | made | {"part": (which, of), "about": keys})
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise RunError(f"this does not describe a run: {type(error).__name__} {error}") from None
 
@@ -106,88 +91,73 @@ def _of_today(value: Mapping[str, Any]) -> Mapping[str, Any]:
     """A description of version 1 as version 2 has it."""
     if value.get("version") != 1:
         return value
-    settings = dict(value["settings"])
+    settings: Object = {"compat": [], "scales": {}, "negative_prompt": Settings().negative_prompt, **value["settings"]}
+    settings["guidance"] = {key: said for key, said in settings["guidance"].items() if key != "changed"}
     seed, samples, part = (settings.pop(key, one) for key, one in (("seed", 0), ("samples", 1), ("shard", [1, 1])))
-    guidance = dict(settings["guidance"])
-    guidance.pop("changed", None)
-    today = {"compat": [], "scales": {}, "negative_prompt": Settings().negative_prompt} | settings
-    today["guidance"] = guidance
-    return {**value, "version": VERSION, "settings": today, "seed": seed, "samples": samples, "part": part}
+    return {**value, "version": VERSION, "settings": settings, "seed": seed, "samples": samples, "part": part}
 
 
 def read_run(folder: Path) -> Description:
     """What the run of a folder is. Raises `RunError`."""
     try:
-        value = read_json(folder / RUN)
-        if not isinstance(value, dict):
-            raise DataError(f"{folder / RUN}: not a JSON object")
-        return Description.from_json(value)
+        return Description.from_json(_stored(folder))
     except (DataError, RunError) as error:
         raise RunError(f"{folder} holds no run that can be read: {error}") from None
 
 
 def read_thoughts(folder: Path) -> Iterator[Trace]:
-    """The stored thoughts of a run, with their ids and without their pictures; none where none was finished yet.
-
-    Raises:
-        TraceError: a line cannot be read.
-    """
+    """The stored thoughts of a run, without their pictures; none where none was finished yet. Raises `TraceError`."""
     return read_traces(folder) if (folder / TRACES).exists() else iter(())
 
 
-class RunFolder:
-    """An open run folder, held for this process alone until it is closed.
+class RunFolder(FolderLock):
+    """An open run folder, made when it is not there and held for this process alone until it is closed.
 
     Args:
-        path: the folder; made when it is not there.
         run: what the run is, written to ``run.json``.
         resume: continue the run that is there; without it the folder must be new or empty.
         identity: keys of ``run`` that must be the same when it is resumed.
 
-    Raises:
-        RunError: it cannot be written, is in use, holds something else, or holds a run of another identity.
+    Raises `RunError`: it cannot be written, is in use, holds something else, or holds a run of another identity.
     """
 
     def __init__(
         self, path: Path, *, run: Mapping[str, Any], resume: bool = False, identity: Iterable[str] = IDENTITY
     ) -> None:
-        self.path, self._places = path, dict[str, tuple[int, int]]()
         check_folder(path, resume=resume)
-        self._made = _absent(path)
-        self._lock = FolderLock(path)
+        with writing(path):
+            self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        super().__init__(path)
+        self.path, self._places = path, dict[str, tuple[int, int]]()
         try:
-            self._open(json.loads(json.dumps(run)), resume, identity)
+            check_folder(path, resume=resume)  # again: another process may have been faster
+            self._open(json.loads(json.dumps(run)), identity)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, run: dict[str, Any], resume: bool, identity: Iterable[str]) -> None:
-        check_folder(self.path, resume=resume)  # again: another process may have been faster
+    def _open(self, run: Object, identity: Iterable[str]) -> None:
         with writing(self.path):
             if (self.path / RUN).exists():
-                refuse_changes(self.path, _stored(self.path), run, identity)
+                try:
+                    refuse_changes(self.path, _stored(self.path), run, identity)
+                except DataError as error:
+                    raise RunError(f"{self.path / RUN} is damaged ({error}): give another --out") from None
             else:
                 write_json(self.path / RUN, run)
             (self.path / IMAGES).mkdir(exist_ok=True)
             clear_leftovers(self.path)
             clear_leftovers(self.path / IMAGES)
             (self.path / ERRORS).unlink(missing_ok=True)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read anew which thoughts are stored; of what is none, the lines are taken out."""
         self._places = _whole_lines(self.path)
 
-    def __enter__(self) -> "RunFolder":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let the next process in."""
-        self._lock.release()
-
-    @property
-    def ids(self) -> frozenset[str]:
-        """Of the stored thoughts."""
-        return frozenset(self._places)
+    def __contains__(self, id: str) -> bool:
+        """Whether the thought of this id is stored."""
+        return id in self._places
 
     def thought(self, id: str) -> Trace:
         """A stored thought, without its pictures. Raises `TraceError` where it cannot be read."""
@@ -216,9 +186,9 @@ class RunFolder:
         self._places[trace.id] = start, file.stat().st_size - start
 
     def put(self, name: str, content: bytes) -> Path:
-        """Write one file, such as a picture of a thought that is not finished yet."""
-        write_whole(self.path / name, content)
-        return self.path / name
+        """Write a picture of a thought that is not finished yet; its path."""
+        write_whole(self.path / IMAGES / name, content)
+        return self.path / IMAGES / name
 
     def fail(self, record: Mapping[str, Any]) -> None:
         """Note why something could not be done."""
@@ -229,12 +199,11 @@ class RunFolder:
 
         Thoughts are read, and the page is written, one after the other: memory does not grow with the run.
         """
-        failed = dict(failures or {})
+        failed = failures or {}
         order = sorted({*self._places, *failed}, key=_natural)
 
         def records() -> Iterator[Record]:
-            for id in order:
-                yield self.thought(id) if id in self._places else failed[id]
+            return (self.thought(id) if id in self._places else failed[id] for id in order)
 
         with writing_whole(self.path / PAGE) as file:
             for piece in page(records, len(order), folder=self.path, title=title):
@@ -263,18 +232,10 @@ def _natural(id: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", id)]
 
 
-def _absent(path: Path) -> list[Path]:
-    try:
-        return [folder for folder in (path, *path.parents) if not folder.exists()]
-    except (OSError, ValueError):
-        return []
-
-
 def check_folder(path: Path, *, resume: bool) -> None:
     """Whether a run may begin, or go on, in a folder; nothing is written yet.
 
-    Raises:
-        RunError: it holds a run and is not to be resumed, holds something else, or cannot be read.
+    Raises `RunError`: it holds a run and is not to be resumed, holds something else, or cannot be read.
     """
     names = entries(path)
     if RUN in names and not resume:
@@ -283,13 +244,10 @@ def check_folder(path: Path, *, resume: bool) -> None:
         raise RunError(f"{path} is not empty and holds no run: give a new or empty folder as --out")
 
 
-def _stored(path: Path) -> dict[str, Any]:
-    try:
-        run = read_json(path / RUN)
-    except DataError as error:
-        raise RunError(f"{path / RUN} is damaged ({error}): give another --out") from None
+def _stored(path: Path) -> Object:
+    run = read_json(path / RUN)
     if not isinstance(run, dict):
-        raise RunError(f"{path / RUN} does not describe a run: give another --out")
+        raise DataError(f"{path / RUN}: not a JSON object")
     return run
 
 
@@ -300,15 +258,12 @@ def _whole_lines(path: Path) -> dict[str, tuple[int, int]]:
         return {}
     with writing(file), file.open("rb") as lines:
         found = [(_id_of(path, line), len(line)) for line in lines]
-    if any(id is None for id, _ in found):
+    whole = [(id, length) for id, length in found if id is not None]
+    if len(whole) < len(found):
         with file.open("rb") as lines, writing_whole(file) as kept:
             kept.writelines(line for line, (id, _) in zip(lines, found, strict=True) if id is not None)
-    places, start = dict[str, tuple[int, int]](), 0
-    for id, length in found:
-        if id is not None:
-            places[id] = start, length
-            start += length
-    return places
+    ends = accumulate(length for _, length in whole)
+    return {id: (end - length, length) for (id, length), end in zip(whole, ends, strict=True)}
 
 
 def _id_of(path: Path, line: bytes) -> str | None:
@@ -328,15 +283,11 @@ def save_trace(trace: Trace, folder: Path, *, overwrite: bool = False) -> Path:
             _remove_run(folder)
     elif (folder / TRACES).exists():
         raise RunError(f"{folder} holds a run already; give another folder, or overwrite=True")
-    run = {"version": VERSION, "settings": _settings(trace), "seed": trace.seed, "samples": 1, "part": [1, 1]}
-    run |= {"model": trace.model.to_json(), "prompts": {}, "versions": {}, "started": ""}
+    run = Description(settings=Settings(), seed=trace.seed, model=trace.model).to_json()
+    try:
+        run["settings"] = Settings.of_trace(trace).to_json()
+    except ConfigError:  # a trace that no run of ours made
+        run["settings"] = dict(trace.settings)
     with RunFolder(folder, run=run) as opened:
         opened.add(trace.filed(trace.id or f"00000-{trace.sample}"))
         return opened.write_page()
-
-
-def _settings(trace: Trace) -> Mapping[str, Any]:
-    try:
-        return Settings.of_trace(trace).to_json()
-    except ConfigError:  # a trace that no run of ours made
-        return trace.settings

@@ -14,7 +14,6 @@ from twgi.files import write_json, write_whole, writing, writing_whole
 from twgi.runs.folder import ERRORS, IDENTITY, read_run, read_thoughts
 from twgi.trace import IMAGES, RUN, TRACES, to_line
 
-_FOLDER = re.compile(r"shard-(\d+)-of-(\d+)")
 MERGED = "merged"
 
 
@@ -33,24 +32,27 @@ def part_folder(out: Path, part: tuple[int, int]) -> Path:
 
 def parts_in(folder: Path) -> list[Path]:
     """The run folders of parts in a folder."""
-    found = sorted(path for path in folder.glob("shard-*-of-*") if _FOLDER.fullmatch(path.name))
-    return [path for path in found if (path / RUN).exists()]
+    found = (path for path in folder.glob("shard-*-of-*") if re.fullmatch(r"shard-\d+-of-\d+", path.name))
+    return sorted(path for path in found if (path / RUN).exists())
 
 
 def merge(folder: Path) -> None:
     """Make a run of the parts in a folder, as if one process had thought it all. Missing parts leave gaps.
 
-    Pictures become hard links; the parts stay as they are, and merging again takes up what they have got since.
-
-    Raises:
-        RunError: there are no parts, or they are not parts of one run.
+    Pictures become hard links; the parts stay as they are, and merging again takes up what they have got since. Raises
+    `RunError`: there are no parts, or they are not parts of one run.
     """
     parts = parts_in(folder)
     if not parts:
         raise RunError(f"{folder} holds no parts of a run")
     if (folder / RUN).exists() and MERGED not in read_run(folder).about:
         raise RunError(f"{folder} holds a run of its own beside parts: move one of them to another folder")
-    whole = _same_run(parts)
+    first = read_run(parts[0]).to_json()
+    for part in parts[1:]:
+        other = read_run(part).to_json()
+        for key in (*IDENTITY, "benchmark"):
+            if key != "part" and first.get(key) != other.get(key):
+                raise RunError(f"{parts[0]} and {part} are not parts of one run: their {key} differ")
     for part in parts:
         for picture in sorted((part / IMAGES).glob("*.png")):
             link(picture, folder / IMAGES / picture.name)
@@ -59,16 +61,7 @@ def merge(folder: Path) -> None:
     with writing_whole(folder / TRACES) as lines:
         for part in parts:
             lines.writelines(to_line(trace) for trace in read_thoughts(part) if where[trace.id] is part)
-    write_json(folder / RUN, {**whole, "part": [1, 1], MERGED: len(parts)})
-
-
-def _same_run(parts: list[Path]) -> dict[str, object]:
-    described = [read_run(part).to_json() for part in parts]
-    for part, other in zip(parts, described, strict=True):
-        for key in (*(key for key in IDENTITY if key != "part"), "benchmark"):
-            if described[0].get(key) != other.get(key):
-                raise RunError(f"{parts[0]} and {part} are not parts of one run: their {key} differ")
-    return described[0]
+    write_json(folder / RUN, {**first, "part": [1, 1], MERGED: len(parts)})
 
 
 def link(source: Path, target: Path) -> None:

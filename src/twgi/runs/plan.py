@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from twgi.errors import ConfigError
 from twgi.files import UNUSABLE
@@ -18,29 +19,16 @@ from twgi.tokenizer.image import MAX_BYTES
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One sample of one prompt, whose own mode is in the settings; `number` counts the prompts of the run from 0."""
+    """One sample of one prompt, as a thinker takes it; `number` counts the prompts of the run from 0."""
 
     number: int
-    sample: int
-    prompt: PromptLine
-    settings: Settings
-    seed: int
+    where: str  # the prompt stands
+    task: Task
 
     @property
     def id(self) -> str:
         """Of its trace, and how the names of its picture files begin."""
-        return job_id(self.number, self.sample)
-
-    @property
-    def task(self) -> Task:
-        """As a thinker takes it."""
-        return Task(
-            prompt=self.prompt.prompt,
-            pictures=self.prompt.images,
-            seed=self.seed,
-            sample=self.sample,
-            settings=self.settings,
-        )
+        return job_id(self.number, self.task.sample)
 
 
 def job_id(number: int, sample: int) -> str:
@@ -58,11 +46,8 @@ def parse_job_id(id: str) -> tuple[int, int]:
 class RunPlan:
     """What a run is asked to do. The mode of `settings` and `seed` hold for prompts that do not say their own.
 
-    Args:
-        part: (which, of how many), from 1: this run does every so-many-th prompt of all; the rest others do.
-
-    Raises:
-        ConfigError: something is out of its range.
+    `part` is (which, of how many), from 1: this run does every so-many-th prompt of all; the rest others do. Raises
+    `ConfigError`: something is out of its range.
     """
 
     prompts: tuple[PromptLine | BadLine, ...]
@@ -89,28 +74,27 @@ class RunPlan:
     def _settings(self, line: PromptLine) -> Settings:
         return self.settings if line.mode is None else replace(self.settings, mode=line.mode)
 
-    def _mine(self, number: int) -> bool:
+    def _mine(self) -> Iterator[tuple[int, PromptLine | BadLine]]:
         which, of = self.part
-        return number % of == which - 1
+        return islice(enumerate(self.prompts), which - 1, None, of)
 
     def jobs(self) -> Iterator[Job]:
         """Every sample of every prompt of this part that can be used, in order."""
-        for number, line in enumerate(self.prompts):
-            if isinstance(line, PromptLine) and self._mine(number):
-                settings, seed = self._settings(line), self.seed if line.seed is None else line.seed
+        for number, line in self._mine():
+            if isinstance(line, PromptLine):
+                seed = self.seed if line.seed is None else line.seed
+                task = Task(prompt=line.prompt, pictures=line.images, seed=seed, settings=self._settings(line))
                 for sample in range(self.samples):
-                    yield Job(number=number, sample=sample, prompt=line, settings=settings, seed=seed)
+                    yield Job(number=number, where=line.where, task=replace(task, sample=sample))
 
     @property
     def count(self) -> int:
         """How many jobs there are."""
-        mine = sum(isinstance(line, PromptLine) and self._mine(number) for number, line in enumerate(self.prompts))
-        return mine * self.samples
+        return self.samples * sum(isinstance(line, PromptLine) for _, line in self._mine())
 
     def bad_lines(self) -> Iterator[tuple[int, BadLine]]:
         """(number of the prompt, line) of each that cannot be used."""
-        lines = ((n, line) for n, line in enumerate(self.prompts) if self._mine(n))
-        return ((number, line) for number, line in lines if isinstance(line, BadLine))
+        return ((number, line) for number, line in self._mine() if isinstance(line, BadLine))
 
 
 def digest(line: PromptLine | BadLine) -> str:

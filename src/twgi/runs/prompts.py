@@ -5,13 +5,11 @@ GenEval's metadata lines and DPG-Bench's lines are such objects too; what they c
 A line that cannot be used becomes a ``BadLine`` that says where and why, and the other lines live.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from twgi.errors import DataError, PromptError
-from twgi.files import Fault, Line, read_lines
+from twgi.files import Fault, Line, Object, read_lines
 from twgi.tokenizer.multimodal import check_prompt
 
 FIELDS = ("prompt", "images", "mode", "seed")
@@ -22,10 +20,8 @@ CARRIED = frozenset({"id", "item_id", "tag", "include", "exclude"})  # metadata 
 class PromptLine:
     """One prompt, with what it fixes for itself; ``where`` is ``file:line``.
 
-    Its pictures stand where the prompt says ``<image>``, or all at its end when it does not.
-
-    Raises:
-        PromptError: the text is empty or not Unicode, or it has another number of ``<image>`` than pictures.
+    Its pictures stand where the prompt says ``<image>``, or all at its end when it does not. Raises `PromptError`: the
+    text is empty or not Unicode, or it has another number of ``<image>`` than pictures.
     """
 
     where: str
@@ -47,11 +43,7 @@ class BadLine:
 
 
 def read_prompts(path: Path) -> list[PromptLine | BadLine]:
-    """Every line of a prompts file that is not blank, in order.
-
-    Raises:
-        PromptError: the file cannot be read, or has no line at all.
-    """
+    """Every line of a prompts file that is not blank, in order. Raises `PromptError`: it cannot be read, or has none."""
     try:
         entries = [_entry(line) for line in read_lines(path)]
     except DataError as error:
@@ -65,24 +57,15 @@ def _entry(line: Line | Fault) -> PromptLine | BadLine:
     if isinstance(line, Fault):
         return BadLine(where=line.where, problem=line.reason)
     try:
-        return prompt_line(line.value, where=line.where, folder=line.folder)
+        _check_fields(line.value)
+        paths = tuple(line.folder / image for image in line.value.get("images") or [])
+        said = {name: line.value.get(name) for name in ("mode", "seed")}
+        return PromptLine(where=line.where, prompt=line.value["prompt"], images=paths, **said)
     except PromptError as error:
         return BadLine(where=line.where, problem=str(error))
 
 
-def prompt_line(record: Mapping[str, Any], *, where: str, folder: Path) -> PromptLine:
-    """The object of one line as a prompt; picture paths are taken from ``folder``.
-
-    Raises:
-        PromptError: an unknown or wrong field, no prompt, or pictures that do not fit.
-    """
-    _check_fields(record)
-    paths = tuple(folder / image for image in record.get("images") or [])
-    mode, seed = record.get("mode"), record.get("seed")
-    return PromptLine(where=where, prompt=record["prompt"], images=paths, mode=mode, seed=seed)
-
-
-def _check_fields(record: Mapping[str, Any]) -> None:
+def _check_fields(record: Object) -> None:
     unknown = sorted(set(record) - set(FIELDS) - CARRIED)
     if unknown:
         raise PromptError(f"unknown field {unknown[0]!r}; known are {', '.join(FIELDS)}")

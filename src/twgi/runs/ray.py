@@ -15,19 +15,16 @@ from twgi import load
 from twgi.checkpoint.load import identify
 from twgi.errors import ConfigError, RunError, TwgiError
 from twgi.thinking.events import Done, ImageFinished, Task, ThoughtEvent, ThoughtFailed
-from twgi.thinking.settings import Settings
-from twgi.trace import ModelId, Trace
+from twgi.thinking.request import Described
+from twgi.trace import Trace
 
 MOST_DEATHS = 3  # of actors in a row, without a thought in between
 
 
-class RayThinker:
+class RayThinker(Described):
     """A thinker whose thoughts are made by `actors` Ray actors, each with `model` (a preset, or a path all can read).
 
-    `loading` is what `twgi.load` is told beside the model's name.
-
-    Raises:
-        ConfigError: Ray is not installed.
+    `loading` is what `twgi.load` is told beside the model's name. Raises `ConfigError`: Ray is not installed.
     """
 
     def __init__(self, model: str, *, actors: int, loading: Mapping[str, Any]) -> None:
@@ -37,46 +34,39 @@ class RayThinker:
             raise ConfigError(f"--ray needs the extra ray: pip install 'twgi[ray]' ({error})") from None
         self.model, self.actors, self.loading = model, actors, dict(loading)
         self.handles: list[Any] = []  # the actors at work
-        self._described = identify(model, vq=self.loading.get("vq"))
-
-    @property
-    def identity(self) -> ModelId:
-        return ModelId(name=self._described.name, sha256=self._described.sha256)
-
-    def resolved(self, settings: Settings) -> Settings:
-        """The settings with what they leave to the checkpoint."""
-        return settings.resolved(self._described.defaults, self._described.generation)
+        self.source = identify(model, vq=self.loading.get("vq"))
 
     def stream_many(self, tasks: Iterable[Task], *, batch: int = 8) -> Iterator[tuple[int, ThoughtEvent]]:
         """(index, event) of all tasks as actors finish them; of each picture only that it is there.
 
-        Raises:
-            RunError: actor after actor dies.
+        Raises `RunError`: actor after actor dies.
         """
         import ray
 
         ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
         numbered, again, deaths = enumerate(tasks), list[tuple[int, Task]](), 0
         self.handles = actors = [self._actor(batch) for _ in range(self.actors)]
-        asked: Asked = {}
-        for place in list(range(self.actors)) * batch:
-            _ask(actors, place, next(numbered, None), asked)
-        while asked:
+        asked: dict[Any, tuple[int, int, Task]] = {}  # answer to come -> place of the actor, index of the task, task
+        free = list(range(self.actors)) * batch  # places of actors that have room for a task
+        while True:
+            while free and (entry := again.pop() if again else next(numbered, None)):
+                place = free.pop(0)
+                asked[actors[place].think.remote(entry[1])] = place, *entry
+            if not asked:
+                break
             (ready,), _ = ray.wait(list(asked))
             place, index, task = asked.pop(ready)
             try:
                 yield from _events(index, ray.get(ready))
-                deaths = 0
+                free, deaths = [*free, place], 0
             except ray.exceptions.RayActorError as error:
                 again.append((index, task))
                 if deaths == MOST_DEATHS:
                     raise RunError(f"{deaths} actors died one after the other: {error}") from None
+                free = [other for other in free if other != place]
                 if not any(other == place for other, _, _ in asked.values()):
                     actors[place], deaths = self._actor(batch), deaths + 1
-                    for _ in range(batch):
-                        _ask(actors, place, again.pop() if again else next(numbered, None), asked)
-                continue
-            _ask(actors, place, again.pop() if again else next(numbered, None), asked)
+                    free += [place] * batch
         for actor in actors:
             ray.kill(actor)
 
@@ -85,15 +75,6 @@ class RayThinker:
 
         remote = ray.remote(Actor).options(max_concurrency=batch, max_restarts=0)
         return remote.remote(self.model, batch, self.loading)
-
-
-Asked = dict[Any, tuple[int, int, Task]]
-"""Answer to come -> place of the actor, index of the task, task."""
-
-
-def _ask(actors: list[Any], place: int, entry: tuple[int, Task] | None, asked: Asked) -> None:
-    if entry is not None:
-        asked[actors[place].think.remote(entry[1])] = place, *entry
 
 
 def _events(index: int, result: Trace | TwgiError) -> Iterator[tuple[int, ThoughtEvent]]:

@@ -15,26 +15,23 @@ import torch
 
 from twgi import __version__
 from twgi.runs.folder import Description, RunFolder
-from twgi.runs.plan import Job, RunPlan, digest, job_id
+from twgi.runs.plan import RunPlan, digest, job_id
 from twgi.thinking.events import Done, ImageFinished, Task, ThoughtEvent, ThoughtFailed
 from twgi.thinking.settings import Settings
-from twgi.trace import IMAGES, Failure, ModelId, Trace, png
+from twgi.trace import Failure, ModelId, Trace, png
 
 
 class Report(Protocol):
-    """Whoever wants to know how a run is coming along."""
+    """Whoever wants to know how a run is coming along.
 
-    def begin(self, todo: int) -> None:
-        """So many thoughts are ahead."""
+    It hears how many thoughts are ahead, what goes on in them (with the path of a finished picture), of each that is in
+    the folder, and of each prompt that cannot be thought about.
+    """
 
-    def hear(self, event: ThoughtEvent, path: Path | None) -> None:
-        """What goes on in one of them; `path` is where a finished picture is."""
-
-    def finished(self, trace: Trace) -> None:
-        """A thought is in the folder."""
-
-    def failed(self, where: str, problem: str) -> None:
-        """A prompt cannot be thought about."""
+    def begin(self, todo: int) -> None: ...
+    def hear(self, event: ThoughtEvent, path: Path | None) -> None: ...
+    def finished(self, trace: Trace) -> None: ...
+    def failed(self, where: str, problem: str) -> None: ...
 
 
 @dataclass(kw_only=True)
@@ -60,24 +57,14 @@ class Outcome:
         """In words."""
         return f"{self.thoughts} of {self.jobs} thoughts with {self.pictures} pictures are in {self.folder}"
 
-    def count(self, trace: Trace) -> None:
-        """One more thought is in the folder."""
-        self.thoughts += 1
-        self.pictures += len(trace.images)
-
 
 class Thinks(Protocol):
     """What a run needs of a thinker: `Thinker`, or one that has many machines do the work."""
 
     @property
-    def identity(self) -> ModelId:
-        """Which weights think."""
-
-    def resolved(self, settings: Settings) -> Settings:
-        """The settings with what they leave to the checkpoint."""
-
-    def stream_many(self, tasks: Iterable[Task], *, batch: int = 8) -> Iterator[tuple[int, ThoughtEvent]]:
-        """(index, event) of all tasks; each ends with one Done or one ThoughtFailed."""
+    def identity(self) -> ModelId: ...
+    def resolved(self, settings: Settings) -> Settings: ...
+    def stream_many(self, tasks: Iterable[Task], *, batch: int = 8) -> Iterator[tuple[int, ThoughtEvent]]: ...
 
 
 def run(
@@ -93,22 +80,23 @@ def run(
     """Think about all that is not in the folder `out` yet, and write its page. Ctrl-C ends it early and in order.
 
     `about` is written into `run.json`, for whoever reads the folder later. Memory does not grow with the run: a thought
-    that is in the folder is not in memory.
-
-    Raises:
-        ConfigError: a setting does not fit the model or the mode.
-        RunError: the folder cannot be used (see `RunFolder`).
+    that is in the folder is not in memory. Raises `ConfigError`: a setting does not fit the model or the mode;
+    `RunError`: the folder cannot be used (see `RunFolder`).
     """
     described = describe(thinker, plan, about or {})
     with RunFolder(out, run=described.to_json(), resume=resume) as folder:
         outcome = Outcome(folder=out, prompts=len(plan.prompts), jobs=plan.count)
-        for trace in folder.thoughts():
-            outcome.count(trace)
         try:
-            _report_bad_lines(plan, folder, outcome, report)
+            for number, line in plan.bad_lines():
+                failure = Failure(prompt=line.where, mode=plan.settings.mode, error=line.problem)
+                _fail((number, 0), failure, {"where": line.where}, folder, outcome, report)
             _think(thinker, plan, folder, outcome, report, batch)
         except (KeyboardInterrupt, BrokenPipeError):  # or whoever read the output has gone
             outcome.interrupted = True
+            folder.refresh()  # a thought may be stored of which nobody has heard
+        for trace in folder.thoughts():
+            outcome.thoughts += 1
+            outcome.pictures += len(trace.images)
         if outcome.thoughts:
             outcome.page = folder.write_page({job_id(*key): failure for key, failure in outcome.failures.items()})
         else:
@@ -131,44 +119,30 @@ def describe(thinker: Thinks, plan: RunPlan, about: Mapping[str, Any]) -> Descri
     )
 
 
-def _report_bad_lines(plan: RunPlan, folder: RunFolder, outcome: Outcome, report: Report) -> None:
-    for number, line in plan.bad_lines():
-        outcome.failures[number, 0] = Failure(prompt=line.where, mode=plan.settings.mode, error=line.problem)
-        folder.fail({"where": line.where, "error": line.problem})
-        report.failed(line.where, line.problem)
-
-
 def _think(thinker: Thinks, plan: RunPlan, folder: RunFolder, outcome: Outcome, report: Report, batch: int) -> None:
-    ids = folder.ids
-    todo = [job for job in plan.jobs() if job.id not in ids]
+    todo = [job for job in plan.jobs() if job.id not in folder]
     report.begin(len(todo))
-    tasks = (job.task for job in todo)
-    for index, event in thinker.stream_many(tasks, batch=max(1, min(batch, len(todo)))):
-        job = todo[index]
+    for index, event in thinker.stream_many((job.task for job in todo), batch=max(1, min(batch, len(todo)))):
+        job, task, path = todo[index], todo[index].task, None
         if isinstance(event, Done):
             trace = event.trace.filed(job.id)
             folder.add(trace)
-            outcome.count(trace)
             report.finished(trace)
         elif isinstance(event, ThoughtFailed):
-            _fail(job, str(event.error), folder, outcome, report)
+            error, place = str(event.error), {"where": job.where, "id": job.id, "sample": task.sample}
+            failure = Failure(prompt=task.prompt, mode=task.settings.mode, error=error, sample=task.sample)
+            _fail((job.number, task.sample), failure, place, folder, outcome, report)
         else:
-            report.hear(event, _placed(event, job, folder))
+            if isinstance(event, ImageFinished):  # it can be looked at while its thought goes on
+                path = folder.put(f"{job.id}-{len(task.pictures) + event.number}.png", png(event.picture))
+            report.hear(event, path)
 
 
-def _fail(job: Job, problem: str, folder: RunFolder, outcome: Outcome, report: Report) -> None:
-    first = not any(number == job.number for number, _ in outcome.failures)
-    outcome.failures[job.number, job.sample] = Failure(
-        prompt=job.prompt.prompt, mode=job.settings.mode, error=problem, sample=job.sample
-    )
-    folder.fail({"where": job.prompt.where, "id": job.id, "sample": job.sample, "error": problem})
+def _fail(
+    key: tuple[int, int], failure: Failure, place: dict[str, Any], folder: RunFolder, outcome: Outcome, report: Report
+) -> None:
+    first = not any(number == key[0] for number, _ in outcome.failures)
+    outcome.failures[key] = failure
+    folder.fail({**place, "error": failure.error})
     if first:  # the other samples of a prompt fail alike
-        report.failed(job.prompt.where, problem)
-
-
-def _placed(event: ThoughtEvent, job: Job, folder: RunFolder) -> Path | None:
-    """A finished picture can be looked at while its thought goes on."""
-    if not isinstance(event, ImageFinished):
-        return None
-    name = f"{IMAGES}/{job.id}-{len(job.prompt.images) + event.number}.png"
-    return folder.put(name, png(event.picture))
+        report.failed(place["where"], failure.error)

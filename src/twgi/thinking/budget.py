@@ -72,10 +72,10 @@ def plan_of(
 ) -> dict[str, Any]:
     """The costs of every mode, ready for JSON.
 
-    Of each mode: `steps`, forward passes of one thought after its prompt; `rows`, the most that run at once;
-    `reserved`, bytes of cache that are set aside for one thought, and `peak`, that it comes to use; `chains`, thoughts
-    that fit beside the weights (0 too where one is longer than the context); `step_ms`, the least time of a step of one
-    thought; `chain_s`, the least seconds of one thought alone, and of each of `chains` together.
+    Of each mode: `steps`, forward passes of one thought after its prompt; `rows`, the most at once; bytes of cache that
+    are set aside for one thought (`reserved`) and that it comes to use (`peak`); `chains`, thoughts that fit beside the
+    weights (0 too where one is longer than the context); `step_ms`, the least time of a step of one thought;
+    `chain_s`, the least seconds of one thought alone, and of each of `chains` together.
     """
     counts, per_token = sizes(checkpoint), kv_bytes_per_token(checkpoint.config, dtype)
     weights = weight_bytes(counts, dtype, int8=int8)

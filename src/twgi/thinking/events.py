@@ -18,22 +18,14 @@ Picture = Image.Image | str | Path
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Something to think about.
+    """Something to think about; prompt, seed and sample decide every draw."""
 
-    Args:
-        prompt: what the user says; `<image>` stands where a picture is, else pictures come after the text.
-        pictures: of the prompt; PIL images or paths.
-        seed, sample: with the prompt they decide every draw.
-        settings: how to think.
-        given: tokens after the prompt that the thought begins with, as if it had thought them itself.
-    """
-
-    prompt: str
+    prompt: str  # `<image>` stands where a picture is, else pictures come after the text
     pictures: Sequence[Picture] = ()
     seed: int = 0
     sample: int = 0
     settings: Settings = field(default_factory=Settings)
-    given: Sequence[int] = ()
+    given: Sequence[int] = ()  # tokens that the thought begins with, as if it had thought them itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,19 +39,12 @@ def subgoal_kind(k: int, text_before: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What a picture is drawn as.
+    """What a picture is drawn as."""
 
-    Args:
-        title: in words, for people; empty where there is nothing to say.
-        role: in the trace, of all but the last picture of a thought, which is `final`.
-        draft: the model looks at it and says what is wrong; a picture after it is drawn to be better.
-        part: it shows a part of what was asked for, and a later picture is composed of the parts.
-    """
-
-    title: str = ""
-    role: Role = "draft"
-    draft: bool = False
-    part: bool = False
+    title: str = ""  # in words, for people; empty where there is nothing to say
+    role: Role = "draft"  # in the trace, of all but the last picture of a thought, which is `final`
+    draft: bool = False  # the model looks at it and says what is wrong; a picture after it is drawn to be better
+    part: bool = False  # it shows a part of what was asked for, and a later picture is composed of the parts
 
 
 KINDS: dict[str, Kind] = {
@@ -66,28 +59,17 @@ KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Mode:
-    """One way to think.
-
-    Args:
-        template: the prompt as the model reads it; `{prompt}` is what the user said.
-        kinds: every kind of picture it draws, entries of `KINDS`.
-        kind_of: which of them the k-th picture is.
-        starts_with_image: boi is forced.
-        stop_after_images: the thought is complete with this many pictures; None leaves the end to the model.
-        max_images: pictures it may draw, when the user does not say.
-        has_rounds: each round after the first allows one more picture.
-        takes_pictures: the prompt may have pictures.
-    """
+    """One way to think."""
 
     name: str
-    template: str = "{prompt}"
-    kinds: tuple[str, ...]
-    kind_of: KindOf
-    starts_with_image: bool = False
-    stop_after_images: int | None = None
-    max_images: int
-    has_rounds: bool = False
-    takes_pictures: bool = False
+    template: str = "{prompt}"  # the prompt as the model reads it; `{prompt}` is what the user said
+    kinds: tuple[str, ...]  # every kind of picture it draws, entries of `KINDS`
+    kind_of: KindOf  # which of them the k-th picture is
+    starts_with_image: bool = False  # boi is forced
+    stop_after_images: int | None = None  # complete with this many pictures; None leaves the end to the model
+    max_images: int  # pictures it may draw, when the user does not say
+    has_rounds: bool = False  # each round after the first allows one more picture
+    takes_pictures: bool = False  # the prompt may have pictures
 
     @property
     def has_template(self) -> bool:
@@ -119,15 +101,8 @@ def with_kinds(segments: Iterable[Segment], mode: Mode) -> list[Segment]:
         else:
             kinds.append(mode.kind_of(len(kinds), words))
             words = ""
-    named = zip(kinds, roles(kinds), strict=True)
-
-    def of_kind(segment: Segment) -> Segment:
-        if isinstance(segment, TextSegment):
-            return segment
-        kind, role = next(named)
-        return replace(segment, kind=kind, role=role)
-
-    return [of_kind(segment) for segment in found]
+    kind, role = iter(kinds), iter(roles(kinds))
+    return [s if isinstance(s, TextSegment) else replace(s, kind=next(kind), role=next(role)) for s in found]
 
 
 MODES: dict[str, Mode] = {
@@ -172,11 +147,7 @@ def mode_named(name: str) -> Mode:
 
 
 def images_allowed(mode: Mode, rounds: int) -> int:
-    """Pictures a thought may draw; each round of critique after the first adds one.
-
-    Raises:
-        ConfigError: no round at all, or rounds in a mode that has none.
-    """
+    """Pictures a thought may draw. Raises `ConfigError`: no round at all, or rounds in a mode that has none."""
     if rounds < 1:
         raise ConfigError(f"rounds must be 1 or more, got {rounds}")
     if rounds > 1 and not mode.has_rounds:

@@ -33,17 +33,13 @@ def edit(draft: Draft, quirks: frozenset[Quirk], *, config_bos: int) -> None:
     if Quirk.PADS_UNREAD in quirks:
         draft.unread = frozenset({draft.vocab.pad})
     draft.any_text = Quirk.ANY_TEXT in quirks
-    _edit_limits(draft, quirks)
+    if Quirk.PUBLISHED_LIMITS in quirks:
+        draft.context = min(draft.context, PUBLISHED_LENGTH)
+        if draft.asked_images is None and not mode.stop_after_images and draft.images:
+            draft.images = PUBLISHED_IMAGES
+    if Quirk.UNCHECKED_FIRST_IMAGE in quirks and mode.starts_with_image and draft.asked_tokens is not None:
+        draft.asked_tokens = max(draft.asked_tokens, draft.least_tokens)
     if Quirk.END_AT_LAST_IMAGE in quirks and draft.images:
         draft.stop_after_images = draft.images
     if Quirk.PARTS_BY_COUNT in quirks and mode.has_parts:
         draft.kind_of = lambda k, words: mode.kinds[0] if k < PUBLISHED_PARTS else mode.kinds[-1]
-
-
-def _edit_limits(draft: Draft, quirks: frozenset[Quirk]) -> None:
-    if Quirk.PUBLISHED_LIMITS in quirks:
-        draft.context = min(draft.context, PUBLISHED_LENGTH)
-        if draft.asked_images is None and not draft.mode.stop_after_images and draft.images:
-            draft.images = PUBLISHED_IMAGES
-    if Quirk.UNCHECKED_FIRST_IMAGE in quirks and draft.mode.starts_with_image and draft.asked_tokens is not None:
-        draft.asked_tokens = max(draft.asked_tokens, draft.least_tokens)

@@ -14,7 +14,7 @@ from twgi.decoding.guidance import Branch, Ids
 from twgi.decoding.request import Conditions, Request
 from twgi.errors import CheckpointError, ConfigError, PromptError
 from twgi.thinking import published
-from twgi.thinking.events import Picture, Task
+from twgi.thinking.events import Task
 from twgi.thinking.modes import KindOf, Mode, images_allowed, mode_named
 from twgi.thinking.settings import Settings
 from twgi.tokenizer.image import open_picture
@@ -23,41 +23,43 @@ from twgi.trace import ModelId
 from twgi.vocab import Vocab
 
 
+class Described:
+    """Whoever thinks with the weights of `source`."""
+
+    source: ModelDescription
+
+    @property
+    def identity(self) -> ModelId:
+        """Which weights think."""
+        return ModelId(name=self.source.name, sha256=self.source.sha256)
+
+    def resolved(self, settings: Settings) -> Settings:
+        """The settings with what they leave to the checkpoint."""
+        return settings.resolved(self.source.defaults, self.source.generation)
+
+
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelFacts(Described):
     """What every thought of one model has in common; `context` is its positions."""
 
     tokenizer: MultimodalTokenizer
     context: int
     source: ModelDescription
 
-    @property
-    def identity(self) -> ModelId:
-        return ModelId(name=self.source.name, sha256=self.source.sha256)
-
-    def resolved(self, settings: Settings) -> Settings:
-        return settings.resolved(self.source.defaults, self.source.generation)
-
 
 @dataclass(kw_only=True)
 class Draft:
-    """A request that may still be edited.
-
-    Args:
-        asked_tokens, asked_images: the limits that the user gave.
-        images: pictures it may draw.
-        least_tokens: the shortest thought of this mode.
-    """
+    """A request that may still be edited."""
 
     mode: Mode
     vocab: Vocab
     prompt: Ids
     conditions: Conditions
     context: int
-    asked_tokens: int | None
+    asked_tokens: int | None  # the limits that the user gave
     asked_images: int | None
-    images: int
-    least_tokens: int
+    images: int  # it may draw
+    least_tokens: int  # the shortest thought of this mode
     stop_after_images: int | None
     kind_of: KindOf
     any_text: bool = False
@@ -65,16 +67,6 @@ class Draft:
 
     def grammar(self) -> Grammar:
         """The rules of the thought, and its room; `PromptError` or `ConfigError` where that is too small."""
-        return Grammar(
-            vocab=self.vocab,
-            budget=self._budget(),
-            max_images=self.images,
-            starts_with_image=self.mode.starts_with_image,
-            stop_after_images=self.stop_after_images,
-            any_text=self.any_text,
-        )
-
-    def _budget(self) -> int:
         length, asked, least = len(self.prompt), self.asked_tokens, self.least_tokens
         room = self.context - length
         if room < least:
@@ -86,7 +78,14 @@ class Draft:
             raise ConfigError(
                 f"max-tokens {asked} is too small for one picture: mode {self.mode.name!r} needs at least {least}"
             )
-        return room if asked is None else min(asked, room)
+        return Grammar(
+            vocab=self.vocab,
+            budget=room if asked is None else min(asked, room),
+            max_images=self.images,
+            starts_with_image=self.mode.starts_with_image,
+            stop_after_images=self.stop_after_images,
+            any_text=self.any_text,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,14 +101,12 @@ class Planned:
 def plan(id: int, task: Task, facts: ModelFacts) -> Planned:
     """The request of a task.
 
-    Raises:
-        ConfigError: settings that cannot be, or a limit too small for a picture.
-        PromptError: the prompt is empty, too long, or does not fit its pictures.
-        ImageError: a picture cannot be opened.
-        CheckpointError: the mode draws, and the checkpoint cannot.
+    Raises `ConfigError`: settings that cannot be, or a limit too small for a picture; `PromptError`: the prompt is
+    empty, too long, or does not fit its pictures; `ImageError`: a picture cannot be opened; `CheckpointError`: the mode
+    draws, and the checkpoint cannot.
     """
     settings = facts.resolved(task.settings)
-    pictures = tuple(map(opened, task.pictures))
+    pictures = tuple(open_picture(p) if isinstance(p, str | Path) else p for p in task.pictures)
     draft = _draft(task.prompt, pictures, settings, facts)
     published.edit(draft, settings.quirks, config_bos=facts.source.config_bos)
     grammar = draft.grammar()
@@ -130,50 +127,44 @@ def plan(id: int, task: Task, facts: ModelFacts) -> Planned:
     return Planned(request=request, settings=settings, pictures=pictures, kind_of=draft.kind_of)
 
 
-def opened(picture: Picture) -> Image.Image:
-    return open_picture(picture) if isinstance(picture, str | Path) else picture
-
-
 def _draft(prompt: str, pictures: Sequence[Image.Image], settings: Settings, facts: ModelFacts) -> Draft:
     mode, tokenizer, sampling = mode_named(settings.mode), facts.tokenizer, settings.sampling
     check_prompt(prompt, len(pictures))
     if pictures and not mode.takes_pictures:
         raise PromptError(f"mode {mode.name!r} takes no pictures in its prompt; use general")
+    negative: Ids = ()
+    if Branch.NEGATIVE in settings.plan.branches:
+        if not settings.negative_prompt.strip():
+            raise ConfigError(
+                "the negative prompt is empty, and the guidance has a negative branch: set scale-negative to 0"
+            )
+        negative = tuple(tokenizer.text.encode(settings.negative_prompt))
     said, codes = place_pictures(prompt, len(pictures)), tokenizer.codes(pictures)
-    bare = tokenizer.encode_prompt(said, codes)[1:-1]
+    bare = tuple(tokenizer.encode_prompt(said, codes)[1:-1])
     return Draft(
         mode=mode,
         vocab=tokenizer.vocab,
         prompt=tuple(tokenizer.encode_prompt(mode.prompt_text(said), codes)),
-        conditions=Conditions(prompt=tuple(bare), negative=_negative(settings, tokenizer)),
+        conditions=Conditions(prompt=bare, negative=negative),
         context=facts.context,
         asked_tokens=sampling.max_tokens,
         asked_images=sampling.max_images,
-        images=_images(mode, settings, tokenizer),
+        images=_images(mode, settings, tokenizer.draws),
         least_tokens=1 if mode.takes_pictures else tokenizer.vocab.image_length,
         stop_after_images=mode.stop_after_images,
         kind_of=mode.kind_of,
     )
 
 
-def _negative(settings: Settings, tokenizer: MultimodalTokenizer) -> Ids:
-    if Branch.NEGATIVE not in settings.plan.branches:
-        return ()
-    if not settings.negative_prompt.strip():
-        raise ConfigError(
-            "the negative prompt is empty, and the guidance has a negative branch: set scale-negative to 0"
-        )
-    return tuple(tokenizer.text.encode(settings.negative_prompt))
-
-
-def _images(mode: Mode, settings: Settings, tokenizer: MultimodalTokenizer) -> int:
-    if not tokenizer.draws and not mode.takes_pictures:
+def _images(mode: Mode, settings: Settings, draws: bool) -> int:
+    """Pictures that the thought may draw."""
+    if not draws and mode.takes_pictures:
+        return 0
+    if not draws:
         raise CheckpointError(
             f"mode {mode.name!r} draws, and this checkpoint has no image decoder (model.vqmodel.decoder.*): "
             "give the original vqgan.ckpt with --vq, or use mode general to read and write"
         )
-    if not tokenizer.draws:
-        return 0
     asked, images = settings.sampling.max_images, images_allowed(mode, settings.rounds)
     if asked is None:
         return images

@@ -6,12 +6,12 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from PIL import Image
 
-from twgi.decoding.events import ImageOpened, Token
+from twgi.decoding.events import Event, Failed, Finished, ImageOpened, Token
 from twgi.decoding.grammar import FinishReason
 from twgi.errors import RunError, TwgiError
 from twgi.thinking.events import (
@@ -33,14 +33,6 @@ Drawn = tuple[Image.Image, float]
 NEVER_OPENED: tuple[str | None, Role, Image.Image | None] = (None, "draft", None)
 
 
-@dataclass(frozen=True)
-class Awaited:
-    """Stands in the outbox for the event of a picture that is being decoded."""
-
-    number: int
-    picture: Future[Drawn]
-
-
 class Thought:
     """One thought in the making.
 
@@ -59,31 +51,16 @@ class Thought:
         self._since_picture: list[int] = []  # tokens after the last eoi, or after the prompt
         self._guided: list[dict[str, Any]] = []
         self._pictures: list[Image.Image] = []
-        self._outbox: deque[ThoughtEvent | Awaited | FinishReason] = deque()
-        self._asked = 0
+        self._outbox: deque[ThoughtEvent | Future[Drawn] | FinishReason] = deque()
         self._image_tokens = 0
-        self.given_pictures = list(self._take_given())
-
-    def _take_given(self) -> Iterator[tuple[int, ...]]:
-        """Take over the tokens that the thought begins with; the tokens of each whole picture among them."""
-        vocab = self.vocab
+        self.given_pictures: list[tuple[int, ...]] = []  # tokens of each whole picture that it begins with
         for token in self.request.given:
-            self._tokens.append(token)
-            self._since_picture.append(token)
-            if token == vocab.boi:
-                self._words, self._image_tokens = self.tokenizer.text.stream(), 0
-                opened = self.kind_of_next()
-            elif vocab.is_image(token):
-                self._image_tokens += 1
-            elif token == vocab.eoi:
-                self._record(opened)
-                self._since_picture.clear()
-                yield self._last_image()
-            else:
-                self._words.push(token)
-
-    def _last_image(self) -> tuple[int, ...]:
-        return tuple(self._tokens[-self.vocab.image_length :])
+            if token == self.vocab.boi:
+                kind = self.kind_of_next()
+            if (picture := self._take(token)) is not None:
+                self._record(kind)
+                self.given_pictures.append(picture)
+        self._outbox.clear()  # of what is given nothing is told
 
     def kind_of_next(self) -> str:
         """What the picture that begins now is drawn as, by its number and the words since the one before."""
@@ -95,14 +72,23 @@ class Thought:
         weights = {str(branch): weight for branch, weight in plan.for_picture(kind).weights.items()}
         self._guided.append({"kind": kind, **asdict(plan.scales[kind]), "weights": weights})
 
-    def opened(self, event: ImageOpened) -> None:
-        """The engine draws a picture from now on, as of this kind."""
-        self._record(event.kind)
-        self._outbox.append(ImageStarted(event.number, event.kind))
+    def hear(self, event: Event) -> tuple[int, ...] | None:
+        """What the engine tells of it. Where a picture ends, its tokens are returned, to be decoded."""
+        match event:
+            case Token():
+                return self._take(event.token)
+            case ImageOpened():
+                self._record(event.kind)
+                self._outbox.append(ImageStarted(event.number, event.kind))
+            case Finished():
+                self._say(self._words.flush())
+                self._outbox.append(event.reason)
+            case Failed():
+                self._fail(RunError(event.problem))
+        return None
 
-    def hear(self, event: Token) -> tuple[int, ...] | None:
-        """One more token. Where it ends a picture, the picture's tokens are returned, to be decoded."""
-        token, vocab = event.token, self.vocab
+    def _take(self, token: int) -> tuple[int, ...] | None:
+        vocab = self.vocab
         self._tokens.append(token)
         self._since_picture.append(token)
         if vocab.is_image(token):
@@ -112,7 +98,7 @@ class Thought:
         elif token == vocab.eoi:
             self._since_picture.clear()
             self._words = self.tokenizer.text.stream()
-            return self._last_image()
+            return tuple(self._tokens[-vocab.image_length :])
         elif token in (vocab.boi, vocab.eos):
             self._say(self._words.flush())
             self._image_tokens = 0
@@ -126,15 +112,9 @@ class Thought:
 
     def await_picture(self, picture: Future[Drawn]) -> None:
         """The next picture comes from there."""
-        self._outbox.append(Awaited(self._asked, picture))
-        self._asked += 1
+        self._outbox.append(picture)
 
-    def finish(self, reason: FinishReason) -> None:
-        """No token follows."""
-        self._say(self._words.flush())
-        self._outbox.append(reason)
-
-    def fail(self, error: TwgiError) -> None:
+    def _fail(self, error: TwgiError) -> None:
         """No token follows, and nothing that is not said yet."""
         self._outbox.clear()
         self._outbox.append(ThoughtFailed(error))
@@ -143,57 +123,57 @@ class Thought:
     def awaited(self) -> Future[Drawn] | None:
         """What holds back the next event."""
         first = self._outbox[0] if self._outbox else None
-        return first.picture if isinstance(first, Awaited) and not first.picture.done() else None
+        return first if isinstance(first, Future) and not first.done() else None
 
     def events(self) -> Iterator[ThoughtEvent]:
         """What can be told now; the last is `Done` or `ThoughtFailed`."""
         while self._outbox and self.awaited is None:
             item = self._outbox.popleft()
-            if isinstance(item, Awaited):
+            if isinstance(item, Future):
                 yield from self._arrived(item)
-            elif isinstance(item, FinishReason):
-                yield Done(self._trace(item))
             else:
-                yield item
+                yield Done(self._trace(item)) if isinstance(item, FinishReason) else item
 
-    def _arrived(self, item: Awaited) -> Iterator[ThoughtEvent]:
+    def _arrived(self, decoded: Future[Drawn]) -> Iterator[ThoughtEvent]:
         try:
-            picture, seconds = item.picture.result()
+            picture, seconds = decoded.result()
         except (RuntimeError, TwgiError) as error:  # torch's own, out of memory too
-            self.fail(error if isinstance(error, TwgiError) else RunError(f"a picture cannot be decoded: {error}"))
+            self._fail(error if isinstance(error, TwgiError) else RunError(f"a picture cannot be decoded: {error}"))
             return
         self.busy += seconds
         self._busy_at.append(round(self.busy, 4))
         self._pictures.append(picture)
-        if item.number >= len(self.given_pictures):
-            yield ImageFinished(item.number, picture)
+        if len(self._pictures) > len(self.given_pictures):
+            yield ImageFinished(len(self._pictures) - 1, picture)
 
     def _trace(self, reason: FinishReason) -> Trace:
         ended = self._tokens[-1] if self._tokens and self._tokens[-1] == self.vocab.eos else None
         segments, anomalies = self.tokenizer.decode(self._tokens if ended is None else self._tokens[:-1])
-        task = self.task
+        task, grammar, settings = self.task, self.request.grammar, self.planned.settings
+        limits = {"tokens": grammar.budget, "images": grammar.max_images}
+        timing = {
+            "seconds": round(time.monotonic() - self._began, 3),
+            "busy": round(self.busy, 4),
+            "busy_at_pictures": self._busy_at,
+            "tokens": len(self._tokens),
+            "prompt_tokens": len(self.request.prompt),
+        }
         return Trace(
             prompt=task.prompt,
-            mode=self.planned.settings.mode,
+            mode=settings.mode,
             seed=task.seed,
             sample=task.sample,
             model=self.facts.identity,
-            settings=self._settings(),
+            settings={**settings.to_json(), "limits": limits, "pictures": self._guided},
             finish_reason=reason.value,
-            segments=(*self._inputs(), *self._with_pictures(segments)),
+            segments=(
+                *(ImageSegment(role="input", picture=picture) for picture in self.planned.pictures),
+                *self._with_pictures(segments),
+            ),
             end_token=ended,
             anomalies=anomalies,
-            timing={
-                "seconds": round(time.monotonic() - self._began, 3),
-                "busy": round(self.busy, 4),
-                "busy_at_pictures": self._busy_at,
-                "tokens": len(self._tokens),
-                "prompt_tokens": len(self.request.prompt),
-            },
+            timing=timing,
         )
-
-    def _inputs(self) -> Iterator[ImageSegment]:
-        return (ImageSegment(role="input", picture=picture) for picture in self.planned.pictures)
 
     def _with_pictures(self, segments: Sequence[Segment]) -> Iterator[Segment]:
         """The segments with their kinds, roles and pictures; one that is cut short at the end has no picture."""
@@ -206,11 +186,3 @@ class Thought:
             else:
                 kind, role, picture = next(of_images, NEVER_OPENED)
                 yield replace(segment, kind=kind, role=role, picture=picture)
-
-    def _settings(self) -> dict[str, Any]:
-        grammar = self.request.grammar
-        return {
-            **self.planned.settings.to_json(),
-            "limits": {"tokens": grammar.budget, "images": grammar.max_images},
-            "pictures": self._guided,
-        }

@@ -1,4 +1,4 @@
-"""Which rows a step trains on: a pure function of (seed, step), so a resumed run reads on where it stopped.
+"""Rows, from the files a recipe names, and which of them a step trains on: a pure function of (seed, step).
 
 An epoch is an order of items; an item is a row, or several rows packed one after the other. Step s takes the next
 `batch` items, over the end of an epoch if need be, and every process its share of them: how many processes and how
@@ -7,34 +7,32 @@ small the micro-batches are changes neither what a step sees nor what it comes t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from twgi.data.encode import Encoded, RowEncoder, TooLong
 from twgi.data.rows import TokenRow
-from twgi.errors import ConfigError
-from twgi.training.loss import IGNORED
+from twgi.data.shards import ShardRows, vocabulary_of
+from twgi.errors import ConfigError, DataError
+from twgi.files import Fault
+from twgi.tokenizer.multimodal import MultimodalTokenizer
+from twgi.training.objective import IGNORED
+from twgi.training.sharding import rank as own_rank
 
 Ints = npt.NDArray[np.int64]
 WINDOW = 16  # batches whose rows may change places so that rows of like length meet
 
 
-class Rows(Protocol):
-    """Rows by number. `blocks` are the ends of stretches that are quick to read together."""
-
-    lengths: Ints
-    blocks: Sequence[int]
-
-    def __getitem__(self, index: int) -> TokenRow: ...
-
-
 class RowList:
-    """Rows that are held in memory."""
+    """Rows that are held in memory, by number; `blocks` are the ends of stretches that are quick to read together."""
 
     def __init__(self, rows: Sequence[TokenRow]) -> None:
         self.rows = rows
@@ -45,23 +43,18 @@ class RowList:
         return self.rows[index]
 
 
+Rows = RowList | ShardRows
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batching:
-    """How rows become steps.
+    """How rows become steps."""
 
-    Args:
-        batch: items of a step, over all processes.
-        micro_batch: items of one forward pass.
-        pack: tokens of an item; rows are put one after the other, each seeing itself alone. 0: an item is one row.
-        bucket: rows of like length go together.
-        seed: of the order.
-    """
-
-    batch: int = 8
-    micro_batch: int = 1
-    pack: int = 0
-    bucket: bool = False
-    seed: int = 0
+    batch: int = 8  # items of a step, over all processes
+    micro_batch: int = 1  # items of one forward pass
+    pack: int = 0  # tokens of an item: rows one after the other, each seeing itself alone; 0: an item is one row
+    bucket: bool = False  # rows of like length go together
+    seed: int = 0  # of the order
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.micro_batch < 1 or self.pack < 0:
@@ -120,14 +113,12 @@ class Order:
         return closed + [held for _, held in packs]
 
     def _order(self, epoch: int) -> Ints:
+        """With `bucket`: rows sorted by length inside windows of some batches; then the batches in random order."""
         if self.batching.pack:
             return np.random.default_rng([self.batching.seed, epoch, 1]).permutation(len(self.items))
-        order = self._shuffled(epoch)
-        return self._bucketed(order, epoch) if self.batching.bucket else order
-
-    def _bucketed(self, order: Ints, epoch: int) -> Ints:
-        """Inside windows of some batches rows sorted by length; then the whole batches in random order."""
-        size = self.batching.batch
+        order, size = self._shuffled(epoch), self.batching.batch
+        if not self.batching.bucket:
+            return order
         windows = [order[i : i + size * WINDOW] for i in range(0, len(order), size * WINDOW)]
         by_length = np.concatenate([w[np.argsort(self.rows.lengths[w], kind="stable")] for w in windows])
         batches = [by_length[i : i + size] for i in range(0, len(order), size)]
@@ -166,3 +157,52 @@ def collate(items: Sequence[Sequence[TokenRow]], pad: int, loss_on_padding: bool
             documents[place, start:end] = number
     batch = {"ids": ids, "labels": labels, "sources": [row.source for item in items for row in item]}
     return batch | ({"documents": documents} if any(len(item) > 1 for item in items) else {})
+
+
+def open_rows(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_length: int) -> tuple[Rows, str]:
+    """The rows of all files, and a hash of what they were made from. Says how many were too long.
+
+    Raises `DataError` where a file cannot be read, a line is at fault (the first is named), or no row is left.
+    """
+    if any(Path(path).is_dir() for path in paths):
+        return _open_shards(paths, tokenizer, max_length)
+    if not paths:
+        raise ConfigError("the recipe names no data; give JSON lines of records or rows: data: [chains.jsonl]")
+    rows: list[TokenRow] = []
+    digest = hashlib.sha256()
+    for path in map(Path, paths):
+        rows += read_file(path, tokenizer, max_length)
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    if not rows:
+        raise DataError(f"{', '.join(paths)}: no row of at most {max_length} tokens")
+    return RowList(rows), digest.hexdigest()
+
+
+def _open_shards(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_length: int) -> tuple[Rows, str]:
+    """One folder of shards, which must be of this model's ids and no longer than asked."""
+    if len(paths) > 1:
+        raise ConfigError(
+            "data: give one folder of shards, or files; `twgi encode --format parquet` makes one folder of many files"
+        )
+    path, shards = paths[0], ShardRows(Path(paths[0]))
+    if shards.vocabulary != vocabulary_of(tokenizer):
+        raise DataError(f"{path}: these shards were made for a model with another vocabulary")
+    if (longest := int(shards.lengths.max())) > max_length:
+        raise DataError(f"{path}: a row has {longest} tokens, more than max_length {max_length}; make the shards anew")
+    return shards, shards.digest
+
+
+def read_file(path: Path, tokenizer: MultimodalTokenizer, max_length: int) -> list[TokenRow]:
+    """The rows of one file of records or rows, in memory."""
+    rows, left_out = [], 0
+    for outcome in RowEncoder(tokenizer, limit=max_length).files([path]):
+        match outcome:
+            case Fault():
+                raise DataError(f"{outcome.where}: {outcome.reason}; `twgi data check {path}` lists every such line")
+            case TooLong():
+                left_out += 1
+            case Encoded():
+                rows.append(outcome.row.compact())
+    if left_out and own_rank() == 0:
+        print(f"{path}: {left_out} of {left_out + len(rows)} rows have more than {max_length} tokens and are left out")
+    return rows

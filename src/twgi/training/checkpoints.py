@@ -1,19 +1,15 @@
 """Checkpoints of a run: `checkpoint-STEP/` with safetensors and JSON alone, whole or not there at all.
 
-    shard-*.safetensors   weights that train, the optimizer's state and whatever else changes, a file for each process
-                          (written by torch.distributed.checkpoint, so any number of processes can read them)
-    random-RANK.safetensors
-    manifest.json         the size of every other file; written last
-
-A folder is written under another name and renamed. One that was torn all the same is passed over, aloud, for the one
-before it.
+shard-*.safetensors   weights that train, the optimizer's state and whatever else changes, a file for each process
+                      (written by torch.distributed.checkpoint, so any number of processes can read them)
+random-RANK.safetensors
+manifest.json         the size of every other file; written last, before the folder gets its name
 """
 
 from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +31,14 @@ MODEL, OPTIMIZER, MOVING = "model:", "optimizer:", "moving:"
 
 def save_checkpoint(out: Path, step: int, model: LossModule, optimizer: Optimizer, *, keep: int) -> None:
     """Write `checkpoint-STEP`, then delete all whole ones but the newest `keep`; all processes call it."""
-    folder = out / f"checkpoint-{step}"
-    unfinished = folder.with_name(TEMPORARY + folder.name)
+    unfinished = out / f"{TEMPORARY}checkpoint-{step}"
     if rank() == 0:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
     barrier()
     tensors = {name: value.contiguous() for name, value in _tensors(model, optimizer).items()}
     writer = HuggingFaceStorageWriter(str(unfinished), save_distributed=True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that torch.distributed is disabled
         state_dict_saver.save(tensors, storage_writer=writer, no_dist=processes() == 1)
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
@@ -52,7 +46,7 @@ def save_checkpoint(out: Path, step: int, model: LossModule, optimizer: Optimize
     save_file(states, unfinished / f"random-{rank()}.safetensors")
     barrier()
     if rank() == 0:
-        _finish(unfinished, folder)
+        _finish(unfinished, out / f"checkpoint-{step}")
         for old in [found for found in checkpoints(out) if torn(found) is None][keep:]:
             shutil.rmtree(old)
     barrier()
@@ -69,21 +63,25 @@ def _finish(unfinished: Path, folder: Path) -> None:
     sync(folder.parent)
 
 
-def load_checkpoint(folder: Path, model: LossModule, optimizer: Optimizer) -> None:
+def load_checkpoint(folder: Path, model: LossModule, optimizer: Optimizer) -> int:
     """Fill the weights that train, the optimizer and what else changes; set this process's random generators.
 
-    Raises `RunError` where the checkpoint is of another model.
+    Returns how many steps were done. Raises `RunError` where the checkpoint is of another model.
     """
     reader = HuggingFaceStorageReader(str(folder))
-    stored = reader.read_metadata().state_dict_metadata
-    names = {f"{MODEL}{name}" for name in _trained(model)}
-    found = {key for key in stored if key.startswith(MODEL)}
-    if names != found:
-        wrong = min(names ^ found).removeprefix(MODEL)
-        raise RunError(f"{folder}: {wrong} is not in both checkpoint and model; was the run of another recipe?")
-    _make_room(model, optimizer, stored)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+    stored: dict[str, Any] = reader.read_metadata().state_dict_metadata
+    trained = _trained(model)
+    found = {key.removeprefix(MODEL) for key in stored if key.startswith(MODEL)}
+    if wrong := trained.keys() ^ found:
+        raise RunError(f"{folder}: {min(wrong)} is not in both checkpoint and model; was the run of another recipe?")
+    for key, about in stored.items():  # room for the optimizer's state: like its weight, or one number
+        if key.startswith(OPTIMIZER):
+            _, kind, name = key.split(":", 2)
+            weight, dtype = trained[name], about.properties.dtype
+            alike = about.size == weight.shape
+            made = torch.zeros_like(weight, dtype=dtype) if alike else torch.zeros(about.size, dtype=dtype)
+            optimizer.state[weight][kind] = made.detach()
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
         state_dict_loader.load(_tensors(model, optimizer), storage_reader=reader, no_dist=processes() == 1)
     own = folder / f"random-{rank()}.safetensors"
     if own.is_file():  # not where more processes go on than there were
@@ -91,6 +89,9 @@ def load_checkpoint(folder: Path, model: LossModule, optimizer: Optimizer) -> No
         torch.set_rng_state(states["cpu"])
         if "cuda" in states and torch.cuda.is_available():
             torch.cuda.set_rng_state(states["cuda"])
+    if rank() == 0:
+        print(f"going on after {folder}", flush=True)
+    return step_of(folder)
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -107,20 +108,7 @@ def _tensors(model: LossModule, optimizer: Optimizer) -> dict[str, Tensor]:
     return tensors
 
 
-def _make_room(model: nn.Module, optimizer: Optimizer, stored: Mapping[str, Any]) -> None:
-    """The optimizer's state, as large as it was: like its weight, or one number."""
-    named = _trained(model)
-    for key, about in stored.items():
-        if key.startswith(OPTIMIZER):
-            _, kind, name = key.split(":", 2)
-            weight, dtype = named[name], about.properties.dtype
-            alike = about.size == weight.shape
-            made = torch.zeros_like(weight, dtype=dtype) if alike else torch.zeros(about.size, dtype=dtype)
-            optimizer.state[weight][kind] = made.detach()
-
-
 def step_of(folder: Path) -> int:
-    """Steps that were done when it was written."""
     return int(folder.name.rpartition("-")[2])
 
 
@@ -133,8 +121,7 @@ def checkpoints(out: Path) -> list[Path]:
 def newest_checkpoint(out: Path) -> Path | None:
     """The newest whole checkpoint; says so where a newer one cannot be used. All processes find the same."""
     for folder in checkpoints(out):
-        fault = torn(folder)
-        if fault is None:
+        if (fault := torn(folder)) is None:
             return folder
         if rank() == 0:
             print(f"{folder} cannot be used ({fault}); trying the checkpoint before it", flush=True)

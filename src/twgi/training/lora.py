@@ -1,8 +1,7 @@
 """LoRA adapters through peft: small matrices beside the decoder's, and the rows of image tokens trained in full.
 
-An adapter folder is peft's (`adapter_model.safetensors`, `adapter_config.json`), over our names of the decoder's
-modules. Low-rank changes alone leave the embeddings of image tokens where they are, which is where adapters for models
-of this kind most often fail; so those rows train too, unless the recipe says otherwise.
+An adapter folder is peft's, over our names of the decoder's modules. Low-rank changes alone leave the embeddings of
+image tokens where they are, which is where adapters for models of this kind most often fail; so those rows train too.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from twgi.model.transformer import Transformer
 from twgi.vocab import Vocab
 
 MATRICES = ("wqkv", "wo", "w_gate_up", "w_down")
+OTHER_KINDS = ("lora_bias", "fan_in_fan_out", "modules_to_save", "target_parameters")  # `merged` does not add them up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,6 @@ class Lora:
             raise ConfigError(f"lora.targets must be some of {', '.join(MATRICES)}, got {', '.join(self.targets)}")
 
     def describe(self, vocab: Vocab) -> str:
-        """What trains, in a line."""
         rows = f"{len(_rows(vocab))} rows of image tokens in embedding and head train in full"
         frozen = "embedding and head are FROZEN: new kinds of pictures are hard to learn so (lora.image_rows)"
         return f"LoRA of rank {self.rank} on {', '.join(self.targets)}; {rows if self.image_rows else frozen}"
@@ -60,79 +59,58 @@ def attach(decoder: Transformer, lora: Lora, vocab: Vocab) -> Any:
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets),
         trainable_token_indices={"embed": _rows(vocab), "head": _rows(vocab)} if lora.image_rows else None,
     )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks on models that are not Hugging Face's
+    with warnings.catch_warnings(action="ignore"):  # remarks on models that are not Hugging Face's
         return peft.get_peft_model(decoder, config)
 
 
 def load_adapter(decoder: Transformer, folder: Path, *, trainable: bool = False) -> Any:
-    """Put a trained adapter into the decoder, in place; returns peft's handle.
-
-    Raises `CheckpointError` where the folder holds none, or one of another model or kind.
-    """
+    """Put a trained adapter into the decoder, in place; returns peft's handle. `CheckpointError` where none fits."""
     peft = need_peft()
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: no {name}, so it is not an adapter")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             handle = peft.PeftModel.from_pretrained(decoder, str(folder), is_trainable=trainable)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{folder}: the adapter does not fit this model ({error})") from error
-    if not _is_plain(handle):
+    config = handle.active_peft_config
+    others = [getattr(config, name, None) for name in OTHER_KINDS]
+    others += [getattr(module, "lora_variant", None) for module in handle.modules()]
+    if config.peft_type != "LORA" or config.bias != "none" or any(others):
         raise CheckpointError(f"{folder}: adapter_config.json asks for a kind of adapter that is not plain LoRA")
     return handle
 
 
-def _is_plain(handle: Any) -> bool:
-    """Whether a matrix and its product (and rows of tokens) are all there is, which is what `merged` adds up."""
-    config = handle.active_peft_config
-    others = ("lora_bias", "fan_in_fan_out", "modules_to_save", "target_parameters")
-    variants = (getattr(module, "lora_variant", None) for module in handle.modules())
-    plain = config.peft_type == "LORA" and config.bias == "none" and not any(variants)
-    return plain and not any(getattr(config, name, None) for name in others)
-
-
 def merged(decoder: Transformer, name: str, whole: Callable[[Tensor], Tensor]) -> Tensor:
-    """One of the decoder's own tensors with the adapter's changes in it, and nothing else changed.
+    """One of the decoder's own tensors, named as without an adapter, with the adapter's changes in it.
 
-    `name` is as without an adapter. `whole` gives the whole of a parameter that may be spread over processes; all of
-    them must call this for the same names in the same order.
+    `whole` gives the whole of a parameter that may be spread over processes; all of them must call this for the same
+    names in the same order.
     """
     path, _, field = name.rpartition(".")
-    module = decoder.get_submodule(path)
-    if hasattr(module, "lora_A"):
-        return _with_product(module, whole)
-    if hasattr(module, "token_adapter"):
-        return _with_rows(module.token_adapter, whole)
-    return whole(getattr(module, field))
-
-
-def _with_product(layer: Any, whole: Callable[[Tensor], Tensor]) -> Tensor:
+    layer: Any = decoder.get_submodule(path)
+    tokens = getattr(layer, "token_adapter", None)
+    if tokens is not None:
+        weight = whole(tokens.base_layer.weight)
+        for adapter in tokens.active_adapters:
+            rows = whole(tokens.trainable_tokens_delta[adapter])
+            index = torch.tensor(tokens.token_indices[adapter], device=weight.device)
+            weight = weight.to(rows.dtype).index_copy(0, index, rows)
+        return weight
+    if not hasattr(layer, "lora_A"):
+        return whole(getattr(layer, field))
     weight = whole(layer.base_layer.weight)
-    for name in layer.active_adapters:
-        product = whole(layer.lora_B[name].weight) @ whole(layer.lora_A[name].weight)
-        weight = weight + product * layer.scaling[name]
-    return weight
-
-
-def _with_rows(adapter: Any, whole: Callable[[Tensor], Tensor]) -> Tensor:
-    weight = whole(adapter.base_layer.weight)
-    for name in adapter.active_adapters:
-        rows = whole(adapter.trainable_tokens_delta[name])
-        index = torch.tensor(adapter.token_indices[name], device=weight.device)
-        weight = weight.to(rows.dtype).index_copy(0, index, rows)
+    for adapter in layer.active_adapters:
+        product = whole(layer.lora_B[adapter].weight) @ whole(layer.lora_A[adapter].weight)
+        weight = weight + product * layer.scaling[adapter]
     return weight
 
 
 def head_weight(decoder: Transformer) -> Tensor:
     """The head's matrix, with the rows that an adapter has for it; once, where it is used piece by piece."""
-    adapter = getattr(decoder.head, "token_adapter", None)
-    if adapter is None:
-        return decoder.head.weight
-    merged: Tensor = adapter.get_merged_weights(adapter.active_adapters)
-    return merged
+    adapter: Any = getattr(decoder.head, "token_adapter", None)
+    return decoder.head.weight if adapter is None else adapter.get_merged_weights(adapter.active_adapters)
 
 
 def need_peft() -> Any:

@@ -19,12 +19,11 @@ from twgi.training.recipe import RunRecipe
 from twgi.training.sharding import rank, summed
 
 METRICS = "metrics.jsonl"
-Tracker = Callable[[dict[str, float], int], object]
-"""Takes values and the step they are of."""
+Tracker = Callable[[dict[str, float], int], object]  # takes values and the step they are of
 
 
 def open_tracker(name: str, out: Path, config: dict[str, Any]) -> Tracker:
-    """A run in one of the recipe's trackers; tensorboard writes into the run's folder."""
+    """A new run in one of the recipe's trackers; tensorboard's is in the run's folder."""
     if name != "tensorboard":
         run = import_module(name).init(project="twgi", name=out.name, config=config)
         atexit.register(run.finish)
@@ -54,14 +53,9 @@ class Log:
                     for line in read_objects(self.file):
                         if line.value["step"] <= first:
                             kept.write(line.value)
-        self._begin(first)
-
-    def _begin(self, step: int) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.since = step, time.monotonic()
+        self.sums, self.since = dict[str, Tensor](), (first, time.monotonic())
 
     def add(self, parts: Mapping[str, Tensor]) -> None:
-        """One batch's part of a step; parts of one name add up."""
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value.detach()
 
@@ -70,7 +64,7 @@ class Log:
         first, started = self.since
         means = {name: summed(value).item() / (done - first) for name, value in self.sums.items()}
         self.write(done, means | {"seconds": (time.monotonic() - started) / (done - first), **more})
-        self._begin(done)
+        self.sums, self.since = {}, (done, time.monotonic())
 
     def write(self, done: int, values: dict[str, float]) -> None:
         """One line after so many steps, on the first process."""

@@ -1,12 +1,18 @@
-"""What is trained: the decoder, the projection of the reconstruction loss, and how they become one number.
+"""What is trained, and its losses: plain functions, and the module in which they become one number.
 
-The terms of a batch are sums; `total` divides them by the counts of the whole step, so that neither padding, nor
-accumulation, nor the number of devices changes what a token weighs.
+Every loss is one number for each token, and the terms of a batch are sums; `total` divides them by the counts of the
+whole step, so that neither padding, nor accumulation, nor the number of devices changes what a token weighs.
+The shift between a token and what predicts it happens here and nowhere else.
+
+Shapes: B rows, T positions, D hidden size, N supervised tokens, M supervised image tokens, V vocabulary, K codes,
+C width of a code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,27 +20,86 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from twgi.config import check_one_of
+from twgi.errors import ConfigError
 from twgi.model.transformer import Transformer, activation_dtype
 from twgi.training.lora import head_weight
-from twgi.training.loss import (
-    IGNORED,
-    NO_CODE,
-    LossWeights,
-    codes_of_ids,
-    cross_entropies,
-    discrepancies,
-    label_codes,
-    reconstruction_errors,
-    supervised,
-)
 from twgi.vocab import Vocab
 
+IGNORED = -100  # a label that carries no loss
+NO_CODE = -1
 PIECE_LOGITS = {"cpu": 2**26, "cuda": 2**27}  # logits that are made at once
 KEPT_LOGITS = 2**28  # logits that are kept for the gradient at most
 
-Batch = Mapping[str, Any]
-"""Tensors of one forward pass by name, and `sources`: where its rows come from."""
+Batch = Mapping[str, Any]  # tensors of one forward pass by name, and `sources`: where its rows come from
 Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """What is added to the cross entropy, and how much of it.
+
+    A code vector is compared with the state that predicts its token (`next`), or has read it (`same`); a token finds
+    it by its `name`, or by its place among the image `id`s. `same`, `id` and loss on padding are the published code's.
+    """
+
+    reconstruction: float = 1.0  # lambda of the visual feature reconstruction (arXiv 2505.22525)
+    target: str = "next"
+    discrepancy: float = 0.0  # of the token discrepancy loss (MVoT, arXiv 2501.07542)
+    table: str = "name"
+    padding_carries_loss: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("reconstruction", "discrepancy"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"loss.{name} must be 0 or more, got {getattr(self, name)}")
+        check_one_of("loss.target", self.target, ("next", "same"))
+        check_one_of("loss.table", self.table, ("name", "id"))
+
+
+def as_published(weights: LossWeights) -> LossWeights:
+    """The same terms, computed as the published trainer does."""
+    return replace(weights, target="same", table="id", padding_carries_loss=True)
+
+
+def codes_of_ids(vocab: Vocab, table: str = "name") -> Tensor:
+    """Row of the codebook for every id, int64 [V]; NO_CODE for what is no image token."""
+    ids = vocab.image_tokens if table == "name" else sorted(vocab.image_tokens)
+    codes = torch.full((vocab.size,), NO_CODE)
+    codes[torch.tensor(ids)] = torch.arange(len(ids))
+    return codes
+
+
+def label_codes(labels_BT: Tensor, codes_of_ids_V: Tensor) -> Tensor:
+    """Code of every supervised image token, NO_CODE elsewhere, [B, T]; the first label of a row predicts nothing."""
+    codes_BT = torch.where(labels_BT >= 0, codes_of_ids_V[labels_BT.clamp(min=0)], NO_CODE)
+    return F.pad(codes_BT[:, 1:], (1, 0), value=NO_CODE)
+
+
+def reconstruction_errors(
+    hidden_BTD: Tensor, codes_BT: Tensor, project: Callable[[Tensor], Tensor], codebook_KC: Tensor, target: str = "next"
+) -> Tensor:
+    """Mean squared error between projected hidden state (by `target`) and code vector of each supervised image token.
+
+    `codes_BT` is as `label_codes` gives it; the result is float32 [M].
+    """
+    kept_BT = codes_BT[:, 1:] != NO_CODE
+    states_BTD = hidden_BTD[:, :-1] if target == "next" else hidden_BTD[:, 1:]
+    vectors_MC = codebook_KC[codes_BT[:, 1:][kept_BT]]
+    return (project(states_BTD[kept_BT]).float() - vectors_MC.float()).square().mean(-1)
+
+
+def discrepancies(logits_MV: Tensor, codes_M: Tensor, image_ids_K: Tensor, codebook_KC: Tensor) -> Tensor:
+    """MVoT's token discrepancy (section 3.3 there) of each image token, float32 [M].
+
+    That is the sum over image tokens k of P(k) * MSE(vector of k, true vector); `image_ids_K` are the codebook's ids.
+    """
+    table_KC = codebook_KC.float()
+    chance_MK = logits_MV.index_select(1, image_ids_K).float().softmax(-1)
+    squares_K = table_KC.square().sum(-1)
+    products_MK = table_KC[codes_M] @ table_KC.T
+    distances_MK = (squares_K[codes_M, None] + squares_K - 2 * products_MK).clamp(min=0) / table_KC.shape[1]
+    return (chance_MK * distances_MK).sum(-1)
 
 
 class LossModule(nn.Module):
@@ -42,7 +107,6 @@ class LossModule(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
         return next(self.parameters()).device
 
     def count(self, batch: Batch) -> Tensor:
@@ -63,13 +127,9 @@ class LossModule(nn.Module):
 
 
 class Objective(LossModule):
-    """Decoder and projection over token rows. Counts are of supervised tokens: [text with the marks of images, image].
+    """Decoder (with adapters in it or not) and projection over token rows; a term of weight 0 is not computed.
 
-    Args:
-        decoder: the transformer; adapters may be injected into it.
-        codebook_KC: the image tokenizer's code vectors, which stay as they are.
-        vocab: which id is which code.
-        weights: the terms that are added to the cross entropy. One of weight 0 is not computed.
+    Counts are of supervised tokens: [text with the marks of images, image]. The code vectors stay as they are.
     """
 
     def __init__(self, decoder: Transformer, codebook_KC: Tensor, vocab: Vocab, weights: LossWeights) -> None:
@@ -77,13 +137,11 @@ class Objective(LossModule):
         self.decoder, self.weights, self.pad = decoder.unpack(), weights, vocab.pad
         self.projection = nn.Linear(decoder.config.hidden_size, codebook_KC.shape[1])
         self.projection.requires_grad_(weights.reconstruction > 0)
-        self.codebook_KC: Tensor
-        self.codes_V: Tensor
-        self.image_ids_K: Tensor
-        codes = codes_of_ids(vocab, weights.table)
-        self.register_buffer("codebook_KC", codebook_KC.detach().clone(), persistent=False)
-        self.register_buffer("codes_V", codes, persistent=False)
-        self.register_buffer("image_ids_K", (codes != NO_CODE).nonzero()[:, 0][_order(codes)], persistent=False)
+        codes_V = codes_of_ids(vocab, weights.table)
+        image_ids_K = codes_V.argsort()[-len(vocab.image_tokens) :]  # after all that have NO_CODE
+        self.codebook_KC = nn.Buffer(codebook_KC.detach().clone(), persistent=False)
+        self.codes_V = nn.Buffer(codes_V, persistent=False)
+        self.image_ids_K = nn.Buffer(image_ids_K, persistent=False)
 
     def forward(self, batch: Batch) -> Terms:
         """Sums of the terms, float32: text_ce, image_ce, reconstruction, discrepancy.
@@ -94,9 +152,10 @@ class Objective(LossModule):
         ids_BT, labels_BT = batch["ids"], batch["labels"]
         visible_BT = ids_BT != self.pad if self.weights.padding_carries_loss else None  # its states count then
         hidden_BTD = self.decoder(ids_BT, documents_BT=batch.get("documents"), visible_BT=visible_BT)
-        states_ND, targets_N = supervised(hidden_BTD, labels_BT)
-        weights_N = _token_weights(batch, targets_N)
-        sums = self._token_terms(states_ND, targets_N, weights_N)
+        kept_BT = labels_BT[:, 1:] != IGNORED
+        targets_N = labels_BT[:, 1:][kept_BT]
+        weights_N = batch["weights"][:, 1:][kept_BT] if "weights" in batch else torch.ones_like(targets_N).float()
+        sums = self._token_terms(hidden_BTD[:, :-1][kept_BT], targets_N, weights_N)
         text, image, discrepancy = (term.clone() for term in sums)  # FSDP2: no views
         terms = {"text_ce": text, "image_ce": image}
         if self.weights.reconstruction > 0:
@@ -114,18 +173,16 @@ class Objective(LossModule):
         """
         weight_VD = head_weight(self.decoder).to(activation_dtype(states_ND))
         size = max(1, PIECE_LOGITS[states_ND.device.type] // len(weight_VD))
-        if len(states_ND) <= size:
-            return self._piece(states_ND, targets_N, weights_N, weight_VD)
-        pieces = list(zip(states_ND.split(size), targets_N.split(size), weights_N.split(size), strict=True))
-        if len(states_ND) * len(weight_VD) <= KEPT_LOGITS:
-            return torch.stack([self._piece(*piece, weight_VD) for piece in pieces]).sum(0)
-        return torch.stack([checkpoint(self._piece, *piece, weight_VD, use_reentrant=False) for piece in pieces]).sum(0)
+        pieces = zip(states_ND.split(size), targets_N.split(size), weights_N.split(size), strict=True)
+        kept = len(states_ND) * len(weight_VD) <= KEPT_LOGITS
+        run = self._piece if kept else partial(checkpoint, self._piece, use_reentrant=False)
+        return torch.stack([run(*piece, weight_VD) for piece in pieces]).sum(0)
 
     def _piece(self, states_ND: Tensor, targets_N: Tensor, weights_N: Tensor, weight_VD: Tensor) -> Tensor:
         logits_NV = F.linear(states_ND.to(weight_VD.dtype), weight_VD)
         codes_N = self.codes_V[targets_N]
         drawn_N = codes_N != NO_CODE
-        losses_N = cross_entropies(logits_NV, targets_N) * weights_N
+        losses_N = F.cross_entropy(logits_NV.float(), targets_N, reduction="none") * weights_N
         sums = [losses_N[~drawn_N].sum(), losses_N[drawn_N].sum(), losses_N.new_zeros(())]
         if self.weights.discrepancy > 0:
             each_M = discrepancies(logits_NV[drawn_N], codes_N[drawn_N], self.image_ids_K, self.codebook_KC)
@@ -153,16 +210,3 @@ class Objective(LossModule):
         text, image = counts.tolist()
         found = {name: term / max(text if name == "text_ce" else image, 1) for name, term in terms.items()}
         return found | {"ce": (terms["text_ce"] + terms["image_ce"]) / max(text + image, 1)}
-
-
-def _token_weights(batch: Batch, targets_N: Tensor) -> Tensor:
-    """The weight of each supervised label, float32 [N]."""
-    if "weights" not in batch:
-        return torch.ones(len(targets_N), device=targets_N.device)
-    weights_N: Tensor = batch["weights"][:, 1:][batch["labels"][:, 1:] != IGNORED]
-    return weights_N
-
-
-def _order(codes_V: Tensor) -> Tensor:
-    """The order that sorts the image ids by their code."""
-    return codes_V[codes_V != NO_CODE].argsort()

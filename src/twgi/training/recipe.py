@@ -2,57 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
+from twgi.config import check_one_of
 from twgi.errors import ConfigError
 from twgi.training.batches import Batching
 from twgi.training.lora import Lora
-from twgi.training.loss import LossWeights, as_published
+from twgi.training.objective import LossWeights, as_published
 
-METHODS = ("full", "lora")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 EXPORT_DTYPES = DTYPES | {"float16": torch.float16}
-SCHEDULES = ("linear", "constant", "cosine")
 TRACKERS = ("tensorboard", "trackio", "wandb")
-
-
-def check_one_of(name: str, value: str, known: Iterable[str]) -> None:
-    """Raise `ConfigError` for a value that is none of these."""
-    if value not in known:
-        raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecipe:
-    """The keys of every run of the loop.
-
-    Args:
-        out: folder of the run: checkpoints, metrics.jsonl, and what comes out.
-        steps: of the optimizer.
-        bf16: products in bfloat16 (autocast).
-        log_every, save_every: steps between log lines, and between checkpoints; `keep` checkpoints stay.
-        threads: on a CPU.
-        report_to: some of tensorboard, trackio and wandb; metrics.jsonl is written always.
-    """
+    """The keys of every run of the loop. The weights do not depend on those that are FREE."""
 
     FREE: ClassVar[tuple[str, ...]] = ("out", "log_every", "save_every", "keep", "threads", "device", "report_to")
-    """Keys that the weights do not depend on."""
 
-    out: str
+    out: str  # folder of the run
     seed: int = 0
-    steps: int = 0
-    bf16: bool = True
-    log_every: int = 20
-    save_every: int = 250
-    keep: int = 2
-    threads: int = 1
+    steps: int = 0  # of the optimizer
+    bf16: bool = True  # products in bfloat16 (autocast)
+    log_every: int = 20  # steps between log lines
+    save_every: int = 250  # steps between checkpoints
+    keep: int = 2  # checkpoints that stay
+    threads: int = 1  # on a CPU
     device: str = "cpu"
-    report_to: tuple[str, ...] = ()
+    report_to: tuple[str, ...] = ()  # some of TRACKERS; metrics.jsonl is written always
 
     def __post_init__(self) -> None:
         if min(self.log_every, self.save_every, self.keep, self.threads) < 1 or self.steps < 0:
@@ -61,10 +43,6 @@ class RunRecipe:
             check_one_of("report_to", name, TRACKERS)
             if find_spec(name) is None:
                 raise ConfigError(f"the recipe asks for {name}, which is not installed: pip install {name}")
-
-    def decides(self) -> dict[str, Any]:
-        """What the weights depend on, as JSON values: a resumed run must not change it."""
-        return {name: value for name, value in asdict(self).items() if name not in self.FREE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,18 +63,15 @@ class Optimization:
             raise ConfigError(f"optimizer: lr and eps must be above 0, the rest 0 or more, got {self}")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ConfigError(f"optimizer: beta1 and beta2 must be in [0, 1), got {self.beta1} and {self.beta2}")
-        check_one_of("optimizer.schedule", self.schedule, SCHEDULES)
+        check_one_of("optimizer.schedule", self.schedule, ("linear", "constant", "cosine"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watching:
-    """Drawing with the model as it trains: every so many steps (0: never), the prompts of a file, or `icons`.
+    """Drawing with the model as it trains."""
 
-    With `icons`, or a file of GenEval's metadata lines, what was drawn is judged by the icon world's checker.
-    """
-
-    every: int = 0
-    prompts: str = "icons"
+    every: int = 0  # so many steps; 0: never
+    prompts: str = "icons"  # or a file; the icon world's checker judges what is in GenEval's metadata lines
     mode: str = "direct"
     limit: int = 16
     samples: int = 1
@@ -109,41 +84,28 @@ class Watching:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(RunRecipe):
-    """A training run over rows of chains; what comes out is `model` (and `adapter`).
-
-    Args:
-        model: preset or folder to begin from.
-        adapter: folder of a LoRA adapter to go on with.
-        data: JSON lines of records or rows, or a folder of shards (`twgi encode`).
-        max_length: rows with more tokens are left out, and counted aloud.
-        method: `full`, or `lora`.
-        compat: `reference` computes the losses as the published trainer does, mistakes included.
-        steps: 0 takes `epochs`.
-        dtype: of the weights that are held; products may be in bfloat16 all the same.
-        recompute: keep no activations of the blocks; slower, and far less memory.
-        export_dtype: of the weights that are written.
-    """
+    """A training run over rows of chains; what comes out is `model` (and `adapter`). 0 `steps` take `epochs`."""
 
     FREE: ClassVar[tuple[str, ...]] = (
         *RunRecipe.FREE, "data", "model", "adapter", "compat", "watch", "epochs", "recompute", "export_dtype"
     )  # fmt: skip
 
-    data: tuple[str, ...] = ()
-    model: str = "icons"
-    adapter: str = ""
-    max_length: int = 4096
+    data: tuple[str, ...] = ()  # JSON lines of records or rows, or a folder of shards (`twgi encode`)
+    model: str = "icons"  # preset or folder to begin from
+    adapter: str = ""  # folder of a LoRA adapter to go on with
+    max_length: int = 4096  # rows with more tokens are left out, and counted aloud
     method: str = "full"
     lora: Lora = field(default_factory=Lora)
     loss: LossWeights = field(default_factory=LossWeights)
-    compat: str = ""
+    compat: str = ""  # `reference` computes the losses as the published trainer does, mistakes included
     batching: Batching = field(default_factory=Batching)
     optimizer: Optimization = field(default_factory=Optimization)
     watch: Watching = field(default_factory=Watching)
     epochs: float = 1.0
-    dtype: str = "float32"
+    dtype: str = "float32"  # of the weights that are held; products may be in bfloat16 all the same
     bf16: bool = False
-    recompute: bool = False
-    export_dtype: str = "float32"
+    recompute: bool = False  # keep no activations of the blocks; slower, and far less memory
+    export_dtype: str = "float32"  # of the weights that are written
     log_every: int = 10
     save_every: int = 100
 
@@ -153,7 +115,7 @@ class Recipe(RunRecipe):
             raise ConfigError(f"compat must be reference, or left out, got {self.compat!r}")
         if self.compat:
             object.__setattr__(self, "loss", as_published(self.loss))
-        check_one_of("method", self.method, METHODS)
+        check_one_of("method", self.method, ("full", "lora"))
         check_one_of("dtype", self.dtype, DTYPES)
         check_one_of("export_dtype", self.export_dtype, EXPORT_DTYPES)
         if self.method == "full" and self.dtype != "float32":

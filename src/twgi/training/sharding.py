@@ -1,7 +1,4 @@
-"""Several processes under torchrun: each holds a part of every parameter (FSDP2, `fully_shard`).
-
-Started as `torchrun --nproc_per_node=8 -m twgi train RECIPE`; nothing in the recipe changes.
-"""
+"""Several processes that torchrun started: each holds a part of every parameter (FSDP2, `fully_shard`)."""
 
 from __future__ import annotations
 
@@ -19,16 +16,15 @@ from torch.distributed.tensor import DTensor
 from twgi.training.objective import Objective
 
 Place = Callable[[nn.Module], object]
-"""Spreads the parameters of a module, but those of modules inside it that are spread already, over the processes."""
+"""Spreads a module's parameters over the processes, but those of modules inside it that are spread already."""
 
 
 def processes() -> int:
-    """How many train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is."""
+    """Which of the processes this is."""
     return dist.get_rank() if processes() > 1 else 0
 
 
@@ -45,16 +41,21 @@ def summed(value: Tensor) -> Tensor:
     return value
 
 
-def join_processes(device: str) -> torch.device:
-    """Meet the other processes that torchrun started, if it did; returns this process's own device."""
+def join_processes(device: str, *, bf16: bool) -> tuple[torch.device, Place | None]:
+    """Meet the other processes that torchrun started; returns this one's own device, and how modules are spread.
+
+    Spread modules compute the same as before, and may be on the CPU until then. With `bf16`, parameters are gathered
+    and computed with in bfloat16 and gradients added in float32.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return torch.device(device)
-    own = torch.device(f"cuda:{os.environ['LOCAL_RANK']}") if device == "cuda" else torch.device(device)
+        return torch.device(device), None
+    own = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device)
     if own.type == "cuda":
         torch.cuda.set_device(own)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
-    return own
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
+    return own, partial(fully_shard, mesh=init_device_mesh(own.type, (processes(),)), mp_policy=policy)
 
 
 def leave_processes() -> None:
@@ -62,16 +63,7 @@ def leave_processes() -> None:
         dist.destroy_process_group()
 
 
-def sharder(device: torch.device, *, bf16: bool) -> Place:
-    """How modules are spread. They compute the same as before, and may be on the CPU until then.
-
-    With `bf16`, parameters are gathered and computed with in bfloat16 and gradients added in float32.
-    """
-    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
-    return partial(fully_shard, mesh=init_device_mesh(device.type, (processes(),)), mp_policy=policy)
-
-
-def shard(objective: Objective, place: Place) -> Objective:
+def shard(objective: Objective, place: Place) -> None:
     """Spread every parameter over the processes, block by block."""
     for block in objective.decoder.blocks:
         if not isinstance(block, FSDPModule):
@@ -79,12 +71,6 @@ def shard(objective: Objective, place: Place) -> Objective:
     place(objective)
     stray = [name for name, weight in objective.named_parameters() if not isinstance(weight, DTensor)]
     assert not stray, f"not sharded: {stray}"
-    return objective
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether its parameters are spread over processes."""
-    return any(isinstance(weight, DTensor) for weight in model.parameters())
 
 
 def whole(weight: Tensor) -> Tensor:

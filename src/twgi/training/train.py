@@ -1,12 +1,10 @@
 """The training loop, and a run of it on chains (`twgi train RECIPE`).
 
 `fit` is the loop: whatever has an objective, an optimizer and batches for each step goes through it, the icon world's
-own models too (`icons/`). `train_chains` sets it up for a recipe: text and pictures in one sequence, the whole model or
-adapters beside it.
+own models too (`icons/`). `train_chains` sets it up for a recipe: the whole model or adapters beside it.
 
 The run's folder holds `run.json` (what was asked for), `checkpoint-STEP/`, `metrics.jsonl`, `samples/`, and at the end
-`model/`, which `twgi think --model` loads, and `adapter/` where adapters were trained. The image tokenizer is read,
-never trained, and written as it was read.
+`model/` and `adapter/`. The image tokenizer is read, never trained, and written as it was read.
 """
 
 from __future__ import annotations
@@ -31,37 +29,19 @@ from twgi.config import load_recipe
 from twgi.errors import RunError
 from twgi.files import FolderLock, read_json, refuse_changes, write_json
 from twgi.thinking.thinker import Thinker
-from twgi.training.batches import Order, Rows, micro_batches
-from twgi.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint, step_of
+from twgi.training.batches import Order, Rows, micro_batches, open_rows
+from twgi.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
 from twgi.training.metrics import Log
-from twgi.training.model import Trainable, check_export, export, load_trainable, whole_copy
+from twgi.training.model import Trainable, export, load_trainable, whole_copy
 from twgi.training.objective import Batch, LossModule
-from twgi.training.recipe import Optimization, Recipe, RunRecipe, Watching
-from twgi.training.sharding import (
-    barrier,
-    is_sharded,
-    join_processes,
-    leave_processes,
-    processes,
-    rank,
-    shard,
-    sharder,
-    summed,
-    whole,
-)
-from twgi.training.sources import open_rows
+from twgi.training.recipe import Recipe, RunRecipe, Watching
+from twgi.training.sharding import barrier, join_processes, leave_processes, processes, rank, shard, summed, whole
 
 RUN = "run.json"
 OTHERWISE = "give another `out`, or the recipe it began with"
 Watch = Callable[[Watching, Thinker, Path], Mapping[str, float]]
 """Draws what a recipe asks for, with the model of the moment, into a folder; returns what is to be logged of it."""
-Told = Callable[[int], Mapping[str, float]]
-"""What is to be logged, given how many steps are done."""
-
-
-def nothing(done: int) -> Mapping[str, float]:
-    """Neither told nor watched."""
-    return {}
+Told = Callable[[int], Mapping[str, float]]  # what is to be logged, given how many steps are done
 
 
 def fit(
@@ -73,35 +53,29 @@ def fit(
     rate: Callable[[int], float],
     clip: float,
     autocast: bool,
-    told: Told = nothing,
-    watch: Told = nothing,
+    told: Told = lambda done: {},
+    watch: Told = lambda done: {},
 ) -> None:
     """Train to the last step, from the newest checkpoint on: to the bytes it would have come to without a break.
 
-    Args:
-        recipe: where the run's files go, how many steps, how often to log and to save.
-        objective: on its device, or spread over the processes.
-        optimizer: over its parameters. Each group's `lr` is the full rate.
-        batches_of: what this process reads in a step (from 0), a batch for each forward pass. It may use the model
-            first: samples of reinforcement learning are drawn there.
-        rate: the share of the full rate that a step (from 0) uses.
-        clip: largest norm of the gradient; 0 for any.
-        autocast: forward passes in bfloat16.
-        told: what else a log line has.
-        watch: called after each step; what it returns is a line by itself.
-
-    Raises:
-        RunError: the loss is not a number, or the checkpoint is of another model.
+    `batches_of` is asked what this process reads in a step (from 0), a batch for each forward pass. It may use the
+    model first: samples of reinforcement learning are drawn there. `rate` is the share of the optimizer's own `lr` that
+    a step uses, `clip` the largest norm of the gradient (0: any). `told` is what else a log line has; `watch` is called
+    after each step, and what it returns is a line by itself.
+    Raises `RunError` where the loss is not a number, or the checkpoint is of another model.
     """
     full_rates = [group["lr"] for group in optimizer.param_groups]
-    first = _resume(recipe, objective, optimizer)
+    torch.manual_seed(recipe.seed)
+    device, checkpoint = objective.train().device, newest_checkpoint(Path(recipe.out))
+    first = load_checkpoint(checkpoint, objective, optimizer) if checkpoint else 0
     log = Log(recipe, first)
     for step in range(first, recipe.steps):
         batches = batches_of(step)
-        counts = summed(torch.stack([objective.count(batch) for batch in batches]).sum(0).to(objective.device))
+        counts = summed(torch.stack([objective.count(batch) for batch in batches]).sum(0).to(device))
         for batch in batches:
-            with torch.autocast(objective.device.type, torch.bfloat16, enabled=autocast):
-                terms = objective(on_device(batch, objective.device))
+            there = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                terms = objective(there)
             loss = objective.total(terms, counts)
             check_finite("the loss", loss, step, [batch])
             (loss * processes()).backward()  # gradients are averaged over processes
@@ -119,29 +93,12 @@ def fit(
 
         done = step + 1
         if done % recipe.log_every == 0:
-            used = {"grad_norm": length.item(), "learning_rate": optimizer.param_groups[0]["lr"]}
-            log.write_means(done, {**used, **told(done)})
+            rate_now = optimizer.param_groups[0]["lr"]
+            log.write_means(done, {"grad_norm": length.item(), "learning_rate": rate_now, **told(done)})
         if seen := watch(done):
             log.write(done, {f"watch_{name}": value for name, value in seen.items()})
         if done % recipe.save_every == 0 or done == recipe.steps:
             save_checkpoint(Path(recipe.out), done, objective, optimizer, keep=recipe.keep)
-
-
-def _resume(recipe: RunRecipe, objective: LossModule, optimizer: Optimizer) -> int:
-    """Take up the newest whole checkpoint; returns how many steps are done."""
-    torch.manual_seed(recipe.seed)
-    objective.train()
-    checkpoint = newest_checkpoint(Path(recipe.out))
-    if checkpoint is None:
-        return 0
-    load_checkpoint(checkpoint, objective, optimizer)
-    if rank() == 0:
-        print(f"going on after {checkpoint}", flush=True)
-    return step_of(checkpoint)
-
-
-def on_device(batch: Batch, device: torch.device) -> Batch:
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
 def check_finite(what: str, value: Tensor, step: int, batches: Sequence[Batch]) -> None:
@@ -167,24 +124,21 @@ def learning_rate(step: int, steps: int, *, warmup: int, schedule: str = "linear
 
 @contextmanager
 def begin(recipe: RunRecipe, more: dict[str, Any]) -> Iterator[None]:
-    """Write down what was asked for, and hold the folder; a run goes on only as it began.
+    """Write down what was asked for, and hold the folder. `more` is what else the weights depend on.
 
-    `more` is what else the weights depend on.
-
-    Raises:
-        RunError: the folder holds another run, or another process is at it.
+    Raises `RunError` where the folder holds another run, or another process is at it.
     """
     if rank() > 0:
         yield
         return
-    out, asked = Path(recipe.out), json.loads(json.dumps(recipe.decides() | more))
+    decides = {name: value for name, value in asdict(recipe).items() if name not in recipe.FREE}
+    out, asked = Path(recipe.out), json.loads(json.dumps(decides | more))
     with FolderLock(out, otherwise="wait for it, or give another `out`"):
         if (out / RUN).is_file():
             refuse_changes(out, read_json(out / RUN)["decides"], asked, asked, otherwise=OTHERWISE)
         else:
             versions = {"twgi": __version__, "torch": str(torch.__version__)}
-            content = {"version": 1, "decides": asked, "recipe": asdict(recipe), "versions": versions}
-            write_json(out / RUN, content)
+            write_json(out / RUN, {"version": 1, "decides": asked, "recipe": asdict(recipe), "versions": versions})
         try:
             yield
         except KeyboardInterrupt:
@@ -195,8 +149,7 @@ def begin(recipe: RunRecipe, more: dict[str, Any]) -> Iterator[None]:
 def train_chains(recipe_path: str | Path, overrides: Sequence[str] = (), watch: Watch | None = None) -> Path:
     """Train by a recipe file; returns the folder of the model. `watch` is called every `watch.every` steps."""
     recipe = load_recipe(Recipe, recipe_path, overrides)
-    device = join_processes(recipe.device)
-    trained = load_trainable(recipe, device, sharder(device, bf16=recipe.bf16) if processes() > 1 else None)
+    trained = load_trainable(recipe, *join_processes(recipe.device, bf16=recipe.bf16))
     rows, digest = open_rows(recipe.data, trained.loaded.tokenizer, recipe.max_length)
     folder = train(recipe, trained, rows, digest, watch)
     leave_processes()
@@ -206,16 +159,11 @@ def train_chains(recipe_path: str | Path, overrides: Sequence[str] = (), watch: 
 def train(recipe: Recipe, trained: Trainable, rows: Rows, digest: str, watch: Watch | None = None) -> Path:
     """Train to the recipe's last step, from its newest checkpoint on; returns the folder of the model.
 
-    `digest` says what the rows are: a run goes on with the same rows only.
-
-    Raises:
-        ConfigError: settings that do not go together.
-        RunError: the folder's run was another one, or the loss is not a number.
+    `digest` says what the rows are: a run goes on with the same rows only. Raises as `begin` and `fit`.
     """
     chosen, order = recipe.optimizer, Order(rows, recipe.batching)
     steps = recipe.steps or math.ceil(recipe.epochs * len(order.items) / recipe.batching.batch)
     recipe = replace(recipe, steps=steps)
-    check_export(recipe, trained.vq)
     with begin(recipe, {"rows": digest, "model": trained.loaded.sha256}):
         barrier()
         if rank() == 0:
@@ -224,34 +172,31 @@ def train(recipe: Recipe, trained: Trainable, rows: Rows, digest: str, watch: Wa
             shard(trained.objective, trained.place)  # a block at a time to its device
         else:
             trained.objective.to(trained.device)
+        optimizer = torch.optim.AdamW(
+            [weight for weight in trained.objective.parameters() if weight.requires_grad], lr=chosen.lr,
+            betas=(chosen.beta1, chosen.beta2), eps=chosen.eps, weight_decay=chosen.weight_decay,
+        )  # fmt: skip
         fit(
-            recipe, trained.objective, _adamw(chosen, trained.objective),
+            recipe, trained.objective, optimizer,
             partial(
                 micro_batches, order, pad=trained.loaded.tokenizer.vocab.pad, rank=rank(), processes=processes(),
                 loss_on_padding=recipe.loss.padding_carries_loss,
             ),
             rate=partial(learning_rate, steps=steps, warmup=chosen.warmup, schedule=chosen.schedule), clip=chosen.clip,
-            autocast=recipe.bf16 and not is_sharded(trained.objective),  # FSDP2 gathers in bfloat16 already
+            autocast=recipe.bf16 and trained.place is None,  # FSDP2 gathers in bfloat16 already
             told=lambda done: {"epoch": done * recipe.batching.batch / len(order.items)},
-            watch=nothing if watch is None else partial(watch_once, recipe, trained, watch),
+            watch=partial(watch_once, recipe, trained, watch),
         )  # fmt: skip
         return export(recipe, trained)
 
 
-def _adamw(chosen: Optimization, objective: LossModule) -> torch.optim.AdamW:
-    weights = [weight for weight in objective.parameters() if weight.requires_grad]
-    return torch.optim.AdamW(
-        weights, lr=chosen.lr, betas=(chosen.beta1, chosen.beta2), eps=chosen.eps, weight_decay=chosen.weight_decay
-    )
-
-
-def watch_once(recipe: Recipe, trained: Trainable, watch: Watch, done: int) -> Mapping[str, float]:
+def watch_once(recipe: Recipe, trained: Trainable, watch: Watch | None, done: int) -> Mapping[str, float]:
     """Every `watch.every` steps: think with the model as it is; training goes on as if nothing had happened."""
-    if not recipe.watch.every or done % recipe.watch.every:
-        return {}
+    found: Mapping[str, float] = {}
+    if not watch or not recipe.watch.every or done % recipe.watch.every:
+        return found
     folder, states = Path(recipe.out) / "samples" / f"step-{done:06d}", torch.get_rng_state()
     ready = whole_copy(recipe, trained)
-    found: Mapping[str, float] = {}
     if rank() == 0 and ready is not None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -264,11 +209,11 @@ def watch_once(recipe: Recipe, trained: Trainable, watch: Watch, done: int) -> M
 
 
 def _describe(recipe: Recipe, trained: Trainable, order: Order) -> str:
-    weights = list(trained.objective.parameters())
-    training = sum(weight.numel() for weight in weights if weight.requires_grad)
+    sizes = [(weight.numel(), weight.requires_grad) for weight in trained.objective.parameters()]
     rows, tokens = len(order.rows.lengths), int(order.rows.lengths.sum())
     what = recipe.lora.describe(trained.loaded.tokenizer.vocab) + ". " if recipe.method == "lora" else ""
     return (
-        f"{what}{training:,} of {sum(weight.numel() for weight in weights):,} parameters train, on {rows:,} rows with "
-        f"{tokens:,} tokens: {recipe.steps:,} steps of {recipe.batching.batch}, {processes()} process(es)"
+        f"{what}{sum(size for size, trains in sizes if trains):,} of {sum(size for size, _ in sizes):,} parameters "
+        f"train, on {rows:,} rows with {tokens:,} tokens: {recipe.steps:,} steps of {recipe.batching.batch}, "
+        f"{processes()} process(es)"
     )

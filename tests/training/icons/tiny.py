@@ -8,7 +8,7 @@ import pytest
 from twgi.icons.world import Scene
 from twgi.model.config import VQConfig
 from twgi.training.icons import lm
-from twgi.training.icons.rows import SceneCodes
+from twgi.training.icons.lm import SceneCodes
 
 VQ = VQConfig(
     resolution=64, base_channels=32, channel_multiplier=(1, 1, 1, 1), num_res_blocks=1, attn_type="none",

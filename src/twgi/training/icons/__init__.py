@@ -1,4 +1,1 @@
-"""The icon world's own factory: how the bundled model was made, from nothing (`twgi train vq`, `twgi train lm`).
-
-Nothing else uses it. The loop, the losses, batches and checkpoints are those of `twgi.training`.
-"""
+"""The icon world's own factory: how the bundled model was made, from nothing (`twgi train vq`, `twgi train lm`)."""

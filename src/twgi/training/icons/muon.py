@@ -12,13 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Coefficients of the quintic iteration, from Muon's description.
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-
 
 def orthogonalize(matrices_GRC: Tensor, rounds: int = 5) -> Tensor:
     """The nearest (semi-)orthogonal matrix to each of a batch, roughly: singular values end in about 0.7..1.2."""
-    a, b, c = NEWTON_SCHULZ
+    a, b, c = 3.4445, -4.7750, 2.0315  # of the quintic iteration, from Muon's description
     x = matrices_GRC.bfloat16()
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
@@ -72,13 +69,10 @@ class MuonAdamW(torch.optim.Optimizer):
 
 def build_optimizer(model: torch.nn.Module, *, matrix_lr: float, other_lr: float, weight_decay: float) -> MuonAdamW:
     """Muon on every matrix inside the blocks (fused ones part by part), AdamW on embedding, head and norms."""
-    parts = {"wqkv.weight": 3, "wo.weight": 1, "w_gate_up.weight": 2, "w_down.weight": 1}
-    matrices: dict[int, list[Tensor]] = {}
-    others: list[Tensor] = []
-    for name, parameter in model.named_parameters():
-        count = next((n for suffix, n in parts.items() if name.endswith(suffix)), 0)
-        (matrices.setdefault(count, []) if count else others).append(parameter)
-    groups = [
-        {"params": params, "lr": matrix_lr, "weight_decay": weight_decay, "parts": n} for n, params in matrices.items()
-    ]
-    return MuonAdamW([*groups, {"params": others, "lr": other_lr}])
+    parts = {"wqkv": 3, "wo": 1, "w_gate_up": 2, "w_down": 1}
+    weights: dict[int, list[Tensor]] = {}
+    for name, weight in model.named_parameters():
+        weights.setdefault(parts.get(name.split(".")[-2], 0), []).append(weight)
+    others = {"params": weights.pop(0), "lr": other_lr}
+    matrices = {"lr": matrix_lr, "weight_decay": weight_decay}
+    return MuonAdamW([*({"params": params, "parts": count, **matrices} for count, params in weights.items()), others])

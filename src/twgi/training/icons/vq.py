@@ -3,9 +3,8 @@
 Three phases: the autoencoder without quantisation; quantised training, from codes that are k-means of the latents and
 follow them by moving averages, dead ones revived; then the decoder alone, codes and encoder fixed.
 A *consistency* term pulls the latent of a cell towards the average latent of the same piece of the same coloured icon
-elsewhere, so that a thing has the same tokens wherever and beside whatever it stands: the language model can then copy
-what it drew.
-Data is a pure function of (seed, step): a killed run resumes exactly.
+elsewhere, so that a thing has the same tokens wherever and beside whatever it stands, and can be copied.
+Data is a pure function of (seed, step).
 """
 
 from __future__ import annotations
@@ -36,11 +35,7 @@ KEYS = len(world.NAMES) * len(world.COLORS) * PIECES + 1  # every piece of every
 
 @dataclass(frozen=True, kw_only=True)
 class VQRecipe(RunRecipe):
-    """What `twgi train vq` reads. Steps count over all phases: plain first, the decoder alone last.
-
-    From step `tight_from` the two terms that make codes independent of what stands around have their tight weights.
-    `ground_pictures` are looked at to find the codes that stand for nothing but ground.
-    """
+    """What `twgi train vq` reads. Steps count over all phases: plain first, the decoder alone last."""
 
     FREE: ClassVar[tuple[str, ...]] = (*RunRecipe.FREE, "compile")
 
@@ -55,11 +50,11 @@ class VQRecipe(RunRecipe):
     object_weight: float = 4.0
     consistency: float = 0.5
     commitment: float = 0.5
-    tight_from: int = 800
+    tight_from: int = 800  # from this step the terms that make codes independent of what stands around are tight
     tight_consistency: float = 1.0
     tight_commitment: float = 2.0
     code_decay: float = 0.97
-    ground_pictures: int = 512
+    ground_pictures: int = 512  # looked at to find the codes that stand for nothing but ground
     log_every: int = 50
     save_every: int = 200
     compile: bool = False
@@ -90,121 +85,74 @@ def sample_scene(rng: np.random.Generator) -> world.Scene:
     quadrants = rng.permutation(4)[:count]
     names, colors = rng.integers(len(world.NAMES), size=count), rng.integers(len(world.COLORS), size=count)
     jitter = rng.integers(2, size=(count, 2))
-    things = [
+    return world.Scene(tuple(
         world.Placed(world.NAMES[n], list(world.COLORS)[c], int(q % 2 * 4 + j[0]), int(q // 2 * 4 + j[1]))
         for n, c, q, j in zip(names, colors, quadrants, jitter, strict=True)
-    ]
-    return world.Scene(tuple(things))
-
-
-def cell_keys(scene: world.Scene) -> np.ndarray:
-    """Which piece of which coloured icon each cell shows, int64 [GRID * GRID]; KEYS - 1 is the ground."""
-    keys = np.full((world.GRID, world.GRID), KEYS - 1, np.int64)
-    for thing in scene.objects:
-        look = world.NAMES.index(thing.name) * len(world.COLORS) + list(world.COLORS).index(thing.color)
-        spot = keys[thing.row : thing.row + world.SPAN, thing.col : thing.col + world.SPAN]
-        spot[:] = look * PIECES + np.arange(PIECES).reshape(world.SPAN, world.SPAN)
-    return keys.reshape(-1)
+    ))  # fmt: skip
 
 
 def make_batch(seed: int, step: int, size: int) -> tuple[Tensor, Tensor]:
-    """Pixels in -1..1 [B, 3, H, W] (channels last) and cell keys [B, N]."""
+    """Pixels in -1..1 [B, 3, H, W] (channels last) and keys, int64 [B, N].
+
+    A key says which piece of which coloured icon a cell shows; KEYS - 1 is the ground.
+    """
     rng = np.random.default_rng([seed, step + 1])
     scenes = [sample_scene(rng) for _ in range(size)]
-    pixels = np.stack([np.asarray(world.render(scene)) for scene in scenes])
-    keys = torch.from_numpy(np.stack([cell_keys(scene) for scene in scenes]))
-    return (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1), keys
-
-
-class CodeStatistics:
-    """Moving averages: mean latent of each key, and count and sum of latents of each code."""
-
-    def __init__(self, recipe: VQRecipe) -> None:
-        width, codes = recipe.model.embed_dim, recipe.model.num_embeddings
-        self.decay = recipe.code_decay
-        self.prototype = torch.zeros(KEYS, width, device=recipe.device)
-        self.seen = torch.zeros(KEYS, device=recipe.device)
-        self.count = torch.ones(codes, device=recipe.device)
-        self.sum = torch.zeros(codes, width, device=recipe.device)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {"prototype": self.prototype, "seen": self.seen, "count": self.count, "sum": self.sum}
-
-    def see(self, z_ND: Tensor, keys_N: Tensor) -> None:
-        """Moves each key's prototype towards the mean of its latents in this batch."""
-        total, hits = torch.zeros_like(self.prototype), torch.zeros_like(self.seen)
-        total.index_add_(0, keys_N, z_ND)
-        hits.index_add_(0, keys_N, torch.ones_like(keys_N, dtype=hits.dtype))
-        here = hits > 0
-        rate = torch.where(self.seen[here] > 0, 0.2, 1.0)[:, None]
-        self.prototype[here] += rate * (total[here] / hits[here, None] - self.prototype[here])
-        self.seen += hits
-
-    def start_codes(self, codebook: Tensor, rng: np.random.Generator) -> None:
-        """K-means over the prototypes seen so far; the codebook is written in place."""
-        centres = kmeans(self.prototype[self.seen > 0], len(codebook), rng)
-        codebook.copy_(centres)
-        self.count.fill_(1.0)
-        self.sum.copy_(centres)
-
-    def follow(self, codebook: Tensor, z_ND: Tensor, codes_N: Tensor, rng: np.random.Generator) -> int:
-        """Moves codes to the mean of their latents; unused codes restart at random latents. Returns how many did."""
-        hits, total = torch.zeros_like(self.count), torch.zeros_like(self.sum)
-        hits.index_add_(0, codes_N, torch.ones_like(codes_N, dtype=hits.dtype))
-        total.index_add_(0, codes_N, z_ND)
-        self.count.mul_(self.decay).add_(hits, alpha=1 - self.decay)
-        self.sum.mul_(self.decay).add_(total, alpha=1 - self.decay)
-        dead = (self.count < 0.01).nonzero()[:, 0]
-        if len(dead):
-            fresh = self.prototype[self.seen > 0]
-            self.sum[dead] = fresh[torch.from_numpy(rng.integers(len(fresh), size=len(dead)))]
-            self.count[dead] = 1.0
-        codebook.copy_(self.sum / self.count[:, None])
-        return len(dead)
+    keys = np.full((size, world.GRID, world.GRID), KEYS - 1, np.int64)
+    for number, scene in enumerate(scenes):
+        for thing in scene.objects:
+            look = world.NAMES.index(thing.name) * len(world.COLORS) + list(world.COLORS).index(thing.color)
+            spot = keys[number, thing.row : thing.row + world.SPAN, thing.col : thing.col + world.SPAN]
+            spot[:] = look * PIECES + np.arange(PIECES).reshape(world.SPAN, world.SPAN)
+    pixels = torch.from_numpy(np.stack([np.asarray(world.render(scene)) for scene in scenes]))
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1, torch.from_numpy(keys).flatten(1)
 
 
 def kmeans(points_ND: Tensor, k: int, rng: np.random.Generator, rounds: int = 12) -> Tensor:
     """Lloyd's algorithm from k random points; empty clusters restart at random points."""
     centres = points_ND[torch.from_numpy(rng.choice(len(points_ND), k, replace=len(points_ND) < k))].clone()
     for _ in range(rounds):
-        nearest = torch.cdist(points_ND, centres).argmin(1)
-        hits = torch.bincount(nearest, minlength=k).to(points_ND.dtype)
-        total = torch.zeros_like(centres).index_add_(0, nearest, points_ND)
+        hits, total = sums_by(torch.cdist(points_ND, centres).argmin(1), points_ND, k)
         empty = hits == 0
         centres = total / hits.clamp(min=1)[:, None]
         centres[empty] = points_ND[torch.from_numpy(rng.integers(len(points_ND), size=int(empty.sum())))]
     return centres
 
 
-def pixel_loss(out: Tensor, pixels: Tensor, keys_BN: Tensor, object_weight: float) -> Tensor:
-    """Mean of absolute plus squared error, cells of objects weighted more."""
-    side = world.GRID
-    on_object = (keys_BN != KEYS - 1).view(-1, 1, side, side).float()
-    weight = 1 + (object_weight - 1) * F.interpolate(on_object, scale_factor=world.CELL_PX, mode="nearest")
-    error = out - pixels
-    return (weight * (error.abs() + error.square())).sum() / (weight.sum() * 3)
+def sums_by(keys_N: Tensor, z_ND: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """How many latents each of `count` keys has, and their sum."""
+    hits = z_ND.new_zeros(count).index_add_(0, keys_N, torch.ones_like(keys_N, dtype=z_ND.dtype))
+    return hits, z_ND.new_zeros(count, z_ND.shape[1]).index_add_(0, keys_N, z_ND)
 
 
 class VQObjective(LossModule):
-    """The image tokenizer, the statistics of its codes, and the loss of each phase."""
+    """The image tokenizer, the loss of each phase, and moving averages: each key's mean latent, each code's latents."""
 
     def __init__(self, recipe: VQRecipe) -> None:
         super().__init__()
         self.recipe = recipe
         torch.manual_seed(recipe.seed)
         self.model = VQModel(recipe.model).to(recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.statistics = CodeStatistics(recipe)
         self.codebook = self.model.quantize.embedding.weight.requires_grad_(False).detach()
+        self.prototype, self.seen = self.codebook.new_zeros(KEYS, recipe.model.embed_dim), self.codebook.new_zeros(KEYS)
+        self.hits, self.sum = self.codebook.new_ones(len(self.codebook)), torch.zeros_like(self.codebook)
         self.encode, self.decode = self.model.latents, self.model.decode_latents
         if recipe.compile:
             self.encode, self.decode = torch.compile(self.encode), torch.compile(self.decode)
 
+    def moving(self) -> dict[str, Tensor]:
+        """The codebook, and what it follows."""
+        averages = {"prototype": self.prototype, "seen": self.seen, "count": self.hits, "sum": self.sum}
+        return {"codebook": self.codebook, **averages}
+
     def optimizer(self) -> MuonAdamW:
         """Muon on the convolutions between the first and the last, AdamW on the rest; the codebook follows averages."""
-        named = [(n, p) for n, p in self.model.named_parameters() if not n.startswith("quantize.")]
-        inner = [p for n, p in named if p.ndim == 4 and not n.endswith(("conv_in.weight", "decoder.conv_out.weight"))]
-        chosen = {id(p) for p in inner}
-        rest = [p for _, p in named if id(p) not in chosen]
+        inner, rest = [], []
+        for name, weight in self.model.named_parameters():
+            if weight.ndim == 4 and not name.endswith(("conv_in.weight", "decoder.conv_out.weight")):
+                inner.append(weight)
+            elif not name.startswith("quantize."):
+                rest.append(weight)
         matrices = {"params": inner, "lr": self.recipe.matrix_lr, "parts": 1}
         return MuonAdamW([matrices, {"params": rest, "lr": self.recipe.lr}])
 
@@ -213,7 +161,9 @@ class VQObjective(LossModule):
         r = self.recipe
         self.rng = np.random.default_rng([r.seed, step, 1])
         if step == r.plain_steps:
-            self.statistics.start_codes(self.codebook, self.rng)
+            self.codebook.copy_(kmeans(self.prototype[self.seen > 0], len(self.codebook), self.rng))
+            self.hits.fill_(1.0)
+            self.sum.copy_(self.codebook)
         if step == r.settled:
             merge_ground_codes(self.model, r.seed, r.ground_pictures)
         pixels, keys_BN = make_batch(r.seed, step, r.batch)
@@ -231,28 +181,49 @@ class VQObjective(LossModule):
                 z_BND = self.encode(pixels).float()
             terms, code_BND = self._latent_losses(z_BND, keys_BN, batch["step"])
         with torch.autocast(r.device, torch.bfloat16, enabled=r.bf16):
-            out = self.decode(z_BND + (code_BND - z_BND).detach()).float()
-        return terms | {"pixels": pixel_loss(out, pixels, keys_BN, r.object_weight)}
+            error = self.decode(z_BND + (code_BND - z_BND).detach()).float() - pixels
+        on_object = (keys_BN != KEYS - 1).view(-1, 1, world.GRID, world.GRID).float()
+        weight = 1 + (r.object_weight - 1) * F.interpolate(on_object, scale_factor=world.CELL_PX, mode="nearest")
+        return terms | {"pixels": (weight * (error.abs() + error.square())).sum() / (weight.sum() * 3)}
 
     def _latent_losses(self, z_BND: Tensor, keys_BN: Tensor, step: int) -> tuple[Terms, Tensor]:
         """Consistency and commitment terms, and what the decoder is given for each cell."""
         z_ND, keys_N = z_BND.flatten(0, 1), keys_BN.flatten()
         scale = z_ND.detach().var(0).mean()
-        self.statistics.see(z_ND.detach(), keys_N)
-        prototype_ND = self.statistics.prototype[keys_N]
-        spread = (z_ND - prototype_ND).square().mean() / scale
+        self._see(z_ND.detach(), keys_N)
+        spread = (z_ND - self.prototype[keys_N]).square().mean() / scale
         consistency, commitment = self.recipe.weights(step)
         terms = {"consistency": consistency * spread}
         if step < self.recipe.plain_steps:
             return terms, z_BND
         with torch.no_grad():
             codes_N = self.model.quantize.nearest(z_ND)
-            home_N = self.model.quantize.nearest(self.statistics.prototype)[keys_N]
+            home_N = self.model.quantize.nearest(self.prototype)[keys_N]
             code_ND, home_ND = self.codebook[codes_N], self.codebook[home_N]
-            revived = self.statistics.follow(self.codebook, z_ND.detach(), codes_N, self.rng)
+            revived = self._follow(z_ND.detach(), codes_N)
         terms["commitment"] = commitment * (z_ND - home_ND).square().mean() / scale
         told = {"agreement": (codes_N == home_N).float().mean(), "revived": torch.tensor(float(revived))}
         return terms | told, code_ND.view_as(z_BND)
+
+    def _see(self, z_ND: Tensor, keys_N: Tensor) -> None:
+        """Moves each key's prototype towards the mean of its latents in this batch."""
+        hits, total = sums_by(keys_N, z_ND, KEYS)
+        here = hits > 0
+        rate = torch.where(self.seen[here] > 0, 0.2, 1.0)[:, None]
+        self.prototype[here] += rate * (total[here] / hits[here, None] - self.prototype[here])
+        self.seen += hits
+
+    def _follow(self, z_ND: Tensor, codes_N: Tensor) -> int:
+        """Moves codes to the mean of their latents; unused codes restart at random prototypes. Returns how many did."""
+        for average, now in zip((self.hits, self.sum), sums_by(codes_N, z_ND, len(self.codebook)), strict=True):
+            average.mul_(self.recipe.code_decay).add_(now, alpha=1 - self.recipe.code_decay)
+        dead = (self.hits < 0.01).nonzero()[:, 0]
+        if len(dead):
+            fresh = self.prototype[self.seen > 0]
+            self.sum[dead] = fresh[torch.from_numpy(self.rng.integers(len(fresh), size=len(dead)))]
+            self.hits[dead] = 1.0
+        self.codebook.copy_(self.sum / self.hits[:, None])
+        return len(dead)
 
     def count(self, batch: Batch) -> Tensor:
         """A step is one batch, whose terms are means already."""
@@ -262,17 +233,10 @@ class VQObjective(LossModule):
         """The sum of all terms that have a weight."""
         return torch.stack([terms[name] for name in ("consistency", "commitment", "pixels") if name in terms]).sum()
 
-    def moving(self) -> dict[str, Tensor]:
-        """The codebook, and what it follows."""
-        return {"codebook": self.codebook, **self.statistics.tensors()}
-
 
 @torch.no_grad()
 def merge_ground_codes(model: VQModel, seed: int, pictures: int) -> None:
-    """Gives the codes that stand for little but ground one vector, so that ground is one token.
-
-    Ties go to the lowest index, so the merged code is the first of them.
-    """
+    """Gives the codes that stand for little but ground one vector, so that ground is one token: the first of them."""
     pixels, keys_BN = make_batch(seed, -1, pictures)
     device = model.quantize.embedding.weight.device
     parts = [model.encode(p.to(device, memory_format=torch.channels_last)).cpu() for p in pixels.split(64)]
@@ -285,13 +249,12 @@ def merge_ground_codes(model: VQModel, seed: int, pictures: int) -> None:
 
 
 def run_vq(recipe_path: str | Path, overrides: list[str] | None = None) -> Path:
-    """Trains to the recipe's last step, resuming what its folder holds; returns that folder, with `vq.safetensors`."""
+    """Trains, or goes on, to the recipe's last step; returns the folder of the run, with `vq.safetensors`."""
     recipe = load_recipe(VQRecipe, recipe_path, overrides or [])
     torch.set_num_threads(recipe.threads)
     objective = VQObjective(recipe)
     with begin(recipe, {}):
-        optimizer = objective.optimizer()
-        fit(recipe, objective, optimizer, objective.batches, rate=recipe.rate, clip=1.0, autocast=False)
+        fit(recipe, objective, objective.optimizer(), objective.batches, rate=recipe.rate, clip=1.0, autocast=False)
         weights = {name: value.contiguous() for name, value in objective.model.state_dict().items()}
         write_tensors(Path(recipe.out) / WEIGHTS, weights)
     return Path(recipe.out)
