@@ -79,7 +79,7 @@ class Benchmark(Protocol):
     def name(self) -> str: ...
 
     def judge(self, pictures: Iterable[PictureToJudge], out: Path, part: Part) -> Iterable[Judged]:
-        """The verdict on each picture, in any order; costly answers are kept in `out`, so that none is asked twice."""
+        """The verdict on each picture, in any order; costly answers are kept in `out`, and not asked for twice."""
 
     def wrong(self, item: Any, problem: str) -> Verdict:
         """The verdict where there is nothing to look at."""

@@ -255,7 +255,7 @@ class Audited:
         return subgoal_rates([(right(i, *parts), right(i, t.images[-1])) for i, t, parts in found if parts])
 
     def changes(self, thinker: Thinker, limit: int) -> list[Intervention]:
-        """So many thoughts, spread evenly over the prompts, in all conditions. Raises `ConfigError`: another model."""
+        """So many thoughts, evenly over the prompts, in all conditions. Raises `ConfigError` for another model."""
         sha = self.run.model.sha256
         if thinker.identity.sha256 != sha:
             raise ConfigError(f"these thoughts are of another model ({sha[:12]}): give it as --model")

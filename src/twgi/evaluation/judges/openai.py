@@ -42,7 +42,7 @@ class OpenAIJudge:
         self.name = f"openai:{self._endpoint.name}"
 
     def answer(self, queries: Iterable[Query]) -> Iterator[tuple[Query, Answer]]:
-        """Up to `concurrency` questions at a time. Raises `ConfigError` where it refuses, `RunError` where it fails."""
+        """Up to `concurrency` questions at a time. Raises `ConfigError`: it refuses, `RunError`: it only fails."""
         lost = 0
         pool = ThreadPoolExecutor(self.options.concurrency)
         try:
