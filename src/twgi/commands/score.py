@@ -49,8 +49,7 @@ def score_geneval(
         asked, pictures = benchmark.from_run(folder)
         benchmark.lay_out(asked, pictures)
     content = score(benchmark, asked, pictures, out or folder, which=which, counting=counting)
-    show(content, benchmark.table(content), json=json)
-    return TwgiError.exit_status if content["partial"] else 0
+    return show(content, benchmark.table(content), json=json)
 
 
 @app.command("dpg")
@@ -111,12 +110,12 @@ def score_dpg(
         print(f"the answers of part {shard} are in {place}; when all parts are there, score without --shard")
         return TwgiError.exit_status if any(thought.pending for thought in thoughts) else 0
     content = score(benchmark, *found, place, which=which, counting=counting)
-    show(content, benchmark.table(content), json=json)
-    return TwgiError.exit_status if content["partial"] else 0
+    return show(content, benchmark.table(content), json=json)
 
 
-def show(content: Any, table: str, *, json: bool) -> None:
-    """Print what was found as a table, or as the JSON file that holds it."""
+def show(content: dict[str, Any], table: str, *, json: bool) -> int:
+    """Print what was found as a table, or as the JSON file that holds it; the exit status, 2 where it is PARTIAL."""
     from json import dumps
 
     print(dumps(content, ensure_ascii=False, indent=2) if json else table)
+    return TwgiError.exit_status if content.get("partial") else 0
