@@ -112,9 +112,7 @@ def test_a_truncated_adapter_is_the_users_error(adapter: Path, tmp_path: Path, k
 
 
 def wrapped(name: str) -> str:
-    return name.replace("base_model.model.", "module.base_model.model._orig_mod.").replace(
-        ".weight", ".default.weight"
-    )
+    return name.replace("base_model.model.", "module.base_model.model._orig_mod.").replace(".weight", ".default.weight")
 
 
 def test_tensors_saved_from_a_compiled_or_wrapped_model_are_the_same_adapter(adapter: Path, tmp_path: Path) -> None:

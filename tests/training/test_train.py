@@ -1,7 +1,6 @@
 """Laws of the loop and of runs on chains: what is exported, what resumes, what is refused."""
 
 import contextlib
-import json
 import random
 import shutil
 import sys

@@ -65,9 +65,7 @@ class VQRecipe(RunRecipe):
         super().__post_init__()
         counts = (self.batch, self.plain_steps, self.decoder_steps, self.warmup, self.ground_pictures)
         if min(counts) < 1 or self.plain_steps + self.decoder_steps >= self.steps:
-            raise ConfigError(
-                "batch, warmup, ground_pictures and the steps of each phase must be 1 or more"
-            )
+            raise ConfigError("batch, warmup, ground_pictures and the steps of each phase must be 1 or more")
         if min(self.lr, self.matrix_lr) <= 0 or not 0 <= self.code_decay < 1:
             raise ConfigError("lr and matrix_lr must be above 0, and code_decay in [0, 1)")
         if (self.model.grid, self.model.resolution) != (world.GRID, world.GRID * world.CELL_PX):
