@@ -112,6 +112,11 @@ def test_shards_belong_to_the_image_tokenizer_they_were_made_with(tmp_path: Path
         list(ShardWriter(tmp_path / "shards", [file], RowEncoder(other_codebook(TOKENIZER)), rows=7).write())
 
 
+def read_all(folder: Path) -> None:
+    rows = ShardRows(folder)
+    assert [rows[index] for index in range(len(rows.lengths))]
+
+
 def test_what_is_damaged_in_a_folder_of_shards_is_the_users_error(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "rows.jsonl")
     list(writer(tmp_path / "shards", [file]).write())
@@ -123,8 +128,7 @@ def test_what_is_damaged_in_a_folder_of_shards_is_the_users_error(tmp_path: Path
     for content, says in ((spoiled, "damaged"), (whole.read_bytes(), "other files or settings"), (b"", "not a shard")):
         shard.write_bytes(content)
         with pytest.raises(DataError, match=says):
-            rows = ShardRows(tmp_path / "shards")
-            [rows[index] for index in range(len(rows.lengths))]
+            read_all(tmp_path / "shards")
     shard.write_bytes(good)
     for text in ("[]", "3", "{}", "[" * 100_000, '{"made_of": 3, "report": {}}', '{"made_of": {}, "report": {"x": 1}}'):
         manifest.write_text(text)

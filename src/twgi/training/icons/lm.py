@@ -119,8 +119,8 @@ def read_vq(recipe_path: Path) -> VQModel:
 def sentences(count: int, seed: int) -> Iterator[str]:
     """Prompts and words of random chains of all modes, as the model will read them."""
     rng = np.random.default_rng(seed)
-    for build in islice(cycle(tasks.TASKS.values()), count):
-        request = build(rng)
+    for make_request in islice(cycle(tasks.TASKS.values()), count):
+        request = make_request(rng)
         scene = tasks.make_scene(request, rng)
         for chain in (chains.subgoal(request, scene), chains.critique(request, scene, rng), chains.general(scene, rng)):
             yield MODES[chain.mode].prompt_text(chain.prompt).replace("<image>", "")
