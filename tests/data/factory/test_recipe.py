@@ -39,7 +39,7 @@ def test_the_shipped_recipes_parse(name: str, teacher: str) -> None:
         ({"modes": []}, "modes must be"),
         ({"modes": ["subgoal", "subgoal"]}, "each once"),
         ({"modes": ["direct"]}, "modes must be some of subgoal, critique"),
-        ({"speed": 3}, "unknown key 'speed'"),
+        ({"speed": 3}, 'unknown key "speed"'),
         ({"endpoints": {"all": {**STATION, "models": "m"}}}, "endpoints: unknown key 'models'"),
         ({"endpoints": {"all": {**STATION, "pictures": "video"}}}, "images or chat"),
         ({"endpoints": {"all": {**STATION, "parameters": {"model": "other"}}}}, "'model'"),
