@@ -40,7 +40,7 @@ def test_the_shipped_recipes_parse(name: str, teacher: str) -> None:
         ({"modes": ["subgoal", "subgoal"]}, "each once"),
         ({"modes": ["direct"]}, "modes must be some of subgoal, critique"),
         ({"speed": 3}, 'unknown key "speed"'),
-        ({"endpoints": {"all": {**STATION, "models": "m"}}}, "endpoints: unknown key 'models'"),
+        ({"endpoints": {"all": {**STATION, "models": "m"}}}, 'endpoints.all: unknown key "models"'),
         ({"endpoints": {"all": {**STATION, "pictures": "video"}}}, "images or chat"),
         ({"endpoints": {"all": {**STATION, "parameters": {"model": "other"}}}}, "'model'"),
         ({"endpoints": {"all": {**STATION, "parameters": {'a"\r\n': 1}}}}, "parameters may not hold"),
