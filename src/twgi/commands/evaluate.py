@@ -110,8 +110,8 @@ def eval_dpg(
     def then(folder: Path, laid_out: Path) -> str:
         return f"pictures: {laid_out}; judge them with: twgi score dpg {folder} --questions FILE --judge JUDGE"
 
-    benchmark = Dpg()
-    asked, again = benchmark.prompts(prompts).limited(how.limit), f"twgi score dpg {out} --questions FILE --judge JUDGE"
+    benchmark, again = Dpg(), f"twgi score dpg {out} --questions FILE --judge JUDGE"
+    asked = benchmark.prompts(prompts).limited(how.limit)
     return _draw(benchmark, asked, out, options, drawing, how, then=then, again=again)
 
 

@@ -49,8 +49,7 @@ def score_geneval(
         asked, pictures = benchmark.from_run(folder)
         benchmark.lay_out(asked, pictures)
     content = score(benchmark, asked, pictures, out or folder, which=which, counting=counting)
-    show(content, benchmark.table(content), json=json)
-    return TwgiError.exit_status if content["partial"] else 0
+    return show(content, benchmark.table(content), json=json)
 
 
 @app.command("dpg")
@@ -73,6 +72,9 @@ def score_dpg(
     key_variable: Annotated[
         str, option("Variable with the endpoint's key. Default: TWGI_JUDGE_KEY.", JUDGE, "--key-env")
     ] = "TWGI_JUDGE_KEY",
+    parameter: Annotated[
+        list[str] | None, option("key=value: a field of each request to an endpoint, such as max_tokens=2048.", JUDGE)
+    ] = None,
     test: Annotated[
         bool, option("Whether a model must first tell red from blue.", JUDGE, "--self-test/--no-self-test")
     ] = True,
@@ -97,8 +99,9 @@ def score_dpg(
 
     part, asked = parse_part(shard), read_questions(questions)
     judging = judge_named(
-        judge, concurrency=concurrency, timeout=timeout, key_variable=key_variable, probabilities=asked.soft
-    )
+        judge, concurrency=concurrency, timeout=timeout, key_variable=key_variable, probabilities=asked.soft,
+        parameters=parameter or (),
+    )  # fmt: skip
     benchmark = Dpg(asked, judging, gating=gating, compat=compat, self_test=test)
     found = benchmark.asked, benchmark.pictures(pictures, crops=crops, samples=samples)
     place = out or pictures or Path("out") / "recorded"
@@ -107,12 +110,12 @@ def score_dpg(
         print(f"the answers of part {shard} are in {place}; when all parts are there, score without --shard")
         return TwgiError.exit_status if any(thought.pending for thought in thoughts) else 0
     content = score(benchmark, *found, place, which=which, counting=counting)
-    show(content, benchmark.table(content), json=json)
-    return TwgiError.exit_status if content["partial"] else 0
+    return show(content, benchmark.table(content), json=json)
 
 
-def show(content: Any, table: str, *, json: bool) -> None:
-    """Print what was found as a table, or as the JSON file that holds it."""
+def show(content: dict[str, Any], table: str, *, json: bool) -> int:
+    """Print what was found as a table, or as the JSON file that holds it; the exit status, 2 where it is PARTIAL."""
     from json import dumps
 
     print(dumps(content, ensure_ascii=False, indent=2) if json else table)
+    return TwgiError.exit_status if content.get("partial") else 0

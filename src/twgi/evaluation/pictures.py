@@ -108,9 +108,8 @@ class PictureSet:
     def __post_init__(self) -> None:
         name, last = max(self.generations, key=lambda key: key[1], default=("", 0))
         if last >= self.samples:
-            raise ConfigError(
-                f"{self.root}: picture {last + 1} of {name}, not {self.samples}: say --samples {last + 1}"
-            )
+            what = f"picture {last + 1} of {name}, not {self.samples}"
+            raise ConfigError(f"{self.root}: {what}: say --samples {last + 1}")
 
     def only(self, ids: Collection[str]) -> "PictureSet":
         """Those of known prompts; the others are `unknown`."""

@@ -65,11 +65,20 @@ class ReplayJudge:
         try:
             number = next(row[name] for name in _NUMBERS if name in row)
             raw = next(row[name] for name in _ANSWERS if name in row)
-            image = None if row.get("image") is None else int(row["image"])
-            place = (str(row["item_id"]), int(row.get("sample") or 0), image, int(number))
+            image = None if row.get("image") is None else _whole(row["image"])
+            place = (str(row["item_id"]), _whole(row.get("sample") or 0), image, _whole(number))
             p_yes = row.get("p_yes")
             said = ("" if raw is None else str(raw), None if p_yes in (None, "") else float(p_yes))
-        except (KeyError, StopIteration, TypeError, ValueError):
-            raise ConfigError(f"{where}: needs item_id, proposition_id or question_id, and answer or raw") from None
+        except (KeyError, StopIteration, TypeError, ArithmeticError, ValueError):
+            needed = "needs item_id, proposition_id or question_id (a whole number), and answer or raw"
+            raise ConfigError(f"{where}: {needed}") from None
         if self._said.setdefault(place, said) != said:
             raise ConfigError(f"{where}: question {place[3]} of {place[0]} was answered otherwise before")
+
+
+def _whole(value: Any) -> int:
+    """Also of 1.0, as pandas writes it. Raises `ValueError` or `ArithmeticError` for anything else."""
+    number = float(value)
+    if number != int(number):
+        raise ValueError("not whole")
+    return int(number)
