@@ -52,7 +52,7 @@ def main() -> None:
     args = parse()
     loaded = of_shape(load("icons", device=args.device, threads=args.threads), args.shape)
     published = Published(chameleon(loaded.model), loaded.tokenizer)
-    if args.device == "cpu" and loaded.model.head.packed is None:
+    if args.device == "cpu" and loaded.model.packed is None:
         loaded.model.pack()
     rng = np.random.default_rng(0)
     settings = Settings(mode=args.mode, guidance="paper" if args.guidance == "paper" else None)
@@ -190,7 +190,7 @@ class Published:
 
     def _draw(self, logits: Tensor, weights: Sequence[float], choice: Choice, by: Any, position: int) -> int:
         ids, start = self.ids[choice], torch.tensor([self.noise.start(position)], device=self.device)
-        return int(draw(combined(logits, [list(enumerate(weights))], ids), ids, by, start).tokens_R)
+        return int(draw(combined(logits[:, ids], [list(enumerate(weights))]), ids, by, start).tokens_R)
 
 
 class Rows:

@@ -1,12 +1,13 @@
 """The keys and values of all pages, and attention over them.
 
 Law: on a CPU, in float32 and with packed matrices, what a position computes is a function of the tokens up to it,
-whatever shares the pass, however the row was cut into pieces, and wherever its pages are. So every query is a call of
-its own, and a pass has at least `MIN_TOKENS` tokens. (In bfloat16 the matrices sum in another order from some 40 tokens
-on.) On other devices more than `SINGLE` new tokens of a row are one masked call.
+whatever shares the pass, however the row was cut into pieces, and wherever its pages are. So on a CPU in float32 keys
+lie transposed (the kernels for that give a query the same bits in any company, from two queries on), what is looked at
+is padded to whole lines of `LINE` positions, and sums run over `BLOCK` positions at a time. Elsewhere up to `SINGLE` new
+tokens of a row are calls of their own, and more are one masked call, whose bits depend on their number.
 
-Shapes: L twice the layers, K key/value heads, N query heads, G = N / K, T positions, H head size, P packed tokens of a
-step (padded to `MIN_TOKENS`), n new tokens of one row.
+Shapes: L layers, K key/value heads, N query heads, G = N / K, T positions, H head size, P packed tokens of a step
+(padded to `MIN_TOKENS`), n new tokens of one row, Q = n G.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from torch import Tensor
 
 from twgi.decoding.pages import Copy, Pages, Row
 from twgi.model.config import TransformerConfig
+from twgi.model.packed import plain_is_alike
 from twgi.model.step import MIN_TOKENS
 
+LINE, BLOCK = 32, 256  # positions
 SINGLE = 16  # the most new tokens of a row whose queries are calls of their own on every device
 
 
@@ -41,21 +44,41 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         compute: torch.device | str | None = None,
     ) -> None:
-        shape = (2 * config.num_layers, 1, config.num_kv_heads, pages.count * pages.size, config.head_dim)
-        self.pages, self.max_positions = pages, config.max_positions
-        self.kv_L1KTH = torch.empty(shape, device=device, dtype=dtype)  # keys of a layer, then its values
-        self.by_place_LTKH = [kv_1KTH[0].transpose(0, 1) for kv_1KTH in self.kv_L1KTH]
-        self.device = self.kv_L1KTH.device
+        heads, size, count = config.num_kv_heads, config.head_dim, pages.count * pages.size + LINE
+        self.pages, self.max_positions, self.device = pages, config.max_positions, torch.device(device)
         self.compute = torch.device(device if compute is None else compute)
+        self.exact = self.device.type == self.compute.type == "cpu" and dtype == torch.float32
+        turned = (size, count) if self.exact else (count, size)
+        # zeros, not whatever there was: positions beyond the end of a row are multiplied by zero
+        self.k_LKHT = torch.zeros((config.num_layers, heads, *turned), device=device, dtype=dtype)
+        self.v_LKTH = torch.zeros((config.num_layers, heads, count, size), device=device, dtype=dtype)
+        if not self.exact:
+            self.k_LKHT = self.k_LKHT.mT
+        self.together = plain_is_alike(2 * LINE, size, torch.get_num_threads())  # many queries of a row in one call
+        self._causal_TT = torch.empty(0, 0)
 
     def copy(self, copy: Copy) -> None:
         """Do what opening a row asked for."""
-        sources = torch.tensor(copy.sources, device=self.device)
-        self.kv_L1KTH.narrow(3, copy.target, len(sources)).copy_(self.kv_L1KTH.index_select(3, sources))
+        sources, end = torch.tensor(copy.sources, device=self.device), copy.target + len(copy.sources)
+        self.k_LKHT[..., copy.target : end] = self.k_LKHT.index_select(3, sources)
+        self.v_LKTH[:, :, copy.target : end] = self.v_LKTH.index_select(2, sources)
+
+    def clear(self, row: Row) -> None:
+        """Forget numbers that may not be finite."""
+        places = torch.tensor(self.pages.places(row.pages, len(row.pages) * self.pages.size), device=self.device)
+        self.k_LKHT.index_fill_(3, places, 0)
+        self.v_LKTH.index_fill_(2, places, 0)
 
     def step(self, pieces: Sequence[tuple[Row, int]]) -> CacheStep:
         """One pass over the next ids of each row, so many of each; every row once."""
         return CacheStep(self, pieces)
+
+    def causal(self, first: int, end: int, length: int) -> Tensor:
+        """0 where the queries at these positions may look, minus infinity beyond: a view, QT."""
+        if len(self._causal_TT) < max(end, length):
+            side = 2 * max(end, length)
+            self._causal_TT = torch.full((side, side), -torch.inf).triu_(1)
+        return self._causal_TT[first:end, :length]
 
 
 class CacheStep:
@@ -82,36 +105,58 @@ class CacheStep:
         self.last_indices = [end - 1 for end in accumulate(count for _, count in pieces)]  # of each row, in N
         self._past = [self._past_of(row, row.read + count) for row, count in pieces]
 
-    def _past_of(self, row: Row, end: int) -> tuple[Tensor, ...] | Tensor:
-        """Keys and values 1KTH of a row in each layer, in turn; or where they are to be gathered from."""
+    def _past_of(self, row: Row, end: int) -> tuple[Tensor, Tensor] | Tensor:
+        """Keys LKHT and values LKTH of a row; or the places they are to be gathered from."""
+        cache, length = self.cache, -(-end // LINE) * LINE if self.cache.exact else end
         if row.start is None:
-            return torch.tensor(self.cache.pages.places(row.pages, end), device=self.cache.device)
-        return self.cache.kv_L1KTH.narrow(3, row.start, end).unbind(0)
+            places = cache.pages.places(row.pages, end)
+            return torch.tensor(places + places[-1:] * (length - end), device=cache.device)
+        return cache.k_LKHT.narrow(3, row.start, length), cache.v_LKTH.narrow(2, row.start, length)
 
     def attend(self, layer: int, q_PNH: Tensor, k_PKH: Tensor, v_PKH: Tensor) -> Tensor:
         """Store the new keys and values, then let each row's new tokens look at that row alone: PNH."""
-        heads, size = q_PNH.shape[1:]
-        for new_PKH, cache_TKH in zip((k_PKH, v_PKH), self.cache.by_place_LTKH[2 * layer : 2 * layer + 2], strict=True):
-            cache_TKH.index_copy_(0, self._places_N, new_PKH[: self.tokens].to(self.cache.device))
-        queries = q_PNH.view(len(q_PNH), 1, k_PKH.shape[1], -1, size).unbind(0)
+        cache, new = self.cache, slice(self.tokens)
+        cache.k_LKHT[layer].index_copy_(2, self._places_N, k_PKH[new].permute(1, 2, 0).to(cache.device))
+        cache.v_LKTH[layer].index_copy_(1, self._places_N, v_PKH[new].transpose(0, 1).to(cache.device))
+        q_PKGH = q_PNH.view(len(q_PNH), k_PKH.shape[1], -1, q_PNH.shape[-1])
         out: list[Tensor] = []
-        for (_, count), past in zip(self.pieces, self._past, strict=True):
-            k_1KTH, v_1KTH = self._of_layer(layer, past)
-            if count == 1:
-                out.append(F.scaled_dot_product_attention(queries[len(out)], k_1KTH, v_1KTH))
+        begin = 0
+        for (row, count), past in zip(self.pieces, self._past, strict=True):
+            k_KHT, v_KTH = self._of_layer(layer, past)
+            if cache.exact:
+                out += self._exactly(q_PKGH, k_KHT, v_KTH, begin, row.read, count)
             else:
-                attend = attend_singly if count <= SINGLE or q_PNH.device.type == "cpu" else attend_masked
-                out += attend(queries[len(out) : len(out) + count], k_1KTH, v_1KTH)
-        out += [torch.zeros_like(queries[0])] * self.padding
-        return torch.cat(out).view(len(q_PNH), heads, size)
+                single = count <= SINGLE or q_PNH.device.type == "cpu"
+                attend = attend_singly if single else attend_masked
+                out += attend(q_PKGH[begin : begin + count, None].unbind(), k_KHT.mT[None], v_KTH[None])
+            begin += count
+        out += [torch.zeros_like(q_PKGH[:1])] * bool(self.padding) * self.padding
+        return torch.cat(out).view(q_PNH.shape)
 
-    def _of_layer(self, layer: int, past: tuple[Tensor, ...] | Tensor) -> tuple[Tensor, Tensor]:
+    def _exactly(
+        self, q_PKGH: Tensor, k_KHT: Tensor, v_KTH: Tensor, begin: int, position: int, count: int
+    ) -> list[Tensor]:
+        """nKGH of the n tokens from `begin` on, which stand from `position` on."""
+        alone = [count] if self.cache.together else [1] * count
+        out: list[Tensor] = []
+        for n in alone:
+            queries = 2 if n * q_PKGH.shape[2] == 1 else n  # the second of two is for company
+            q_nKGH = q_PKGH[begin : begin + queries]
+            if len(q_nKGH) < queries:
+                q_nKGH = q_nKGH.expand(queries, -1, -1, -1)
+            causal_nT = self.cache.causal(position, position + queries, k_KHT.shape[2])
+            out.append(attend_together(q_nKGH, k_KHT, v_KTH, causal_nT)[:n])
+            begin, position = begin + n, position + n
+        return out
+
+    def _of_layer(self, layer: int, past: tuple[Tensor, Tensor] | Tensor) -> tuple[Tensor, Tensor]:
+        cache = self.cache
         if isinstance(past, tuple):
-            keys, values = past[2 * layer], past[2 * layer + 1]
+            keys, values = past[0][layer], past[1][layer]
         else:
-            keys, values = self.cache.kv_L1KTH[2 * layer : 2 * layer + 2].index_select(3, past)
-        if self.cache.device != self.cache.compute:
-            return keys.to(self.cache.compute), values.to(self.cache.compute)
+            keys, values = cache.k_LKHT[layer].index_select(2, past), cache.v_LKTH[layer].index_select(1, past)
+        if cache.device != cache.compute:
+            return keys.to(cache.compute), values.to(cache.compute)
         return keys, values
 
     def commit(self) -> None:
@@ -120,6 +165,22 @@ class CacheStep:
             row.read += count
             if count > 1 or row.read % self.cache.pages.size == 0:
                 self.cache.pages.note(row)
+
+
+def attend_together(q_nKGH: Tensor, k_KHT: Tensor, v_KTH: Tensor, causal_nT: Tensor) -> Tensor:
+    """New tokens of one row look back, nKGH; T is whole lines."""
+    (count, heads, group, size), length = q_nKGH.shape, k_KHT.shape[2]
+    if group == 1:
+        q_KQH = q_nKGH.squeeze(2).transpose(0, 1)
+    else:
+        q_KQH = q_nKGH.transpose(0, 1).reshape(heads, count * group, size)
+        causal_nT = causal_nT.unsqueeze(1).expand(count, group, length).reshape(count * group, length)
+    seen_KQT = torch.baddbmm(causal_nT.expand(heads, -1, -1), q_KQH, k_KHT, alpha=size**-0.5).softmax(-1)
+    out_KQH = torch.bmm(seen_KQT[..., :BLOCK], v_KTH[:, :BLOCK])
+    for first in range(BLOCK, length, BLOCK):
+        block = slice(first, first + BLOCK)
+        out_KQH = out_KQH.baddbmm_(seen_KQT[..., block], v_KTH[:, block])
+    return out_KQH.view(heads, count, group, size).transpose(0, 1)
 
 
 def attend_singly(queries: Sequence[Tensor], k_1KTH: Tensor, v_1KTH: Tensor) -> list[Tensor]:

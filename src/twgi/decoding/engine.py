@@ -111,13 +111,13 @@ class Engine:
         events += self.scheduler.admit()
         batch = self.scheduler.schedule()
         if batch.pieces:
-            logits_RV = self.runner.run(batch)
-            for drawn in self._sample(batch, logits_RV):
+            hidden_RD = self.runner.run(batch)
+            for drawn in self._sample(batch, hidden_RD):
                 events += self._accept(*drawn)
         return events
 
     @torch.inference_mode()
-    def _sample(self, batch: Batch, logits_RV: Tensor) -> list[Drawn]:
+    def _sample(self, batch: Batch, hidden_RD: Tensor) -> list[Drawn]:
         drawn: list[Drawn] = []
         groups: dict[tuple[Choice, Filter], list[tuple[Sequence, int]]] = {}
         first = 0
@@ -127,11 +127,14 @@ class Engine:
             groups.setdefault((choice, by), []).append((sequence, first))
             first += len(sequence.mix)
         for (choice, by), members in groups.items():
-            rows = [[(first + i, weight) for i, (_, weight) in enumerate(one.mix)] for one, first in members]
-            starts = [one.noise.start(len(one.full.ids)) for one, _ in members]
+            ids_A, used, rows = self._ids[choice], list[int](), list[list[tuple[int, float]]]()
+            for one, first in members:
+                rows.append([(len(used) + i, weight) for i, (_, weight) in enumerate(one.mix)])
+                used += range(first, first + len(one.mix))
+            logits_NA = self.model.logits(hidden_RD if len(used) == len(hidden_RD) else hidden_RD[used], ids_A)
+            starts_R = torch.tensor([one.noise.start(len(one.full.ids)) for one, _ in members], device=ids_A.device)
             asked = any(one.request.logprobs for one, _ in members)
-            ids_A, starts_R = self._ids[choice], torch.tensor(starts, device=logits_RV.device)
-            draws = draw(combined(logits_RV, rows, ids_A), ids_A, by, starts_R, logprobs=asked)
+            draws = draw(combined(logits_NA, rows), ids_A, by, starts_R, logprobs=asked)
             logprobs = [None] * len(members) if draws.logprobs_R is None else draws.logprobs_R.tolist()
             tokens = zip(members, draws.tokens_R.tolist(), draws.finite_R.tolist(), logprobs, strict=True)
             for (sequence, _), token, finite, logprob in tokens:
@@ -140,6 +143,7 @@ class Engine:
 
     def _accept(self, sequence: Sequence, token: int | None, logprob: float | None) -> list[Event]:
         if token is None:
+            self.runner.forget(sequence.rows)
             self.scheduler.remove(sequence, keep=False)
             problem = "the model's logits are not finite numbers: load it in float32 or bfloat16, and check its weights"
             return [Failed(sequence.request.id, problem)]

@@ -1,6 +1,8 @@
-"""The only caller of the model: from the pieces of a step to logits."""
+"""The only caller of the model: from the pieces of a step to hidden states."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -28,12 +30,12 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> Tensor:
-        """Read everything; the logits RV after the last ids of all rows of the sequences that are ready, in order."""
+        """Read everything; the hidden states RD after the last ids of all rows that are drawn from, in order."""
         for copy in batch.copies:
             self.cache.copy(copy)
         parts = [[piece] for piece in batch.pieces] if self.serial else [batch.pieces]
-        hidden_RD = torch.cat([self._read(pieces) for pieces in parts])[: len(batch.last)]
-        return self.model.logits(hidden_RD) if batch.last else hidden_RD
+        read = [self._read(pieces) for pieces in parts]
+        return (read[0] if len(read) == 1 else torch.cat(read))[: len(batch.last)]
 
     def _read(self, pieces: list[tuple[Row, int]]) -> Tensor:
         """RD, the hidden state after the last id of each piece."""
@@ -41,3 +43,8 @@ class Runner:
         step = self.cache.step(pieces)
         hidden_ND = self.model.forward_cached(torch.tensor(tokens, device=self.device), step)
         return hidden_ND if len(tokens) == len(pieces) else hidden_ND[step.last_indices]
+
+    def forget(self, rows: Iterable[Row]) -> None:
+        """Clear what these have in the cache: it may hold what is no number."""
+        for row in rows:
+            self.cache.clear(row)
