@@ -163,7 +163,8 @@ class CacheStep:
         """Count the new tokens as read."""
         for row, count in self.pieces:
             row.read += count
-            if count > 1 or row.read % self.cache.pages.size == 0:
+            size = self.cache.pages.size
+            if row.read // size > row.noted // size or (count > 1 and not row.drafts):
                 self.cache.pages.note(row)
 
 
