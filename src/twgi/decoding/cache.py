@@ -1,9 +1,9 @@
 """The keys and values of all pages, and attention over them.
 
 Law: on a CPU, in float32 and with packed matrices, what a position computes is a function of the tokens up to it,
-whatever shares the pass, however the row was cut into pieces, and wherever its pages are. So on a CPU in float32 keys
-lie transposed (the kernels for that give a query the same bits in any company, from two queries on), what is looked at
-is padded to whole lines of `LINE` positions, and sums run over `BLOCK` positions at a time. Elsewhere up to `SINGLE` new
+whatever shares the pass, however the row was cut into pieces, and wherever its pages are. So on a CPU in float32 no
+product has fewer than `LEAST` queries (the kernels then give one the same bits in any company), what is looked at is
+padded to whole lines of `LINE` positions, and sums run over `BLOCK` positions at a time. Elsewhere up to `SINGLE` new
 tokens of a row are calls of their own, and more are one masked call, whose bits depend on their number.
 
 Shapes: L layers, K key/value heads, N query heads, G = N / K, T positions, H head size, P packed tokens of a step
@@ -24,7 +24,7 @@ from twgi.model.config import TransformerConfig
 from twgi.model.packed import plain_is_alike
 from twgi.model.step import MIN_TOKENS
 
-LINE, BLOCK = 32, 256  # positions
+LINE, BLOCK, LEAST = 32, 256, 16
 SINGLE = 16  # the most new tokens of a row whose queries are calls of their own on every device
 
 
@@ -44,30 +44,26 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         compute: torch.device | str | None = None,
     ) -> None:
-        heads, size, count = config.num_kv_heads, config.head_dim, pages.count * pages.size + LINE
+        shape = (config.num_layers, pages.count * pages.size + LINE, config.num_kv_heads, config.head_dim)
         self.pages, self.max_positions, self.device = pages, config.max_positions, torch.device(device)
         self.compute = torch.device(device if compute is None else compute)
         self.exact = self.device.type == self.compute.type == "cpu" and dtype == torch.float32
-        turned = (size, count) if self.exact else (count, size)
         # zeros, not whatever there was: positions beyond the end of a row are multiplied by zero
-        self.k_LKHT = torch.zeros((config.num_layers, heads, *turned), device=device, dtype=dtype)
-        self.v_LKTH = torch.zeros((config.num_layers, heads, count, size), device=device, dtype=dtype)
-        if not self.exact:
-            self.k_LKHT = self.k_LKHT.mT
-        self.together = plain_is_alike(2 * LINE, size, torch.get_num_threads())  # many queries of a row in one call
+        self.k_LTKH, self.v_LTKH = (torch.zeros(shape, device=device, dtype=dtype) for _ in range(2))
+        self.together = plain_is_alike(2 * LINE, config.head_dim, torch.get_num_threads())  # queries of a row at once
         self._causal_TT = torch.empty(0, 0)
 
     def copy(self, copy: Copy) -> None:
         """Do what opening a row asked for."""
         sources, end = torch.tensor(copy.sources, device=self.device), copy.target + len(copy.sources)
-        self.k_LKHT[..., copy.target : end] = self.k_LKHT.index_select(3, sources)
-        self.v_LKTH[:, :, copy.target : end] = self.v_LKTH.index_select(2, sources)
+        for memory_LTKH in (self.k_LTKH, self.v_LTKH):
+            memory_LTKH[:, copy.target : end] = memory_LTKH.index_select(1, sources)
 
     def clear(self, row: Row) -> None:
         """Forget numbers that may not be finite."""
         places = torch.tensor(self.pages.places(row.pages, len(row.pages) * self.pages.size), device=self.device)
-        self.k_LKHT.index_fill_(3, places, 0)
-        self.v_LKTH.index_fill_(2, places, 0)
+        for memory_LTKH in (self.k_LTKH, self.v_LTKH):
+            memory_LTKH.index_fill_(1, places.long(), 0)
 
     def step(self, pieces: Sequence[tuple[Row, int]]) -> CacheStep:
         """One pass over the next ids of each row, so many of each; every row once."""
@@ -105,59 +101,52 @@ class CacheStep:
         self.last_indices = [end - 1 for end in accumulate(count for _, count in pieces)]  # of each row, in N
         self._past = [self._past_of(row, row.read + count) for row, count in pieces]
 
-    def _past_of(self, row: Row, end: int) -> tuple[Tensor, Tensor] | Tensor:
-        """Keys LKHT and values LKTH of a row; or the places they are to be gathered from."""
+    def _past_of(self, row: Row, end: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | Tensor:
+        """Keys KHT and values KTH of a row in each layer; or the places they are to be gathered from."""
         cache, length = self.cache, -(-end // LINE) * LINE if self.cache.exact else end
         if row.start is None:
             places = cache.pages.places(row.pages, end)
             return torch.tensor(places + places[-1:] * (length - end), device=cache.device)
-        return cache.k_LKHT.narrow(3, row.start, length), cache.v_LKTH.narrow(2, row.start, length)
+        keys, values = (memory.narrow(1, row.start, length) for memory in (cache.k_LTKH, cache.v_LTKH))
+        return keys.permute(0, 2, 3, 1).unbind(), values.transpose(1, 2).unbind()
 
     def attend(self, layer: int, q_PNH: Tensor, k_PKH: Tensor, v_PKH: Tensor) -> Tensor:
         """Store the new keys and values, then let each row's new tokens look at that row alone: PNH."""
-        cache, new = self.cache, slice(self.tokens)
-        cache.k_LKHT[layer].index_copy_(2, self._places_N, k_PKH[new].permute(1, 2, 0).to(cache.device))
-        cache.v_LKTH[layer].index_copy_(1, self._places_N, v_PKH[new].transpose(0, 1).to(cache.device))
-        q_PKGH = q_PNH.view(len(q_PNH), k_PKH.shape[1], -1, q_PNH.shape[-1])
+        cache, shape = self.cache, q_PNH.shape
+        for memory_LTKH, new_PKH in ((cache.k_LTKH, k_PKH), (cache.v_LTKH, v_PKH)):
+            memory_LTKH[layer].index_copy_(0, self._places_N, new_PKH[: self.tokens].to(cache.device))
+        if cache.exact:
+            q_PNH = F.pad(q_PNH, (0, 0, 0, 0, 0, LEAST))
+        q_PKGH = q_PNH.view(q_PNH.shape[0], k_PKH.shape[1], -1, shape[2])
         out: list[Tensor] = []
         begin = 0
         for (row, count), past in zip(self.pieces, self._past, strict=True):
             k_KHT, v_KTH = self._of_layer(layer, past)
             if cache.exact:
-                out += self._exactly(q_PKGH, k_KHT, v_KTH, begin, row.read, count)
+                for first in (0,) if cache.together else range(count):
+                    n = count if cache.together else 1
+                    causal_nT = cache.causal(row.read + first, row.read + first + max(n, 2), k_KHT.shape[2])
+                    out.append(attend_together(q_PKGH, begin + first, n, k_KHT, v_KTH, causal_nT))
             else:
                 single = count <= SINGLE or q_PNH.device.type == "cpu"
                 attend = attend_singly if single else attend_masked
                 out += attend(q_PKGH[begin : begin + count, None].unbind(), k_KHT.mT[None], v_KTH[None])
             begin += count
-        out += [torch.zeros_like(q_PKGH[:1])] * bool(self.padding) * self.padding
-        return torch.cat(out).view(q_PNH.shape)
+        if self.padding:
+            out.append(q_PNH.new_zeros(self.padding, *out[0].shape[1:]))
+        return torch.cat(out).view(shape)
 
-    def _exactly(
-        self, q_PKGH: Tensor, k_KHT: Tensor, v_KTH: Tensor, begin: int, position: int, count: int
-    ) -> list[Tensor]:
-        """nKGH of the n tokens from `begin` on, which stand from `position` on."""
-        alone = [count] if self.cache.together else [1] * count
-        out: list[Tensor] = []
-        for n in alone:
-            queries = 2 if n * q_PKGH.shape[2] == 1 else n  # the second of two is for company
-            q_nKGH = q_PKGH[begin : begin + queries]
-            if len(q_nKGH) < queries:
-                q_nKGH = q_nKGH.expand(queries, -1, -1, -1)
-            causal_nT = self.cache.causal(position, position + queries, k_KHT.shape[2])
-            out.append(attend_together(q_nKGH, k_KHT, v_KTH, causal_nT)[:n])
-            begin, position = begin + n, position + n
-        return out
-
-    def _of_layer(self, layer: int, past: tuple[Tensor, Tensor] | Tensor) -> tuple[Tensor, Tensor]:
-        cache = self.cache
+    def _of_layer(
+        self, layer: int, past: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | Tensor
+    ) -> tuple[Tensor, Tensor]:
         if isinstance(past, tuple):
-            keys, values = past[0][layer], past[1][layer]
+            k_KHT, v_KTH = past[0][layer], past[1][layer]
         else:
-            keys, values = cache.k_LKHT[layer].index_select(2, past), cache.v_LKTH[layer].index_select(1, past)
-        if cache.device != cache.compute:
-            return keys.to(cache.compute), values.to(cache.compute)
-        return keys, values
+            k_KHT = self.cache.k_LTKH[layer].index_select(0, past).permute(1, 2, 0)
+            v_KTH = self.cache.v_LTKH[layer].index_select(0, past).transpose(0, 1)
+        if self.cache.device != self.cache.compute:
+            return k_KHT.to(self.cache.compute), v_KTH.to(self.cache.compute)
+        return k_KHT, v_KTH
 
     def commit(self) -> None:
         """Count the new tokens as read."""
@@ -168,20 +157,23 @@ class CacheStep:
                 self.cache.pages.note(row)
 
 
-def attend_together(q_nKGH: Tensor, k_KHT: Tensor, v_KTH: Tensor, causal_nT: Tensor) -> Tensor:
-    """New tokens of one row look back, nKGH; T is whole lines."""
-    (count, heads, group, size), length = q_nKGH.shape, k_KHT.shape[2]
+def attend_together(q_PKGH: Tensor, begin: int, n: int, k_KHT: Tensor, v_KTH: Tensor, causal_nT: Tensor) -> Tensor:
+    """The n tokens from `begin` on look back at their row, nKGH. There are `LEAST` queries from there on."""
+    _, heads, group, size = q_PKGH.shape
+    length = k_KHT.shape[2]
     if group == 1:
-        q_KQH = q_nKGH.squeeze(2).transpose(0, 1)
+        q_KQH = q_PKGH[begin : begin + max(n, LEAST), :, 0].transpose(0, 1)
+        queries = max(n, 2)
     else:
-        q_KQH = q_nKGH.transpose(0, 1).reshape(heads, count * group, size)
-        causal_nT = causal_nT.unsqueeze(1).expand(count, group, length).reshape(count * group, length)
-    seen_KQT = torch.baddbmm(causal_nT.expand(heads, -1, -1), q_KQH, k_KHT, alpha=size**-0.5).softmax(-1)
+        q_KQH = q_PKGH[begin : begin + max(n, LEAST)].transpose(0, 1).reshape(heads, -1, size)
+        queries = n * group
+        causal_nT = causal_nT[:n, None].expand(n, group, length).reshape(queries, length)
+    scores_KQT = torch.bmm(q_KQH, k_KHT)[:, :queries]
+    seen_KQT = torch.add(causal_nT, scores_KQT, alpha=size**-0.5).softmax(-1)
     out_KQH = torch.bmm(seen_KQT[..., :BLOCK], v_KTH[:, :BLOCK])
     for first in range(BLOCK, length, BLOCK):
-        block = slice(first, first + BLOCK)
-        out_KQH = out_KQH.baddbmm_(seen_KQT[..., block], v_KTH[:, block])
-    return out_KQH.view(heads, count, group, size).transpose(0, 1)
+        out_KQH.baddbmm_(seen_KQT[..., first : first + BLOCK], v_KTH[:, first : first + BLOCK])
+    return out_KQH[:, : n * group].reshape(heads, n, group, size).transpose(0, 1)
 
 
 def attend_singly(queries: Sequence[Tensor], k_1KTH: Tensor, v_1KTH: Tensor) -> list[Tensor]:

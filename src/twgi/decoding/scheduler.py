@@ -55,7 +55,7 @@ def most_positions(request: Request) -> int:
 
 def best_window(rows: int) -> int:
     """How many tokens of each picture to draw at once while so many rows run."""
-    return max(1, min(8, 40 // max(rows, 1)))
+    return 6 if rows <= 20 else 4
 
 
 @dataclass(slots=True)

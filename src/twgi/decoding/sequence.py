@@ -92,12 +92,14 @@ class Sequence:
         yield grammar.choice(state)
 
     def guess(self, most: int) -> list[int]:
-        """Tokens that are likely next; never as many as are missing in the picture."""
-        if self.state.missing is None:
+        """Tokens that are likely next: never the last that a picture misses, nor the last that there is room for."""
+        grammar, missing = self.request.grammar, self.state.missing
+        most = min(most, (grammar.budget - self.state.tokens if missing is None else missing) - 1)
+        if most < 1:
             return []
-        return drafts.of_picture(
-            self.full.ids, self._ahead, min(most, self.state.missing - 1), self.request.grammar.vocab
-        )
+        if missing is None:
+            return drafts.of_text(self.full.ids, most, grammar.vocab)
+        return drafts.of_picture(self.full.ids, self._opened_at, self._ahead, most, grammar.vocab)
 
     def agreed(self, drawn: Ordered[Drawn]) -> Ordered[Drawn]:
         """Of the tokens drawn at all drafts and after them those that hold: up to the first that is another."""
@@ -112,6 +114,8 @@ class Sequence:
             row.read, row.drafts = row.read - guessed + len(held) - 1, 0
         self._ahead = [token for token, _ in drawn[len(held) :] if token is not None]
         self._drafts = []
+        if not self.state.in_image:
+            self._ahead.clear()
         events: list[Event] = []
         for token, logprob in held:
             assert token is not None

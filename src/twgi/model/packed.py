@@ -46,8 +46,8 @@ class PackedMatrix:
     def __call__(self, x_PI: Tensor, onto_PO: Tensor | None = None) -> Tensor:
         """The product; added to `onto_PO` in place where that is given."""
         if self.blocked is not None:
-            padded = F.pad(x_PI, (0, 0, 0, max(0, BLOCKED_LEAST - len(x_PI))))
-            product = torch.ops.mkldnn._linear_pointwise(padded, self.blocked, None, "none", [], "")[: len(x_PI)]
+            padded = F.pad(x_PI, (0, 0, 0, max(0, BLOCKED_LEAST - x_PI.shape[0])))
+            product = torch.ops.mkldnn._linear_pointwise(padded, self.blocked, None, "none", [], "")[: x_PI.shape[0]]
             return product if onto_PO is None else onto_PO.add_(product)
         return _product(x_PI, self.parts_IO, onto_PO)
 
@@ -104,7 +104,7 @@ class PackedBlock:
         return self._mlp(over_size(x_PD, self.least), x_PD)
 
     def _attention(self, x_PD: Tensor, turn_P1C: Tensor, step: Step, onto_PD: Tensor | None = None) -> Tensor:
-        qkv_PSH = self.wqkv(x_PD).view(len(x_PD), -1, self.head_dim)
+        qkv_PSH = self.wqkv(x_PD).view(x_PD.shape[0], -1, self.head_dim)
         qk_PAH, v_PKH = qkv_PSH[:, : self.qk_heads], qkv_PSH[:, self.qk_heads :]
         qk_PAH = torch.addcmul(self.qk_bias_AH, over_size(qk_PAH, self.qk_least), self.qk_weight_AH)
         turned_PAC = torch.view_as_complex(qk_PAH.view(*qk_PAH.shape[:2], -1, 2)).mul_(turn_P1C)
