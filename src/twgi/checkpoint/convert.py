@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from torch import Tensor
 from twgi.checkpoint import hf, meta
 from twgi.checkpoint.layout import CONVERTED, Checkpoint
 from twgi.checkpoint.save import LARGEST_FILE, json_files, write_groups, write_json_files
-from twgi.checkpoint.tensors import Progress, read_json
+from twgi.checkpoint.tensors import MAX_JSON, Progress, read_json
 from twgi.errors import CheckpointError, ConfigError
-from twgi.files import write_json, writing_whole
+from twgi.files import read_bytes, write_json, write_whole, writing_whole
 from twgi.tokenizer.text import TextTokenizer
 
 SMALL_FILES = (
@@ -75,7 +74,7 @@ def _write_hf(
     if source.layout == "hf":
         for name in SMALL_FILES:
             if (source.folder / name).is_file():
-                shutil.copyfile(source.folder / name, folder / name)
+                write_whole(folder / name, read_bytes(source.folder / name, most=MAX_JSON))
         raw = read_json(source.folder / "config.json")
         raw.pop("dtype", None)
         config = raw | {"torch_dtype": str(kept).removeprefix("torch.")}
