@@ -69,10 +69,10 @@ def eval_geneval(
     if not plain:
         benchmark.check()
     drawn = _draw(benchmark, asked, out, options, drawing, how)
-    if drawn.outcome.thoughts and benchmark.suite and drawn.whole and not plain:
+    if drawn.laid_out and benchmark.suite and drawn.whole and not plain:
         found = benchmark.from_run(drawn.folder)
         print(benchmark.table(score(benchmark, *found, drawn.folder, which=which, counting=counting)))
-    elif drawn.outcome.thoughts and plain:
+    elif drawn.laid_out and plain:
         print(f"pictures: {drawn.laid_out}; nothing is judged, as nothing says what is right")
     else:
         drawn.say(f"twgi score geneval {drawn.folder} --detector mask2former", f"twgi score geneval {out}")

@@ -30,6 +30,8 @@ def draw_and_judge(watching: Watching, thinker: Thinker, folder: Path) -> Mappin
         outcome, _ = draw(thinker, benchmark, asked, plan, folder, report=report, batch=watching.batch)
     finally:
         report.close()
+    if outcome.interrupted:
+        raise KeyboardInterrupt
     if not outcome.thoughts or any(not item.include for item in asked.items):
         return {}
     found = benchmark.from_run(folder)

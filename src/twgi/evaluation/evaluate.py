@@ -250,7 +250,7 @@ def draw(
     """
     about = asked.describe(benchmark.name)
     outcome = run(thinker, plan, out, report=report, batch=batch, resume=resume, about=about)
-    there = bool(outcome.thoughts)
+    there = outcome.thoughts and not outcome.interrupted
     return outcome, benchmark.lay_out(asked, read_pictures(out, benchmark.name)) if there else None
 
 

@@ -24,7 +24,7 @@ from twgi.runs.parts import merge, parts_in
 from twgi.runs.plan import parse_job_id
 from twgi.runs.prompts import BadLine, PromptLine
 from twgi.tokenizer.image import MAX_BYTES, read_picture
-from twgi.trace import ImageSegment, Trace
+from twgi.trace import Trace
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 GRID = 4
@@ -183,16 +183,12 @@ def _generation(trace: Trace, folder: Path) -> Generation:
     images, timing = trace.images, trace.timing
     return Generation(
         pictures=tuple(
-            PictureRef(file=_file(image, folder), kind=image.kind, image_tokens=len(image.tokens)) for image in images
+            PictureRef(file=image.file(folder), kind=image.kind, image_tokens=len(image.tokens)) for image in images
         ),
         well_formed=bool(images) and not trace.anomalies and all(image.image for image in images),
         finish_reason=trace.finish_reason,
         seconds=(*timing.get("busy_at_pictures", ()), timing["busy"]) if "busy" in timing else (),
     )
-
-
-def _file(image: ImageSegment, folder: Path) -> Path | None:
-    return folder / image.image if image.image is not None and (folder / image.image).is_file() else None
 
 
 def _failures(folder: Path, ids: list[str], samples: int) -> dict[Key, Generation]:
