@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -66,7 +67,7 @@ def inside(folder: Path, name: str, error: type[TwgiError] = DataError) -> Path:
     return path
 
 
-def open_regular(path: str | Path) -> IO[bytes]:
+def open_regular(path: str | Path) -> BufferedReader:
     """A file opened for reading; `OSError` for a pipe or a device, which would wait for ever or never end."""
     return open(path, "rb", opener=_open_regular)
 
