@@ -215,15 +215,20 @@ def writing_lines(path: Path) -> Iterator[LineWriter]:
 @contextmanager
 def writing_whole(path: Path, *, sync_folder: bool = True) -> Iterator[IO[bytes]]:
     """A file that appears under its name when the block is left, and not where something is raised."""
+    with replacing(path, sync_folder=sync_folder) as temporary, temporary.open("xb") as file:
+        yield file
+
+
+@contextmanager
+def replacing(path: Path, *, sync_folder: bool = True) -> Iterator[Path]:
+    """A name, of nothing, for a file that is to be put in place of another when the block is left."""
     temporary = path.with_name(TEMPORARY + path.name)
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.unlink(missing_ok=True)  # of a killed process, or a link to elsewhere
-            with temporary.open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
+            yield temporary
+            _sync(temporary, os.O_RDWR)
             temporary.replace(path)
         except BaseException:
             with suppress(OSError, ValueError):
@@ -235,14 +240,17 @@ def writing_whole(path: Path, *, sync_folder: bool = True) -> Iterator[IO[bytes]
 
 def sync(folder: Path) -> None:
     """Make renames in a folder outlive a power cut, where the system can (Windows opens no folders)."""
-    if os.name == "nt":
-        return
-    with writing(folder):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    if os.name != "nt":
+        with writing(folder):
+            _sync(folder, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> tuple[int, int]:
