@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the command line starts, and complains, without torch
     from collections.abc import Iterable
     from pathlib import Path
 
-    from rich.progress import Progress, ProgressColumn
+    from rich.progress import Progress
 
     from twgi.runs.run import Outcome
     from twgi.thinking.events import ThoughtEvent
@@ -195,9 +195,7 @@ class Bar(Lines):
     """A bar on stderr in place of lines: for people."""
 
     def begin(self, todo: int) -> None:
-        from rich.progress import MofNCompleteColumn, TextColumn
-
-        self.pictures, self._bar = 0, _bar(MofNCompleteColumn(), TextColumn("{task.fields[pictures]}"))
+        self.pictures, self._bar = 0, _bar("{task.fields[pictures]}")
         self._task = self._bar.add_task("thinking", total=todo, pictures="no picture yet")
         self._bar.start()
 
@@ -237,22 +235,21 @@ def tracked(items: Iterable[Item], total: int, doing: str, *, quiet: bool = Fals
             advance()
 
 
-def _bar(*columns: str | ProgressColumn) -> Progress:
-    """A bar on stderr with these columns after it."""
+def _bar(*columns: str, of_bytes: bool = False) -> Progress:
+    """A bar on stderr with its count, these columns, and the time that is left."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    left = (TimeRemainingColumn(), TextColumn("left"))
-    return Progress(TextColumn("{task.description}"), BarColumn(), *columns, *left, console=Console(stderr=True))
+    count = DownloadColumn() if of_bytes else MofNCompleteColumn()
+    all_columns = ("{task.description}", BarColumn(), count, *columns, TimeRemainingColumn(), "left")
+    return Progress(*all_columns, console=Console(stderr=True))
 
 
 @contextmanager
 def counting(todo: int, doing: str) -> Iterator[Callable[[], None]]:
     """Call what it gives after each of so many things; a bar for people, now and then a line for a log."""
     if sys.stderr.isatty():
-        from rich.progress import MofNCompleteColumn
-
-        with _bar(MofNCompleteColumn()) as bar:
+        with _bar() as bar:
             task = bar.add_task(doing, total=todo)
             yield lambda: bar.advance(task)
         return
@@ -276,9 +273,7 @@ def bytes_bar(title: str) -> Callable[[int, int], None]:
         if total < SHOWN or not sys.stderr.isatty():
             return
         if not bars:
-            from rich.progress import DownloadColumn
-
-            bars.append(_bar(DownloadColumn()))
+            bars.append(_bar(of_bytes=True))
             bars[0].add_task(title, total=total)
             bars[0].start()
         bars[0].update(bars[0].task_ids[0], completed=done)

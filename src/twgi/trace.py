@@ -194,12 +194,11 @@ class Trace:
         """Read `to_json` back. Raises `TraceError` for anything unknown, missing, or of another type."""
         try:
             keys = checked(_of_today(value), "a trace", _TRACE_FIELDS)
+            of_anomaly = {"position": int, "kind": str, "detail": str}
             own = {key: said for key, said in keys.items() if key != "version"}
             own["model"] = ModelId(**checked(keys["model"], "model", {"name": str, "sha256": str}))
             own["segments"] = tuple(_segment(item) for item in keys["segments"])
-            own["anomalies"] = tuple(
-                Anomaly(**checked(item, "an anomaly", _ANOMALY_FIELDS)) for item in keys["anomalies"]
-            )
+            own["anomalies"] = tuple(Anomaly(**checked(item, "an anomaly", of_anomaly)) for item in keys["anomalies"])
         except DataError as error:
             raise TraceError(str(error)) from None
         return cls(**own)
@@ -269,7 +268,6 @@ _TRACE_FIELDS: Mapping[str, Any] = {
     **dict.fromkeys(("segments", "anomalies"), list),
     "end_token": int | None,
 }
-_ANOMALY_FIELDS: Mapping[str, type] = {"position": int, "kind": str, "detail": str}
 _SEGMENT_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "text": {"type": str, "text": str, "tokens": list},
     "image": {"type": str, "image": str | None, "role": str, "kind": str | None, "tokens": list},

@@ -271,6 +271,8 @@ def set_params(folder: Path, **params: Any) -> None:
         (lambda f: (f / "tokenizer/vqgan.yaml").unlink(), r"cannot read .*vqgan\.yaml"),
         (lambda f: (f / "tokenizer/vqgan.yaml").write_text("model: ["), "vqgan.yaml: not valid YAML: line 1"),
         (lambda f: (f / "tokenizer/vqgan.yaml").write_text("!!python/object/apply:os.abort []"), "tags are not read"),
+        (lambda f: (f / "tokenizer/vqgan.yaml").write_text("a: &a [l, l]\nb: [*a, *a]\n"), "anchors and aliases"),
+        (lambda f: (f / "tokenizer/vqgan.yaml").write_text("model: {params: {embed_dim: 010}}"), "needs embed_dim"),
         (lambda f: set_params(f, n_heads=3), "hidden_size 32 must be a multiple"),
         (lambda f: set_params(f, dim=10**9), "hidden_size must be a whole number"),
         (lambda f: set_params(f, multiple_of=0), "multiple_of 0"),

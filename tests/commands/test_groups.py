@@ -10,8 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from twgi.commands.groups import BenchmarkOptions, DrawingOptions, grouped
-from twgi.commands.loading import ModelOptions
+from twgi.commands.groups import BenchmarkOptions, DrawingOptions, ModelOptions, grouped
 from twgi.commands.options import RUN, option
 from twgi.errors import ConfigError
 from twgi.thinking.settings import Settings

@@ -8,8 +8,8 @@ import pytest
 from twgi.cli import execute
 from twgi.errors import ConfigError
 from twgi.evaluation.dpg.questions import read_questions
+from twgi.evaluation.icons import IconJudge
 from twgi.evaluation.judges.answer import Picture, Query
-from twgi.evaluation.judges.icons import IconJudge
 from twgi.icons.chains import flaw
 from twgi.icons.dense import Claim, DensePrompt, dense_prompts, write_dense
 from twgi.icons.tasks import PAIRS, make_scene

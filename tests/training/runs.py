@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tests.tokenizer.tiny import CODES
 from twgi.checkpoint.save import save
 from twgi.model.config import TransformerConfig
 from twgi.model.transformer import Transformer
+from twgi.training.checkpoints import checkpoints
 
 REPOSITORY = Path(__file__).parents[2]
 TOKENIZER = tokenizer()
@@ -71,37 +73,37 @@ def write_recipe(folder: Path, name: str = "run", **changes: object) -> Path:
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 
-def command(recipe: Path, *overrides: str, processes: int = 1) -> list[str]:
-    start = [*TORCHRUN, f"--nproc_per_node={processes}"] if processes > 1 else [sys.executable]
-    return [*start, "-m", "twgi", "train", str(recipe), *overrides]
-
-
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}"}
 
 
-def train(recipe: Path, *overrides: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    return run_to_its_end(command(recipe, *overrides, processes=processes))
+def train_together(recipes: list[Path]) -> str:
+    """Run the command on one recipe after the other in the same two processes, which takes one start; what they say.
 
-
-def run_to_its_end(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    A recipe called NAME-torn goes on with what NAME left.
+    """
+    command = [*TORCHRUN, "--nproc_per_node=2", "-m", "tests.training.runs", *map(str, recipes)]
+    done = subprocess.run(
         command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=240, check=False
     )
-
-
-def train_together(recipes: list[Path]) -> None:
-    """Train by one recipe after the other in the same two processes, which takes one start."""
-    done = run_to_its_end([*TORCHRUN, "--nproc_per_node=2", "-m", "tests.training.runs", *map(str, recipes)])
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def tear(whole: Path, copy: Path) -> None:
+    """A copy of a run that broke off while it wrote its last checkpoint."""
+    shutil.copytree(whole, copy, ignore=lambda _, names: {"model", ".lock"} & set(names))
+    newest, before = checkpoints(copy)
+    (newest / "manifest.json").unlink()
+    assert before.name == "checkpoint-4"
 
 
 def train_and_kill(recipe: Path, out: Path, *, after: int, processes: int = 1) -> None:
     """Run the command and kill it, without warning, as soon as it has logged step `after`."""
     metrics = out / "metrics.jsonl"
+    start = [*TORCHRUN, f"--nproc_per_node={processes}"] if processes > 1 else [sys.executable]
     running = subprocess.Popen(
-        command(recipe, processes=processes), cwd=REPOSITORY, env=environment(), stdout=subprocess.DEVNULL,
+        [*start, "-m", "twgi", "train", str(recipe)], cwd=REPOSITORY, env=environment(), stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -131,11 +133,15 @@ def weights(out: Path) -> bytes:
 
 
 if __name__ == "__main__":
+    from twgi.cli import execute
     from twgi.training import sharding
     from twgi.training import train as loop
 
     sharding.join_processes("cpu", bf16=False)
     setattr(loop, "leave_processes", lambda: None)  # they stay together until all is done  # noqa: B010
-    for each in sys.argv[1:]:
-        loop.train_chains(each)
+    for each in map(Path, sys.argv[1:]):
+        if each.stem.endswith("-torn") and sharding.rank() == 0:
+            tear(each.parent / each.stem.removesuffix("-torn"), each.parent / each.stem)
+        sharding.barrier()
+        assert execute(["train", str(each)]) == 0
     sharding.leave_processes()

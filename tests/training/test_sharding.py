@@ -1,6 +1,5 @@
 """Laws of several processes (gloo, two on this machine): each holds a part, together they are as one."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tests.training.runs import train, train_and_kill, train_together, weights, write_recipe
+from tests.training.runs import tear, train_and_kill, train_together, weights, write_recipe
 
 from twgi.training.checkpoints import checkpoints
 from twgi.training.train import train_chains
@@ -28,7 +27,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every variant trained by two processes (`NAME`) and, but for dropout, by one (`NAME-one`)."""
     folder = tmp_path_factory.mktemp("two")
-    train_together([write_recipe(folder, name, **changes) for name, changes in VARIANTS.items()])
+    recipes = [write_recipe(folder, name, **changes) for name, changes in VARIANTS.items()]
+    said = train_together([*recipes, write_recipe(folder, "dropout-torn", **VARIANTS["dropout"])]).splitlines()
+    assert any(line.endswith("dropout-torn/checkpoint-4") for line in said), "it goes on"
+    for name in (*VARIANTS, "dropout-torn"):
+        assert said.count(str(folder / name / "model")) == 1, "the first process alone speaks"
     for name in ("full", "lora", "bfloat16"):
         train_chains(write_recipe(folder, f"{name}-one", **VARIANTS[name]))
     return folder
@@ -69,28 +72,14 @@ def test_every_parameter_is_spread_over_both(folder: Path) -> None:
     assert all(len(sizes) == 2 for sizes in spread.values())
 
 
-def torn(folder: Path, name: str) -> tuple[Path, Path]:
-    """A copy of a run that broke off while it wrote its last checkpoint: its recipe and folder."""
-    copy = folder / f"{name}-torn"
-    shutil.copytree(folder / name, copy)
-    newest, before = checkpoints(copy)
-    (newest / "manifest.json").unlink()
-    shutil.rmtree(copy / "model")
-    assert before.name == "checkpoint-4"
-    return write_recipe(folder, copy.name, **VARIANTS[name]), copy
-
-
 def test_two_processes_resume_to_the_same_bytes(folder: Path) -> None:
-    recipe, out = torn(folder, "dropout")
-    done = train(recipe, processes=2)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines()[-1] == str(out / "model")
-    assert weights(out) == weights(folder / "dropout")
+    assert weights(folder / "dropout-torn") == weights(folder / "dropout")
 
 
 def test_a_checkpoint_of_two_processes_goes_on_in_one(folder: Path) -> None:
-    recipe, out = torn(folder, "full")
-    train_chains(recipe)
+    out = folder / "full-torn"
+    tear(folder / "full", out)
+    train_chains(write_recipe(folder, out.name, **VARIANTS["full"]))
     assert_near(folder / "full" / "model" / "model.safetensors", out / "model" / "model.safetensors")
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,8 @@ from twgi.errors import CheckpointError, ConfigError, RunError
 from twgi.files import FolderLock
 from twgi.model.transformer import Block
 from twgi.thinking.thinker import Thinker
-from twgi.training.checkpoints import checkpoints, newest_checkpoint, torn
+from twgi.training.checkpoints import checkpoints, newest_checkpoint
+from twgi.training.lora import Lora
 from twgi.training.metrics import open_tracker
 from twgi.training.model import PROJECTION, merge_folder
 from twgi.training.objective import LossWeights, Objective
@@ -30,34 +32,41 @@ from twgi.training.train import begin, fit, learning_rate, train_chains
 pytest.importorskip("peft")
 
 LORA: dict[str, Any] = {"method": "lora", "lora": {"rank": 4, "dropout": 0.2}}
-METHODS = pytest.mark.parametrize("changes", [{}, LORA], ids=["full", "lora"])
+PACKED: dict[str, Any] = {"batching": {"batch": 2, "pack": 120}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three runs that are looked at, and copied, but not changed: `full`, `lora` and `packed`."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, changes in (("full", {}), ("lora", LORA), ("packed", PACKED)):
+        train_chains(write_recipe(folder, name, **changes))
+    return folder
 
 
 def metrics(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-@METHODS
-def test_what_is_exported_thinks_and_has_the_image_tokenizer_to_the_bit(
-    tmp_path: Path, changes: dict[str, Any]
-) -> None:
-    out = train_chains(write_recipe(tmp_path, **changes)).parent
-    before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "start", out / "model"))
+@pytest.mark.parametrize("name", ["full", "lora"])
+def test_what_is_exported_thinks_and_has_the_image_tokenizer_to_the_bit(folder: Path, name: str) -> None:
+    out = folder / name
+    before, after = (load_file(model / "model.safetensors") for model in (folder / "start", out / "model"))
     assert before.keys() == after.keys()
     unchanged = {name for name, value in before.items() if value.equal(after[name])}
     assert {name for name in before if name.startswith("model.vqmodel.")} <= unchanged
-    moved = "norm" if changes else "model.vqmodel."  # adapters leave norms alone
+    moved = "norm" if name == "lora" else "model.vqmodel."  # adapters leave norms alone
     assert all(moved in name or "vqmodel" in name for name in unchanged)
     loaded = load(out / "model")
     trace = Thinker(loaded.model, loaded.tokenizer, loaded).think("ab", mode="direct")
     assert len(trace.images) == 1
 
 
-@pytest.mark.parametrize("changes", [pytest.param({}, marks=pytest.mark.slow), LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("changes", [{}, pytest.param(LORA, marks=pytest.mark.slow)], ids=["full", "lora"])
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path, changes: dict[str, Any]) -> None:
-    whole, killed = (write_recipe(tmp_path, name, steps=40, **changes) for name in ("whole", "killed"))
+    whole, killed = (write_recipe(tmp_path, name, steps=24, **changes) for name in ("whole", "killed"))
     train_chains(whole)
-    train_and_kill(killed, tmp_path / "killed", after=random.Random(str(changes)).randrange(5, 30))
+    train_and_kill(killed, tmp_path / "killed", after=random.Random(str(changes)).randrange(3, 12))
     reached = newest_checkpoint(tmp_path / "killed")
     assert reached is not None
     assert not (tmp_path / "killed" / "model").exists()
@@ -73,32 +82,29 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path, changes: dict[st
 
 
 def test_a_torn_checkpoint_falls_back_to_the_one_before_and_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = train_chains(write_recipe(tmp_path, "whole"))
-    recipe = write_recipe(tmp_path, "torn")
-    train_chains(recipe)
-    newest, before = checkpoints(tmp_path / "torn")
+    shutil.copytree(folder / "lora", folder / "torn")
+    newest, before = checkpoints(folder / "torn")
     shard = next(newest.glob("shard-*"))
     shard.write_bytes(shard.read_bytes()[:-100])
-    capsys.readouterr()
-    train_chains(recipe)
-    assert f"{newest} cannot be used ({shard.name} is not" in capsys.readouterr().out
-    assert torn(before) is None
-    assert weights(tmp_path / "torn") == weights(whole.parent)
+    train_chains(write_recipe(folder, "torn", **LORA))
+    said = capsys.readouterr().out
+    assert f"{newest} cannot be used ({shard.name} is not" in said
+    assert f"going on after {before}" in said
+    assert weights(folder / "torn") == weights(folder / "lora")
 
 
-def test_checkpoints_hold_nothing_that_could_be_executed(tmp_path: Path) -> None:
-    out = train_chains(write_recipe(tmp_path, **LORA)).parent
+def test_checkpoints_hold_nothing_that_could_be_executed(folder: Path) -> None:
+    out = folder / "lora"
     files = [path for path in out.rglob("*") if path.is_file()]
     assert {path.suffix for path in files if path.name != ".lock"} <= {".safetensors", ".json", ".jsonl", ".md"}
     assert len(checkpoints(out)) == 2, "older ones go"
     assert not list(out.glob(".writing-*"))
 
 
-def test_the_projection_trains_is_saved_and_resumed(tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path)
-    out = train_chains(recipe).parent
+def test_the_projection_trains_and_is_saved(folder: Path) -> None:
+    out = folder / "full"
     first, second = (next(iter(c.glob("shard-*"))) for c in sorted(checkpoints(out), key=lambda c: c.name))
     stored = [load_file(file)["model:projection.weight"] for file in (first, second)]
     assert not stored[0].equal(stored[1])
@@ -126,41 +132,30 @@ def test_micro_batches_accumulate_to_the_same_weights(tmp_path: Path) -> None:
         torch.testing.assert_close(value, found[1][name], rtol=0, atol=1e-5)
 
 
-PACKED: dict[str, Any] = {"batching": {"batch": 2, "pack": 120}}
-
-
-def test_a_packed_step_has_more_rows_and_learns(tmp_path: Path) -> None:
-    apart, packed = (
-        metrics(train_chains(write_recipe(tmp_path, name, **changes)).parent)
-        for name, changes in (("apart", {"batching": {"batch": 2}}), ("packed", PACKED))
-    )
+def test_a_packed_step_has_more_rows_and_learns(folder: Path) -> None:
+    apart, packed = (metrics(folder / name) for name in ("full", "packed"))  # 4 and 2 items a step
     assert packed[-1]["loss"] < packed[0]["loss"]
-    assert packed[-1]["epoch"] > 2 * apart[-1]["epoch"]
+    assert packed[-1]["epoch"] > apart[-1]["epoch"]
 
 
-def test_recomputation_runs_the_blocks_again_and_changes_no_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runs: list[Path] = []
-    calls: list[int] = []
+def test_recomputation_runs_the_blocks_again_and_changes_no_bit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Block] = []
     forward = Block.forward
 
     def counted(self: Block, *inputs: Any) -> torch.Tensor:
-        calls[-1] += 1
+        calls.append(self)
         return forward(self, *inputs)
 
     monkeypatch.setattr(Block, "forward", counted)
-    for recompute in (False, True):
-        calls.append(0)
-        recipe = write_recipe(tmp_path, f"run{recompute}", recompute=recompute, **PACKED)
-        runs.append(train_chains(recipe).parent)
-    assert calls[1] == 2 * calls[0]
-    assert weights(runs[0]) == weights(runs[1])
+    train_chains(write_recipe(folder, "recomputed", recompute=True, **PACKED))
+    steps, batches, blocks = 6, 2, 2
+    assert len(calls) == 2 * steps * batches * blocks
+    assert weights(folder / "recomputed") == weights(folder / "packed")
 
 
-def test_bfloat16_is_near_float32_and_not_the_same(tmp_path: Path) -> None:
-    runs = [train_chains(write_recipe(tmp_path, f"run{bf16}", bf16=bf16, **PACKED)).parent for bf16 in (False, True)]
-    exact, rough = ([row["loss"] for row in metrics(out)] for out in runs)
+def test_bfloat16_is_near_float32_and_not_the_same(folder: Path) -> None:
+    train_chains(write_recipe(folder, "bfloat16", bf16=True, **PACKED))
+    exact, rough = ([row["loss"] for row in metrics(folder / name)] for name in ("packed", "bfloat16"))
     assert exact != rough
     assert rough == pytest.approx(exact, rel=0.02)
 
@@ -172,8 +167,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rows(tmp_path: Pat
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_a_run_goes_on_only_as_it_began(tmp_path: Path) -> None:
-    train_chains(write_recipe(tmp_path))
+def test_a_run_goes_on_only_as_it_began(folder: Path, tmp_path: Path) -> None:
+    write_recipe(tmp_path)
+    shutil.copytree(folder / "full", tmp_path / "run")
     with pytest.raises(RunError, match=r"optimizer\.lr was 0\.01, is now 0\.0001; give another `out`"):
         train_chains(tmp_path / "run.yaml", ["optimizer.lr=1e-4"])
     train_chains(tmp_path / "run.yaml", ["log_every=2"])
@@ -198,28 +194,26 @@ def test_the_norm_of_the_gradient_is_checked_before_anything_is_learnt(
     assert not checkpoints(tmp_path / "run")
 
 
-def test_an_adapter_loads_merges_and_trains_on(tmp_path: Path) -> None:
-    out = train_chains(write_recipe(tmp_path, **LORA)).parent
-    merged = merge_folder(str(tmp_path / "start"), out / "adapter", tmp_path / "merged")
+def test_an_adapter_loads_merges_and_trains_on(folder: Path, tmp_path: Path) -> None:
+    out = folder / "lora"
+    merged = merge_folder(str(folder / "start"), out / "adapter", tmp_path / "merged")
     assert (merged / "model.safetensors").read_bytes() == weights(out)
-    again = train_chains(write_recipe(tmp_path, "again", adapter=str(out / "adapter"), **LORA)).parent
+    again = train_chains(write_recipe(folder, "again", adapter=str(out / "adapter"), **LORA)).parent
     assert metrics(again)[0]["loss"] < metrics(out)[0]["loss"]
     other = save_model(tmp_path / "other", kv_heads=1)
     with pytest.raises(CheckpointError, match="does not fit"):
         merge_folder(str(other), out / "adapter", tmp_path / "none")
     with pytest.raises(CheckpointError, match="not an adapter"):
-        merge_folder(str(other), tmp_path / "start", tmp_path / "none")
+        merge_folder(str(other), folder / "start", tmp_path / "none")
 
 
 def test_an_adapter_says_whether_the_rows_of_image_tokens_train(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train_chains(write_recipe(tmp_path, **LORA))
-    assert f"{len(VOCAB.image_tokens) + 2} rows of image tokens in embedding and head train" in capsys.readouterr().out
-    frozen = write_recipe(tmp_path, "frozen", method="lora", lora={"image_rows": False})
-    out = train_chains(frozen)
+    assert f"; {len(VOCAB.image_tokens) + 2} rows of image tokens in embedding and head train" in Lora().describe(VOCAB)
+    out = train_chains(write_recipe(folder, "frozen", method="lora", lora={"image_rows": False}))
     assert "embedding and head are FROZEN" in capsys.readouterr().out
-    before, after = (load_file(f / "model.safetensors") for f in (tmp_path / "start", out))
+    before, after = (load_file(model / "model.safetensors") for model in (folder / "start", out))
     assert before["lm_head.weight"].equal(after["lm_head.weight"])
 
 
@@ -325,17 +319,16 @@ def test_the_command_trains_and_a_mistake_is_one_line(tmp_path: Path, capsys: py
     assert "optimizer: lr and eps must be above 0" in capsys.readouterr().err
 
 
-def test_drawing_on_the_way_is_kept_and_changes_nothing(tmp_path: Path) -> None:
+def test_drawing_on_the_way_is_kept_and_changes_nothing(folder: Path, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "ab"}\n{"prompt": "ba"}\n{"prompt": "aa"}\n')
     watch = {"every": 3, "prompts": str(prompts), "limit": 2}
-    assert execute(["train", str(write_recipe(tmp_path, "watched", watch=watch, **LORA))]) == 0
-    train_chains(write_recipe(tmp_path, "plain", **LORA))
-    assert weights(tmp_path / "watched") == weights(tmp_path / "plain")
+    assert execute(["train", str(write_recipe(folder, "watched", watch=watch, **LORA))]) == 0
+    assert weights(folder / "watched") == weights(folder / "lora")
     for step in ("step-000003", "step-000006"):
-        folder = tmp_path / "watched" / "samples" / step
-        assert len((folder / "traces.jsonl").read_text().splitlines()) == 2
-        assert (folder / "index.html").is_file()
+        drawn = folder / "watched" / "samples" / step
+        assert len((drawn / "traces.jsonl").read_text().splitlines()) == 2
+        assert (drawn / "index.html").is_file()
 
 
 def test_icons_are_judged_on_the_way(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from twgi.training.train import train_chains
 pytest.importorskip("peft")
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-SHORT = ["steps=6", "batching.batch=8", "batching.micro_batch=8", "log_every=1", "optimizer.warmup=1"]
+SHORT = ["steps=4", "batching.batch=8", "batching.micro_batch=8", "log_every=1", "optimizer.warmup=1"]
 
 
 def run(tmp_path: Path, method: str, rows: int, *overrides: str) -> Path:
@@ -39,12 +39,12 @@ def test_every_picture_of_the_data_is_right_by_the_judge_of_the_score() -> None:
 
 @pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_the_tutorial_runs_and_the_loss_falls(tmp_path: Path, method: str) -> None:
-    folder = run(tmp_path, method, 24, *SHORT)
+    folder = run(tmp_path, method, 16, *SHORT)
     rows = [json.loads(line) for line in (folder.parent / "metrics.jsonl").read_text().splitlines()]
     losses = [row["image_ce"] for row in rows if "image_ce" in row]
-    assert len(losses) == 6
-    assert min(losses[3:]) < losses[0]
-    assert set(score(folder, 4)) == {"corner", "diagonal"}
+    assert len(losses) == 4
+    assert losses[-1] < losses[0]
+    assert set(score(folder, 2)) == {"corner", "diagonal"}
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from torch import Tensor
 from twgi.checkpoint import hf, meta
 from twgi.checkpoint.layout import CONVERTED, Checkpoint
 from twgi.checkpoint.save import LARGEST_FILE, json_files, write_groups, write_json_files
-from twgi.checkpoint.tensors import Progress, read_json
+from twgi.checkpoint.tensors import MAX_JSON, Progress, read_json
 from twgi.errors import CheckpointError, ConfigError
 from twgi.files import check_new, read_bytes, write_json, write_whole, writing_whole
 from twgi.tokenizer.text import TextTokenizer
@@ -73,7 +73,7 @@ def _write_hf(
     if source.layout == "hf":
         for name in SMALL_FILES:
             if (source.folder / name).is_file():
-                write_whole(folder / name, read_bytes(source.folder / name))
+                write_whole(folder / name, read_bytes(source.folder / name, most=MAX_JSON))
         raw = read_json(source.folder / "config.json")
         raw.pop("dtype", None)
         config = raw | {"torch_dtype": str(kept).removeprefix("torch.")}

@@ -1,11 +1,12 @@
 """`twgi audit`: whether the steps of thoughts are right, and whether they matter."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from twgi.commands.options import ASK, RUN, Model, option
+from twgi.commands.score import show
 from twgi.errors import ConfigError
 
 
@@ -23,17 +24,14 @@ def audit(
 
     Example: twgi audit out/critique --limit 200
     """
-    import json as js
-
     from twgi import load
     from twgi.console import counting
     from twgi.evaluation.audit.audit import Audited, table, write_audit
-    from twgi.evaluation.report.statistics import Estimate
 
     if limit < 0 or batch < 1:
         raise ConfigError(f"limit must be 0 or more and batch 1 or more, got {limit} and {batch}")
     audited = Audited(folder)
-    rates, effects = audited.rates(), dict[str, Estimate]()
+    rates, effects = audited.rates(), dict[str, Any]()
     if limit:
         thinker = load(model)
         changes = audited.changes(thinker, limit)
@@ -41,4 +39,4 @@ def audit(
             more, effects = audited.intervene(thinker, changes, batch=batch, advance=advance)
         rates += more
     content = write_audit(audited, folder, rates=rates, effects=effects)
-    print(js.dumps(content, ensure_ascii=False, indent=2) if json else table(content))
+    show(content, table(content), json=json)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from twgi.commands.loading import ModelOptions
+from twgi.commands.groups import ModelOptions
 from twgi.console import bytes_bar, complain
 
 Folder = Annotated[str, typer.Argument(help="Preset, or folder of a checkpoint in any layout.", show_default=False)]

@@ -1,22 +1,29 @@
 """`twgi eval`: benchmarks, from prompts to pictures and scores."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from twgi.commands.groups import ALONE, AS_TRAINED, BenchmarkOptions, DrawingOptions, grouped, thinks
-from twgi.commands.loading import ICONS, ModelOptions
+from twgi.commands.groups import (
+    ALONE,
+    AS_TRAINED,
+    ICONS,
+    BenchmarkOptions,
+    DrawingOptions,
+    ModelOptions,
+    grouped,
+    thinks,
+)
 from twgi.commands.options import ASK, RUN, option
 from twgi.commands.think import conclude
 from twgi.errors import ConfigError
 
 if TYPE_CHECKING:
-    from twgi.console import Quiet
     from twgi.evaluation.frame import Benchmark, PromptSet
-    from twgi.runs.run import Outcome
 
 
 class Benchmarks(TyperGroup):
@@ -66,17 +73,19 @@ def eval_geneval(
     benchmark = GenEval(None if judge == "none" else suite_named(judge))
     asked = benchmark.prompts(prompts).limited(how.limit)
     plain = any(not item.include for item in asked.items)
+
+    def then(folder: Path, laid_out: Path) -> str:
+        if plain:
+            return f"pictures: {laid_out}; nothing is judged, as nothing says what is right"
+        if benchmark.suite is None:
+            return f"pictures: {laid_out}; judge them with: twgi score geneval {folder} --detector mask2former"
+        found = benchmark.from_run(folder)
+        return benchmark.table(score(benchmark, *found, folder, which=which, counting=counting))
+
     if not plain:
         benchmark.check()
-    drawn = _draw(benchmark, asked, out, options, drawing, how)
-    if drawn.laid_out and benchmark.suite and drawn.whole and not plain:
-        found = benchmark.from_run(drawn.folder)
-        print(benchmark.table(score(benchmark, *found, drawn.folder, which=which, counting=counting)))
-    elif drawn.laid_out and plain:
-        print(f"pictures: {drawn.laid_out}; nothing is judged, as nothing says what is right")
-    else:
-        drawn.say(f"twgi score geneval {drawn.folder} --detector mask2former", f"twgi score geneval {out}")
-    return conclude(drawn.report, drawn.outcome)
+    again = None if plain else f"twgi score geneval {out}"
+    return _draw(benchmark, asked, out, options, drawing, how, then=then, again=again)
 
 
 @app.command("dpg")
@@ -98,39 +107,19 @@ def eval_dpg(
     """
     from twgi.evaluation.dpg.benchmark import Dpg
 
-    benchmark = Dpg()
-    drawn = _draw(benchmark, benchmark.prompts(prompts).limited(how.limit), out, options, drawing, how)
-    again = "--questions FILE --judge JUDGE"
-    drawn.say(f"twgi score dpg {drawn.folder} {again}", f"twgi score dpg {out} {again}")
-    return conclude(drawn.report, drawn.outcome)
+    def then(folder: Path, laid_out: Path) -> str:
+        return f"pictures: {laid_out}; judge them with: twgi score dpg {folder} --questions FILE --judge JUDGE"
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Drawn:
-    """What came of drawing: the run in `folder`, `whole` or a part of one."""
-
-    outcome: "Outcome"
-    folder: Path
-    part: tuple[int, int]
-    laid_out: Path | None
-    report: "Quiet"
-
-    @property
-    def whole(self) -> bool:
-        return self.part == (1, 1)
-
-    def say(self, judge: str, judge_all: str) -> None:
-        """How to go on."""
-        if self.laid_out is not None and self.whole:
-            print(f"pictures: {self.laid_out}; judge them with: {judge}")
-        elif self.laid_out is not None:
-            print(f"shard {self.part[0]}/{self.part[1]} is done; after the last: {judge_all}")
+    benchmark, again = Dpg(), f"twgi score dpg {out} --questions FILE --judge JUDGE"
+    asked = benchmark.prompts(prompts).limited(how.limit)
+    return _draw(benchmark, asked, out, options, drawing, how, then=then, again=again)
 
 
 def _draw(
     benchmark: "Benchmark", asked: "PromptSet", out: Path, options: ModelOptions, drawing: DrawingOptions,
-    how: BenchmarkOptions,
-) -> _Drawn:  # fmt: skip
+    how: BenchmarkOptions, *, then: Callable[[Path, Path], str], again: str | None,
+) -> int:  # fmt: skip
+    """Draw, and say what comes of the pictures: `then` (run folder, pictures), or `again` after the last part."""
     from twgi.console import reporter
     from twgi.evaluation.evaluate import draw
     from twgi.runs.folder import check_folder
@@ -138,16 +127,16 @@ def _draw(
     from twgi.runs.plan import RunPlan
 
     plan = RunPlan(prompts=asked.lines(), **how.plan(options, drawing))
-    folder = part_folder(out, plan.part)
+    folder, (part, of) = part_folder(out, plan.part), plan.part
     check_folder(folder, resume=how.resume)
-    report = reporter(many=True, json=False)
-    try:
+    with closing(reporter(many=True, json=False)) as report:
         outcome, laid_out = draw(
             thinks(options, how), benchmark, asked, plan, folder, report=report, batch=how.batch, resume=how.resume
         )
-    finally:
-        report.close()
-    return _Drawn(outcome=outcome, folder=folder, part=plan.part, laid_out=laid_out, report=report)
+    if laid_out is not None:
+        whole = of == 1 or again is None
+        print(then(folder, laid_out) if whole else f"shard {part}/{of} is done; after the last: {again}")
+    return conclude(report, outcome)
 
 
 @app.command("tokenizer")

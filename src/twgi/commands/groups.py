@@ -11,13 +11,20 @@ from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from twgi.commands.loading import ModelOptions, load_thinker
-from twgi.commands.options import ASK, DRAW, GUIDE, RUN, Rounds, Seed, option
+from twgi.commands.options import ASK, DRAW, GUIDE, MODEL, RUN, Device, Model, Rounds, Seed, Vq, option
+from twgi.console import bytes_bar, complain
+from twgi.decoding.compat import PUBLISHED_LENGTH, Quirk, parse_compat
 from twgi.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
+
     from twgi.runs.run import Thinks
     from twgi.thinking.settings import Settings
+    from twgi.thinking.thinker import Thinker
+
+DTYPES = ("float32", "bfloat16", "float16")
+ROWS = ("parallel", "serial")
 
 
 def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,6 +50,43 @@ def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
     run.__signature__ = Signature(list(shown.values()))  # type: ignore[attr-defined]
     run.__annotations__ = {name: parameter.annotation for name, parameter in shown.items()}
     return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What to load, and how. The same words as the options of the command line."""
+
+    model: Model = "icons"
+    device: Device = "cpu"
+    dtype: Annotated[str | None, option("float32, bfloat16, float16. Default: by the device.", MODEL)] = None
+    vq: Vq = None
+    context: Annotated[int | None, option("Positions of a row. Default: the model's.", MODEL)] = None
+    int8: Annotated[bool, option("Language model in 8 bits (extra quant).", MODEL, "--int8")] = False
+    cfg_rows: Annotated[str, option("parallel, or serial: slow, saves device memory.", MODEL)] = "parallel"
+    compat: Annotated[str, option("reference, or quirks of the published code by name.", GUIDE)] = ""
+
+    def __post_init__(self) -> None:
+        parse_compat(self.compat)
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ConfigError(f"unknown dtype {self.dtype!r}; known are {', '.join(DTYPES)}")
+        if self.cfg_rows not in ROWS:
+            raise ConfigError(f"cfg-rows must be {' or '.join(ROWS)}, got {self.cfg_rows!r}")
+
+    @property
+    def torch_dtype(self) -> torch.dtype | None:
+        import torch
+
+        return getattr(torch, self.dtype) if self.dtype else None
+
+    def loading(self) -> dict[str, Any]:
+        """What `twgi.load` is to be told beside the model's name."""
+        long = self.context is None and Quirk.PUBLISHED_LIMITS in parse_compat(self.compat)
+        return {
+            "dtype": self.torch_dtype,
+            "context": PUBLISHED_LENGTH if long else self.context,
+            "serial": self.cfg_rows == "serial",
+            **{name: getattr(self, name) for name in ("device", "vq", "int8")},
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +149,20 @@ class BenchmarkOptions:
             raise ConfigError(f"ray must be 0 or more actors, got {self.ray}")
 
 
-AS_TRAINED, ALONE = DrawingOptions(), BenchmarkOptions()
+ICONS, AS_TRAINED, ALONE = ModelOptions(), DrawingOptions(), BenchmarkOptions()
+
+
+def load_thinker(options: ModelOptions) -> Thinker:
+    """The thinker of these options. What is worth knowing about it is said on stderr."""
+    from twgi import load
+
+    thinker = load(options.model, **options.loading(), progress=bytes_bar("loading"))
+    for remark in thinker.remarks:
+        complain(remark)
+    if options.device != "cpu":
+        width = str(thinker.model.embed.weight.dtype).removeprefix("torch.")
+        complain(f"{options.model} runs on {options.device} in {'int8 and ' if options.int8 else ''}{width}")
+    return thinker
 
 
 def thinks(options: ModelOptions, how: BenchmarkOptions) -> Thinks:

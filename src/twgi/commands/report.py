@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from twgi.commands.options import RUN, option
+from twgi.commands.score import show
 
 
 def report(
@@ -19,15 +20,9 @@ def report(
 
     Example: twgi report out/direct out/subgoal out/critique --out out/report
     """
-    import json as js
-
     from twgi.evaluation.report.build import read_runs, sections
     from twgi.evaluation.report.write import write_report
 
-    parts = sections(read_runs(folders))
-    content = write_report(parts, out)
-    if json:
-        print(js.dumps(content, ensure_ascii=False, indent=2))
-        return
-    print((out / "report.md").read_text(encoding="utf-8"))
-    print(f"page: {out / 'index.html'}")
+    content = write_report(sections(read_runs(folders)), out)
+    page = (out / "report.md").read_text(encoding="utf-8")
+    show(content, f"{page}\npage: {out / 'index.html'}", json=json)

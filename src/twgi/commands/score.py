@@ -15,10 +15,6 @@ Out = Annotated[Path | None, option("For scores.json, results.jsonl, what the ju
 Json = Annotated[bool, option("Print scores.json and nothing else.", RUN, "--json")]
 
 
-@app.callback()
-def _score() -> None: ...
-
-
 @app.command("geneval")
 def score_geneval(
     folder: Annotated[Path, typer.Argument(help="A run folder of twgi eval, or 00000/samples/... made elsewhere.")],
@@ -46,15 +42,14 @@ def score_geneval(
     from twgi.evaluation.evaluate import score
     from twgi.evaluation.geneval.benchmark import GenEval
 
-    suite = suite_named(detector, weights=weights or WEIGHTS, clip=clip or CLIP, device=device)
-    benchmark = GenEval(suite)
+    benchmark = GenEval(suite_named(detector, weights=weights or WEIGHTS, clip=clip or CLIP, device=device))
     if prompts is not None:
         asked, pictures = benchmark.from_elsewhere(folder, prompts, samples=samples)
     else:
         asked, pictures = benchmark.from_run(folder)
         benchmark.lay_out(asked, pictures)
     content = score(benchmark, asked, pictures, out or folder, which=which, counting=counting)
-    return _show(content, benchmark.table(content), json=json)
+    return show(content, benchmark.table(content), json=json)
 
 
 @app.command("dpg")
@@ -77,6 +72,9 @@ def score_dpg(
     key_variable: Annotated[
         str, option("Variable with the endpoint's key. Default: TWGI_JUDGE_KEY.", JUDGE, "--key-env")
     ] = "TWGI_JUDGE_KEY",
+    parameter: Annotated[
+        list[str] | None, option("key=value: a field of each request to an endpoint, such as max_tokens=2048.", JUDGE)
+    ] = None,
     test: Annotated[
         bool, option("Whether a model must first tell red from blue.", JUDGE, "--self-test/--no-self-test")
     ] = True,
@@ -101,8 +99,9 @@ def score_dpg(
 
     part, asked = parse_part(shard), read_questions(questions)
     judging = judge_named(
-        judge, concurrency=concurrency, timeout=timeout, key_variable=key_variable, probabilities=asked.soft
-    )
+        judge, concurrency=concurrency, timeout=timeout, key_variable=key_variable, probabilities=asked.soft,
+        parameters=parameter or (),
+    )  # fmt: skip
     benchmark = Dpg(asked, judging, gating=gating, compat=compat, self_test=test)
     found = benchmark.asked, benchmark.pictures(pictures, crops=crops, samples=samples)
     place = out or pictures or Path("out") / "recorded"
@@ -111,12 +110,12 @@ def score_dpg(
         print(f"the answers of part {shard} are in {place}; when all parts are there, score without --shard")
         return TwgiError.exit_status if any(thought.pending for thought in thoughts) else 0
     content = score(benchmark, *found, place, which=which, counting=counting)
-    return _show(content, benchmark.table(content), json=json)
+    return show(content, benchmark.table(content), json=json)
 
 
-def _show(content: dict[str, Any], table: str, *, json: bool) -> int:
-    """Print the table, or `scores.json`; the exit status."""
+def show(content: dict[str, Any], table: str, *, json: bool) -> int:
+    """Print what was found as a table, or as the JSON file that holds it; the exit status, 2 where it is PARTIAL."""
     from json import dumps
 
     print(dumps(content, ensure_ascii=False, indent=2) if json else table)
-    return TwgiError.exit_status if content["partial"] else 0
+    return TwgiError.exit_status if content.get("partial") else 0

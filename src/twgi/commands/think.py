@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from twgi.commands.groups import AS_TRAINED, DrawingOptions, grouped
-from twgi.commands.loading import ICONS, ModelOptions, load_thinker
+from twgi.commands.groups import AS_TRAINED, ICONS, DrawingOptions, ModelOptions, grouped, load_thinker
 from twgi.commands.options import ASK, RUN, Resume, Rounds, Seed, option
 from twgi.console import Quiet, complain, reporter
 from twgi.errors import ConfigError, PromptError, TwgiError

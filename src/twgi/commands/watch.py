@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 
@@ -24,18 +25,15 @@ ICONS, SEED = "icons", 2**32  # a seed that no training row is drawn with
 
 def draw_and_judge(watching: Watching, thinker: Thinker, folder: Path) -> Mapping[str, float]:
     """Think about every prompt into a run folder; scores by task, and `overall`, where they can be judged."""
-    benchmark, asked, report = GenEval(suite_named("icons")), _asked(watching), reporter(many=True, json=False)
+    benchmark, asked = GenEval(suite_named("icons")), _asked(watching)
     plan = RunPlan(prompts=asked.lines(), settings=Settings(mode=watching.mode), samples=watching.samples)
-    try:
+    with closing(reporter(many=True, json=False)) as report:
         outcome, _ = draw(thinker, benchmark, asked, plan, folder, report=report, batch=watching.batch)
-    finally:
-        report.close()
     if outcome.interrupted:
         raise KeyboardInterrupt
     if not outcome.thoughts or any(not item.include for item in asked.items):
         return {}
-    found = benchmark.from_run(folder)
-    scores = score(benchmark, *found, folder, which="final", counting=counting)
+    scores = score(benchmark, *benchmark.from_run(folder), folder, which="final", counting=counting)
     return {**scores["tasks"], "overall": scores["correct_images"]}
 
 

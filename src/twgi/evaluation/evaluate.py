@@ -17,14 +17,14 @@ from typing import Any
 from twgi import __version__
 from twgi.errors import ConfigError, ImageError
 from twgi.evaluation.frame import Benchmark, Part, PictureToJudge, PromptSet, Verdict
-from twgi.evaluation.pictures import NOT_DRAWN, Generation, PictureReader, PictureSet, read_pictures
+from twgi.evaluation.pictures import NOT_DRAWN, Generation, Key, PictureReader, PictureRef, PictureSet, read_pictures
 from twgi.evaluation.results import SCORES, PictureResult, Result, Results, Status, write_results
 from twgi.files import write_json
 from twgi.runs.plan import RunPlan
 from twgi.runs.run import Outcome, Report, Thinks, run
 from twgi.thinking.modes import KINDS
 
-MOST_LISTED = 20
+WHICH = {"final": slice(-1, None), "first": slice(1), "each": slice(None)}
 
 Counting = Callable[[int, str], AbstractContextManager[Callable[[], None]]]
 """(how many, doing what) -> call what it gives after each"""
@@ -74,14 +74,12 @@ class JudgedThought:
 
     def row(self, out: Path) -> Result | None:
         """Its row of results in a folder; None where nothing is known, since a row needs a score."""
-        score, generation = self.verdict.score, self.generation
+        score, refs = self.verdict.score, self.generation.pictures
         if score is None:
             return None
-        detail: dict[str, Any] = {
-            "finish_reason": "failed" if generation.failed is not None else generation.finish_reason
-        }
-        detail |= {"why": self.problem} if self.status in ("failed", "unreadable") else {}
-        crops = [ref.crop for ref in generation.pictures if ref.crop is not None]
+        reason = "failed" if self.generation.failed is not None else self.generation.finish_reason
+        why = {"why": self.problem} if self.status in ("failed", "unreadable") else {}
+        crops = [ref.crop for ref in refs if ref.crop is not None]
         return Result(
             id=self.item.id,
             sample=self.sample,
@@ -89,14 +87,16 @@ class JudgedThought:
             prompt=self.item.prompt,
             score=score,
             status=self.status,
-            pictures=tuple(self._picture(number, out) for number in range(len(generation.pictures))),
+            pictures=tuple(self._picture(number, ref, out) for number, ref in enumerate(refs)),
             parts=self.verdict.parts,
-            detail={**detail, **self.verdict.detail, **({"crop": crops[0]} if crops else {})},
-        )
+            detail={
+                "finish_reason": reason, **why, **self.verdict.detail, **({"crop": crops[0]} if crops else {}),
+            },
+        )  # fmt: skip
 
-    def _picture(self, number: int, out: Path) -> PictureResult:
+    def _picture(self, number: int, ref: PictureRef, out: Path) -> PictureResult:
         """The picture's file is named as seen from `out`, where the rows are."""
-        verdict, ref = self.verdicts.get(number, Verdict(score=None)), self.generation.pictures[number]
+        verdict = self.verdicts.get(number, Verdict(score=None))
         return PictureResult(
             image=Path(os.path.relpath(ref.file, out)).as_posix() if ref.file else None,
             kind=ref.kind,
@@ -124,7 +124,6 @@ class Evaluation:
         return [(item, sample) for item, sample in wanted if (item.id, sample) not in self.pictures.generations]
 
     def common(self, judged: Mapping[str, Any]) -> dict[str, Any]:
-        """What `scores.json` says of every benchmark."""
         missing = [f"{item.label}, sample {sample}" for item, sample in self.missing]
         missing += [f"{t.label}: {t.pending} questions without an answer" for t in self.thoughts if t.pending]
         asked, whole = len(self.asked.items), self.asked.whole
@@ -146,45 +145,26 @@ class Evaluation:
         }
 
 
-def judged_numbers(which: str, count: int) -> Sequence[int]:
-    """The numbers of a thought's pictures that are judged. Raises `ConfigError` for an unknown `which`."""
-    numbers = {"final": [count - 1], "first": [0], "each": range(count)}
-    if which not in numbers:
-        raise ConfigError(f"which must be final, first or each, got {which!r}")
-    return numbers[which] if count else ()
-
-
 def judge_all(
-    benchmark: Benchmark,
-    asked: PromptSet,
-    pictures: PictureSet,
-    out: Path,
-    *,
-    which: str,
-    counting: Counting,
+    benchmark: Benchmark, asked: PromptSet, pictures: PictureSet, out: Path, *, which: str, counting: Counting,
     part: Part = (1, 1),
-) -> list[JudgedThought]:
+) -> list[JudgedThought]:  # fmt: skip
     """Judge all thoughts that are there, or those of a part of the prompts.
 
     `which` picture of a thought counts: the final one, the first one, or with `each` the final one while all are
-    judged. Pictures are opened one after the other, as the judge takes them in.
-
-    Raises:
-        CheckpointError: whoever judges fails the self-test.
-        ConfigError: `which` is unknown, or the judge refuses.
+    judged. Pictures are opened one after the other, as the judge takes them in. Raises `CheckpointError` where whoever
+    judges fails the self-test, `ConfigError` for an unknown `which` or where the judge refuses.
     """
-    thoughts = {
-        (item.id, sample): JudgedThought(
-            item=item,
-            sample=sample,
-            generation=there,
-            numbers=judged_numbers(which, len(there.pictures)),
-            nothing=benchmark.wrong(item, NOT_DRAWN),
-        )
-        for number, item in enumerate(asked.items)
-        for sample in range(pictures.samples)
-        if number % part[1] == part[0] - 1 and (there := pictures.generations.get((item.id, sample))) is not None
-    }
+    if which not in WHICH:
+        raise ConfigError(f"which must be final, first or each, got {which!r}")
+    thoughts: dict[Key, JudgedThought] = {}
+    for item in asked.items[part[0] - 1 :: part[1]]:
+        for sample in range(pictures.samples):
+            if there := pictures.generations.get((item.id, sample)):
+                numbers, nothing = range(len(there.pictures))[WHICH[which]], benchmark.wrong(item, NOT_DRAWN)
+                thoughts[item.id, sample] = JudgedThought(
+                    item=item, sample=sample, generation=there, numbers=numbers, nothing=nothing
+                )
     with counting(sum(len(thought.numbers) for thought in thoughts.values()), "judging") as advance:
         opened = _opened(thoughts.values(), benchmark, advance)
         for picture, verdict in benchmark.judge(opened, out, part):
@@ -215,41 +195,24 @@ def _opened(
 def score(
     benchmark: Benchmark, asked: PromptSet, pictures: PictureSet, out: Path, *, which: str, counting: Counting
 ) -> dict[str, Any]:
-    """Judge all thoughts that are there and write `results.jsonl` and `scores.json`; returns what the latter holds.
-
-    Raises:
-        TwgiError: as `judge_all` does, or the files cannot be written.
-    """
+    """Judge all thoughts that are there and write `results.jsonl` and `scores.json`; returns what the latter holds."""
     thoughts = judge_all(benchmark, asked, pictures, out, which=which, counting=counting)
     rows = [row for thought in thoughts if (row := thought.row(out)) is not None]
     evaluation = Evaluation(asked=asked, pictures=pictures, which=which, thoughts=thoughts, rows=rows)
     versions = {"twgi": __version__, "python": platform.python_version()}
     judged = {**benchmark.describe(), "which": which, "versions": versions}
-    common = {"version": 1, "benchmark": benchmark.name, **evaluation.common(judged)}
-    content = {**common, **benchmark.scores(evaluation)}
+    content = {"version": 1, "benchmark": benchmark.name, **evaluation.common(judged), **benchmark.scores(evaluation)}
     write_results(out, Results(benchmark=benchmark.name, rows=rows, made=pictures.made, judged=judged))
     write_json(out / SCORES, content)
     return content
 
 
 def draw(
-    thinker: Thinks,
-    benchmark: Benchmark,
-    asked: PromptSet,
-    plan: RunPlan,
-    out: Path,
-    *,
-    report: Report,
-    batch: int = 8,
-    resume: bool = False,
-) -> tuple[Outcome, Path | None]:
-    """Think about all that is not in the run folder `out` yet; where its pictures are laid out for other scorers.
-
-    Raises:
-        TwgiError: as `run` does.
-    """
-    about = asked.describe(benchmark.name)
-    outcome = run(thinker, plan, out, report=report, batch=batch, resume=resume, about=about)
+    thinker: Thinks, benchmark: Benchmark, asked: PromptSet, plan: RunPlan, out: Path, *, report: Report,
+    batch: int = 8, resume: bool = False,
+) -> tuple[Outcome, Path | None]:  # fmt: skip
+    """Think about all that is not in the run folder `out` yet; where its pictures are laid out for other scorers."""
+    outcome = run(thinker, plan, out, report=report, batch=batch, resume=resume, about=asked.describe(benchmark.name))
     there = outcome.thoughts and not outcome.interrupted
     return outcome, benchmark.lay_out(asked, read_pictures(out, benchmark.name)) if there else None
 
@@ -264,11 +227,3 @@ def costs(generations: Sequence[Generation], upto: Iterable[int]) -> list[dict[s
             point["seconds"] = fmean(one.seconds[min(count, len(one.seconds)) - 1] for one in generations)
         points.append(point)
     return points
-
-
-def listed(what: str, entries: Sequence[str]) -> Iterator[str]:
-    """A list for people, cut where it is long."""
-    yield f"{what}: {len(entries)}"
-    yield from (f"  {entry}" for entry in entries[:MOST_LISTED])
-    if len(entries) > MOST_LISTED:
-        yield f"  and {len(entries) - MOST_LISTED} more, see {SCORES}"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
-from twgi.errors import ConfigError
-from twgi.evaluation.pictures import PictureSet, prompt_line
+from twgi.errors import ConfigError, PromptError
+from twgi.evaluation.pictures import PictureSet
 from twgi.runs.prompts import BadLine, PromptLine
 
 if TYPE_CHECKING:
@@ -33,20 +33,15 @@ class Item:
 
     @property
     def label(self) -> str:
-        """What lists call it."""
         return self.id
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What is right about one picture.
+    """What is right about one picture: a `score` in 0..1, None where nothing is known, and each thing that is wrong.
 
-    Args:
-        score: in 0..1; None where nothing is known.
-        reasons: each thing that is wrong.
-        pending: questions that nobody answered yet.
-        parts, detail: for the row of results.
-        source: what the benchmark makes its scores of.
+    `pending` questions were not answered yet; `parts` and `detail` are for the row of results, `source` is what the
+    benchmark makes its scores of.
     """
 
     score: float | None
@@ -75,19 +70,16 @@ Judged = tuple[PictureToJudge, Verdict]
 
 
 class Benchmark(Protocol):
-    """What the frame asks of a benchmark; `name` is its key in `benchmarks.BENCHMARKS`."""
+    """What the frame asks of a benchmark; `name` is its key in `benchmarks.BENCHMARKS`.
+
+    Its command asks it for `prompts` and for a `table` of `scores.json` as well.
+    """
 
     @property
     def name(self) -> str: ...
 
-    def prompts(self, path: Path) -> "PromptSet":
-        """All prompts of a file. Raises `PromptError`."""
-
     def judge(self, pictures: Iterable[PictureToJudge], out: Path, part: Part) -> Iterable[Judged]:
-        """The verdict on each picture, in any order, after whoever judges has shown that it can see.
-
-        Answers that are costly are kept in `out`, so that none is asked for twice.
-        """
+        """The verdict on each picture, in any order; costly answers are kept in `out`, and not asked for twice."""
 
     def wrong(self, item: Any, problem: str) -> Verdict:
         """The verdict where there is nothing to look at."""
@@ -100,9 +92,6 @@ class Benchmark(Protocol):
 
     def lay_out(self, asked: "PromptSet", pictures: PictureSet) -> Path:
         """Lay the last pictures of a run out as other scorers read them; where they are."""
-
-    def table(self, scores: Mapping[str, Any]) -> str:
-        """`scores.json` as lines for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +115,17 @@ class PromptSet:
 
     def lines(self) -> tuple[PromptLine | BadLine, ...]:
         """The prompts as a run takes them."""
-        return tuple(prompt_line(item.id, item.prompt) for item in self.items)
+        lines: list[PromptLine | BadLine] = []
+        for item in self.items:
+            where = f"prompt {item.id}"
+            try:
+                lines.append(PromptLine(where=where, prompt=item.prompt))
+            except PromptError as error:
+                lines.append(BadLine(where=where, problem=str(error)))
+        return tuple(lines)
 
     def describe(self, benchmark: str) -> dict[str, Any]:
         """What a run says of its benchmark in `run.json`, so that its folder can be judged without anything else."""
-        told = {"name": benchmark, "whole": self.whole, "left_out": list(self.left_out)}
-        lines = {"ids": [item.id for item in self.items], "lines": [dict(item.record) for item in self.items]}
-        return {"benchmark": told | lines}
+        ids, lines = [item.id for item in self.items], [dict(item.record) for item in self.items]
+        told = {"name": benchmark, "whole": self.whole, "left_out": list(self.left_out), "ids": ids, "lines": lines}
+        return {"benchmark": told}

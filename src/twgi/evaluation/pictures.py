@@ -10,26 +10,24 @@ Every reader gives a `PictureSet`, keyed by the prompt's id and the sample:
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from twgi.errors import ConfigError, ImageError, PromptError, RunError
+from twgi.errors import ConfigError, ImageError, RunError
 from twgi.files import open_regular, read_objects
 from twgi.runs.folder import ERRORS, Description, read_run, read_thoughts
 from twgi.runs.parts import merge, parts_in
 from twgi.runs.plan import parse_job_id
-from twgi.runs.prompts import BadLine, PromptLine
 from twgi.tokenizer.image import MAX_BYTES, read_picture
 from twgi.trace import Trace
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 GRID = 4
 NOT_DRAWN = "no picture"
-MANIFEST = "pictures.jsonl"  # an index that runs of DPG-Bench once had instead of `benchmark` in `run.json`
 _NUMBERED = re.compile(r"(.+)[_-](\d{1,6})")
 
 Key = tuple[str, int]
@@ -40,8 +38,7 @@ Key = tuple[str, int]
 class PictureRef:
     """One picture of a thought: its file, or a quarter of it (0 top left, 1 top right, 2 and 3 below).
 
-    Without a file it is nowhere: an image that was not whole and so was not drawn, or one that is not here. `kind` is
-    what it was drawn as, where that is known, `image_tokens` what it took.
+    Without a file it was not whole and so not drawn, or is not here. `kind` is what it was drawn as, None: not known.
     """
 
     file: Path | None
@@ -68,26 +65,22 @@ class PictureReader:
             except OSError as error:
                 raise ImageError(f"{ref.file}: cannot be read ({error.strerror})") from None
             self._last = ref.file, hashlib.sha256(content).hexdigest(), read_picture(content, name=str(ref.file))
-        return self._last[1], _cut(self._last[2], ref)
-
-
-def _cut(whole: Image.Image, ref: PictureRef) -> Image.Image:
-    if ref.crop is None:
-        return whole
-    width, height = whole.width // 2, whole.height // 2
-    if not width or not height:
-        raise ImageError(f"{ref.file}: {whole.width} x {whole.height} pixels cannot hold four pictures")
-    left, top = ref.crop % 2 * width, ref.crop // 2 * height
-    return whole.crop((left, top, left + width, top + height))
+        _, digest, whole = self._last
+        if ref.crop is None:
+            return digest, whole
+        width, height = whole.width // 2, whole.height // 2
+        if not width or not height:
+            raise ImageError(f"{ref.file}: {whole.width} x {whole.height} pixels cannot hold four pictures")
+        left, top = ref.crop % 2 * width, ref.crop // 2 * height
+        return digest, whole.crop((left, top, left + width, top + height))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
     """The pictures of one thought in order, or why it `failed`.
 
-    Args:
-        recorded: there are answers only; the refs stand for pictures that nobody has here.
-        seconds: the work up to the end of each picture, and last up to the end of the thought.
+    Of a `recorded` one there are answers only, and its pictures are not here. `seconds` are the work up to the end of
+    each picture, and last up to the end of the thought.
     """
 
     pictures: tuple[PictureRef, ...] = ()
@@ -115,9 +108,8 @@ class PictureSet:
     def __post_init__(self) -> None:
         name, last = max(self.generations, key=lambda key: key[1], default=("", 0))
         if last >= self.samples:
-            raise ConfigError(
-                f"{self.root}: picture {last + 1} of {name}, not {self.samples}: say --samples {last + 1}"
-            )
+            what = f"picture {last + 1} of {name}, not {self.samples}"
+            raise ConfigError(f"{self.root}: {what}: say --samples {last + 1}")
 
     def only(self, ids: Collection[str]) -> "PictureSet":
         """Those of known prompts; the others are `unknown`."""
@@ -127,55 +119,27 @@ class PictureSet:
 
 
 def read_pictures(folder: Path, benchmark: str, *, samples: int | None = None) -> PictureSet:
-    """The thoughts of a run folder, at its end or not. Parts of a run (`--shard`) are merged into the folder first.
-
-    Raises:
-        RunError: it holds no run of this benchmark.
-    """
+    """The thoughts of a run folder, finished or not; its parts are merged first. Raises `RunError`."""
     if parts_in(folder):
         merge(folder)
     run = read_run(folder)
     told = told_of(folder, run)
     if told["name"] != benchmark:
         raise RunError(f"{folder} is a run of {told['name']}, not of {benchmark}")
-    ids = ids_of(told)
-    there = {_key(trace, ids): _generation(trace, folder) for trace in read_thoughts(folder)}
-    return PictureSet(
-        root=folder,
-        samples=samples or run.samples,
-        generations=_failures(folder, ids, run.samples) | there,
-        made={**run.made, "seed": run.seed, "samples": run.samples},
-        told=told,
-    )
+    found = _failures(folder, told["ids"], run.samples)
+    for trace in read_thoughts(folder):
+        number, sample = parse_job_id(trace.id)
+        found[told["ids"][number], sample] = _generation(trace, folder)
+    made = {**run.made, "seed": run.seed, "samples": run.samples}
+    return PictureSet(root=folder, samples=samples or run.samples, generations=found, made=made, told=told)
 
 
 def told_of(folder: Path, run: Description) -> Mapping[str, Any]:
     """What a run says of its benchmark (see `PromptSet.describe`). Raises `RunError`."""
     told = run.about.get("benchmark")
-    if told is None and (folder / MANIFEST).exists():
-        ids = list(dict.fromkeys(line.value["item_id"] for line in list(read_objects(folder / MANIFEST))[1:]))
-        return {"name": "dpg", "whole": len(ids), "left_out": [], "ids": ids, "lines": []}
     if not isinstance(told, dict) or not told.keys() >= {"name", "whole", "left_out", "lines"}:
         raise RunError(f"{folder} is a run of no benchmark: make one with twgi eval")
-    return told
-
-
-def ids_of(told: Mapping[str, Any]) -> list[str]:
-    """The ids of the prompts that a run is about; older runs of GenEval have their places in the file instead."""
-    return list(told["ids"]) if "ids" in told else [f"{index:05d}" for index in told["indices"]]
-
-
-def _key(trace: Trace, ids: list[str]) -> Key:
-    number, sample = parse_job_id(trace.id)
-    return ids[number], sample
-
-
-def prompt_line(name: str, prompt: str) -> PromptLine | BadLine:
-    """A benchmark's prompt as a run takes it."""
-    try:
-        return PromptLine(where=f"prompt {name}", prompt=prompt)
-    except PromptError as error:
-        return BadLine(where=f"prompt {name}", problem=str(error))
+    return {"ids": [f"{index:05d}" for index in told.get("indices", ())], **told}  # older: places in GenEval's file
 
 
 def _generation(trace: Trace, folder: Path) -> Generation:
@@ -206,11 +170,8 @@ def _failures(folder: Path, ids: list[str], samples: int) -> dict[Key, Generatio
 def read_numbered(root: Path, ids: Collection[str], *, samples: int) -> PictureSet:
     """GenEval's shape: every folder whose name is a number, every picture in its `samples` whose name is one.
 
-    Pictures may be counted from anywhere. Folders of no prompt are `unknown`.
-
-    Raises:
-        ConfigError: there are more pictures of a prompt than `samples`.
-        RunError: there is no such folder, or two pictures have one number.
+    Pictures may be counted from anywhere. Folders of no prompt are `unknown`. Raises `ConfigError` for more pictures of
+    a prompt than `samples`, `RunError` where there is no such folder, or two pictures have one number.
     """
     folders = {f"{int(path.name):05d}": path for path in _entries(root) if path.name.isdecimal() and path.is_dir()}
     if not folders:
@@ -228,24 +189,27 @@ def read_numbered(root: Path, ids: Collection[str], *, samples: int) -> PictureS
 
 
 def read_named(root: Path, ids: Collection[str], *, crops: int | None = None, samples: int | None = None) -> PictureSet:
-    """Files that say by their names what they are; ID is the name without its last ending.
+    """Files that say by their names what they are, in the folder and one level below; ID ends at the last dot.
 
-    Args:
-        crops: how many pictures an ``ID.png`` holds, 1 or 4; only the user knows.
-        samples: how many pictures each prompt should have, by default 4, or 1 where each has a file of one.
-
-    Raises:
-        RunError: nothing of a known prompt, one picture twice, or it is not said how many pictures a file holds.
+    An ``ID.png`` holds `crops` pictures, 1 or 4; only the user knows. Each prompt should have `samples` pictures, by
+    default 4, or 1 where each has a file of one. Raises `RunError` for nothing of a known prompt, one picture twice, or
+    a file of which it is not said how many pictures it holds.
     """
     found: dict[Key, Generation] = {}
     unknown = []
-    for path in _picture_files(root):
-        place = _place(path.relative_to(root), ids)
-        if place is None:
-            unknown.append(str(path.relative_to(root)))
+    for path in (file for entry in _entries(root) for file in (_entries(entry) if entry.is_dir() else (entry,))):
+        if path.suffix.lower() not in ENDINGS or path.name.startswith(".") or not path.is_file():
             continue
-        for sample, ref in _refs(path, place[1], crops):
-            _put(found, place[0], sample, ref)
+        name, sample = _place(path.relative_to(root), ids)
+        if name is None:
+            unknown.append(str(path.relative_to(root)))
+        elif sample is not None or crops == 1:
+            _put(found, name, sample or 0, PictureRef(file=path))
+        elif crops == GRID:
+            for crop in range(GRID):
+                _put(found, name, crop, PictureRef(file=path, crop=crop))
+        else:
+            raise RunError(f"{path}: is this one picture, or four in a 2 x 2 grid? Say --crops 1 or --crops 4")
     if not found:
         raise RunError(f"{root}: {len(unknown)} picture files and none of a known prompt; they must be named ID.png")
     first = min(1, *(sample for _, sample in found))  # counted from 0 or from 1
@@ -261,33 +225,15 @@ def _entries(folder: Path) -> list[Path]:
         raise RunError(f"{folder}: no such folder of pictures ({error.strerror})") from None
 
 
-def _picture_files(root: Path) -> Iterator[Path]:
-    """Pictures in the folder and one level below, in order of their names."""
-    for path in _entries(root):
-        for file in _entries(path) if path.is_dir() else (path,):
-            if file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file():
-                yield file
-
-
-def _place(path: Path, ids: Collection[str]) -> tuple[str, int | None] | None:
+def _place(path: Path, ids: Collection[str]) -> tuple[str | None, int | None]:
     """The prompt and sample that a file's name speaks of; None as the sample: the file is the prompt's only one."""
     if len(path.parts) == 2:
         named = path.parts[0] in ids and path.stem.isdecimal()
-        return (path.parts[0], int(path.stem)) if named else None
+        return (path.parts[0], int(path.stem)) if named else (None, None)
     if path.stem in ids:
         return path.stem, None
     numbered = _NUMBERED.fullmatch(path.stem)
-    return (numbered[1], int(numbered[2])) if numbered and numbered[1] in ids else None
-
-
-def _refs(path: Path, number: int | None, crops: int | None) -> Iterator[tuple[int, PictureRef]]:
-    """(sample, ref) of each picture in a file."""
-    if number is not None or crops == 1:
-        yield number or 0, PictureRef(file=path)
-    elif crops == GRID:
-        yield from ((crop, PictureRef(file=path, crop=crop)) for crop in range(GRID))
-    else:
-        raise RunError(f"{path}: is this one picture, or four in a 2 x 2 grid? Say --crops 1 or --crops 4")
+    return (numbered[1], int(numbered[2])) if numbered and numbered[1] in ids else (None, None)
 
 
 def _put(found: dict[Key, Generation], name: str, sample: int, ref: PictureRef) -> None:
@@ -298,13 +244,9 @@ def _put(found: dict[Key, Generation], name: str, sample: int, ref: PictureRef) 
 
 
 def recorded_pictures(images: Mapping[Key, int], ids: Collection[str], *, samples: int | None = None) -> PictureSet:
-    """Pictures that are not here, of which there are recorded answers: (prompt, sample) -> how many pictures it had.
-
-    Raises:
-        RunError: there are none of a known prompt.
-    """
-    refs = {key: (PictureRef(file=None),) * count for key, count in images.items()}
-    known = {key: Generation(pictures=pictures, recorded=True) for key, pictures in refs.items() if key[0] in ids}
+    """Pictures that are not here, only answers: (prompt, sample) -> how many there were. Raises `RunError`."""
+    nowhere, there = PictureRef(file=None), {key: count for key, count in images.items() if key[0] in ids}
+    known = {key: Generation(pictures=(nowhere,) * count, recorded=True) for key, count in there.items()}
     if not known:
         raise RunError(f"the recording speaks of {len(images)} pictures and of none of a known prompt")
     unknown = tuple(f"{name}, sample {sample}" for name, sample in images if name not in ids)

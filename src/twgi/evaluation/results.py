@@ -14,8 +14,6 @@ The first line of `results.jsonl` holds what all rows share, each other line is 
                                         judged; kind as in the trace, null: not known
      "parts": {},                       score and weight by category, where a row holds several (DPG-Bench)
      "detail": {}}                      what else the benchmark keeps
-
-Version 1, read too, repeated version, benchmark, made and judged in every row, and had no kinds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from twgi.errors import DataError, RunError
-from twgi.files import Line, read_objects, writing_lines
+from twgi.files import read_objects, writing_lines
 
 VERSION = 2
 RESULTS, SCORES = "results.jsonl", "scores.json"
@@ -71,16 +69,6 @@ class Result:
             return 0.0
         return self.pictures[min(picture, len(self.pictures) - 1)].score
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Result":
-        """Read a row back. Raises `RunError` for an unknown or missing key, or a value that cannot be."""
-        try:
-            pictures = tuple(PictureResult(**{**each, "reasons": tuple(each["reasons"])}) for each in value["pictures"])
-            parts = {name: (float(total), float(count)) for name, (total, count) in value["parts"].items()}
-            return cls(**{**value, "pictures": pictures, "parts": parts})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunError(f"not a row of results: {type(error).__name__} {error}") from None
-
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
@@ -95,54 +83,30 @@ class Results:
 def write_results(folder: Path, results: Results) -> None:
     """Put `results.jsonl` into a folder, whole or not at all. Raises `RunError`."""
     with writing_lines(folder / RESULTS) as file:
-        head = {key: getattr(results, key) for key in HEAD}
-        file.write({"version": VERSION, **head})
+        file.write({"version": VERSION, **{key: getattr(results, key) for key in HEAD}})
         for row in results.rows:
             file.write(asdict(row))
 
 
 def read_results(folder: Path) -> Results:
-    """The results in a folder.
-
-    Raises:
-        RunError: there are none, or one cannot be read; the message says which line.
-    """
+    """The results in a folder. Raises `RunError` where there are none, or for a line that is none; names it."""
     try:
         lines = list(read_objects(folder / RESULTS))
     except DataError as error:
         raise RunError(f"{error}: score the folder first, as with twgi score geneval") from None
     if not lines:
         return Results(benchmark="", rows=())
-    head = _head(lines[0])
-    old = head["version"] == 1
-    rows = [_row(line, old) for line in lines[0 if old else 1 :]]
+    head, rows = lines[0].value, []
+    if head.get("version") != VERSION or not head.keys() >= set(HEAD):
+        raise RunError(f"{lines[0].where}: results of version {head.get('version')!r}; this reads {VERSION}")
+    for line in lines[1:]:
+        try:
+            value = line.value
+            pictures = tuple(PictureResult(**{**each, "reasons": tuple(each["reasons"])}) for each in value["pictures"])
+            parts = {name: (float(total), float(count)) for name, (total, count) in value["parts"].items()}
+            rows.append(Result(**{**value, "pictures": pictures, "parts": parts}))
+        except RunError as error:
+            raise RunError(f"{line.where}: {error}") from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(f"{line.where}: not a row of results: {type(error).__name__} {error}") from None
     return Results(rows=rows, **{key: head[key] for key in HEAD})
-
-
-def _head(line: Line) -> Mapping[str, Any]:
-    if line.value.get("version") not in (1, VERSION) or not line.value.keys() >= set(HEAD):
-        raise RunError(f"{line.where}: results of version {line.value.get('version')!r}; this reads 1 and {VERSION}")
-    return line.value
-
-
-def _row(line: Line, old: bool) -> Result:
-    try:
-        return Result.from_json(_of_version_1(line.value) if old else line.value)
-    except (RunError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{line.where}: {error}") from None
-
-
-def _of_version_1(value: Mapping[str, Any]) -> dict[str, Any]:
-    mode, pictures = value["made"].get("settings", {}).get("mode"), value["pictures"]
-    kinds = [_kind(mode, number, len(pictures)) for number in range(len(pictures))]
-    row = {key: kept for key, kept in value.items() if key not in ("version", *HEAD)}
-    return row | {"pictures": [each | {"kind": kind} for each, kind in zip(pictures, kinds, strict=True)]}
-
-
-def _kind(mode: str | None, number: int, count: int) -> str | None:
-    """What the number-th of so many pictures was for, in the modes that there were at version 1."""
-    if mode == "critique":
-        return "redraw" if number else "draft"
-    if mode == "subgoal":
-        return "whole" if number == count - 1 else "part"
-    return mode if mode == "direct" else None

@@ -15,11 +15,7 @@ Rows = Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def read_table(path: Path) -> Rows:
-    """The rows of a file; its ending tells what it is.
-
-    Raises:
-        DataError: it cannot be read, or is of an unknown kind; names the line.
-    """
+    """The rows of a file; its ending tells what it is. Raises `DataError` where it cannot be read; names the line."""
     ending = path.suffix.lower()
     if ending == ".parquet":
         return _parquet(path)

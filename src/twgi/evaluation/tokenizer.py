@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from twgi.errors import ConfigError
-from twgi.evaluation.detectors.icons import IconDetector
 from twgi.evaluation.geneval.rules import GenEvalItem, judge
-from twgi.icons.tasks import GENEVAL_TASKS, TASKS, SceneRequest, make_scene
-from twgi.icons.world import Scene, render
+from twgi.evaluation.icons import IconDetector
+from twgi.icons.tasks import GENEVAL_TASKS, TASKS, make_scene
+from twgi.icons.world import render
 from twgi.tokenizer.image import ImageTokenizer
 
 BATCH = 16
@@ -27,11 +26,7 @@ class ReconstructionScore:
 
 
 def judge_tokenizer(images: ImageTokenizer, *, scenes: int = 1000, seed: int = 0) -> list[ReconstructionScore]:
-    """Encode and decode this many random scenes over GenEval's six tasks, in equal parts.
-
-    Raises:
-        ConfigError: fewer scenes than tasks.
-    """
+    """Encode and decode random scenes over GenEval's six tasks, in equal parts. Raises `ConfigError`: too few."""
     each = -(-scenes // len(GENEVAL_TASKS))
     if scenes < len(GENEVAL_TASKS):
         raise ConfigError(f"scenes must be {len(GENEVAL_TASKS)} or more, got {scenes}")
@@ -39,32 +34,22 @@ def judge_tokenizer(images: ImageTokenizer, *, scenes: int = 1000, seed: int = 0
 
 
 def _judge_task(images: ImageTokenizer, task: str, scenes: int, seed: int) -> ReconstructionScore:
-    made = [_make(task, number, seed) for number in range(scenes)]
-    before = [render(scene) for _, scene in made]
-    after = _there_and_back(images, before)
-    detector = IconDetector()
+    items, before, detector = [], [], IconDetector()
+    for number in range(scenes):
+        rng = np.random.default_rng([seed, GENEVAL_TASKS.index(task), number])
+        request = TASKS[task](rng)
+        items.append(GenEvalItem.from_json(request.metadata(), 0))
+        before.append(render(make_scene(request, rng)))
+    parts = [before[start : start + BATCH] for start in range(0, scenes, BATCH)]
+    after = [picture for part in parts for picture in images.decode(images.encode(part))]
     found, original = detector.detect(after), detector.detect(before)
-    right = [
-        judge(GenEvalItem.from_json(request.metadata(), 0), picture, seen, detector).correct
-        for (request, _), picture, seen in zip(made, after, found, strict=True)
-    ]
+    judged = zip(items, after, found, strict=True)
+    right = [judge(item, picture, seen, detector).correct for item, picture, seen in judged]
     exact = [set(seen) == set(truth) for seen, truth in zip(found, original, strict=True)]
     return ReconstructionScore(task=task, scenes=scenes, right=sum(right) / scenes, exact=sum(exact) / scenes)
 
 
-def _make(task: str, number: int, seed: int) -> tuple[SceneRequest, Scene]:
-    rng = np.random.default_rng([seed, GENEVAL_TASKS.index(task), number])
-    request = TASKS[task](rng)
-    return request, make_scene(request, rng)
-
-
-def _there_and_back(images: ImageTokenizer, pictures: Sequence[Image.Image]) -> list[Image.Image]:
-    parts = [list(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)]
-    return [picture for part in parts for picture in images.decode(images.encode(part))]
-
-
 def table(results: Sequence[ReconstructionScore]) -> str:
-    """The shares as lines for people."""
     lines = [f"{'task':15} {'right':>7} {'exact':>7}"]
     lines += [f"{result.task:15} {result.right:7.3f} {result.exact:7.3f}" for result in results]
     return "\n".join([*lines, f"{sum(result.scenes for result in results)} scenes"])

@@ -12,8 +12,8 @@ from twgi.cli import execute
 from twgi.config import load_recipe
 from twgi.data.factory.build import ITEMS, RECORDS, build
 from twgi.data.factory.recipe import BuildRecipe
-from twgi.evaluation.detectors.icons import IconDetector
 from twgi.evaluation.geneval.rules import GenEvalItem, judge
+from twgi.evaluation.icons import IconDetector
 from twgi.icons.sample import is_read_right
 from twgi.thinking.modes import MODES
 

@@ -10,14 +10,27 @@ from tests.thinking.tiny import thinker
 from twgi.console import Quiet
 from twgi.decoding.params import SamplingParams
 from twgi.errors import ConfigError
-from twgi.evaluation.audit.audit import AUDIT, Audited, table, write_audit
-from twgi.evaluation.audit.interventions import Intervention, blank_tokens, interventions, redrawn, task_of
-from twgi.evaluation.audit.rates import Auditor, CritiqueStep, critique_rates, rate, subgoal_rates
+from twgi.evaluation.audit.audit import (
+    AUDIT,
+    Audited,
+    Auditor,
+    CritiqueStep,
+    Intervention,
+    blank_tokens,
+    critique_rates,
+    interventions,
+    rate,
+    redrawn,
+    subgoal_rates,
+    table,
+    task_of,
+    write_audit,
+)
 from twgi.evaluation.audit.remarks import Remark
-from twgi.evaluation.detectors.icons import icon_suite
 from twgi.evaluation.evaluate import draw
 from twgi.evaluation.geneval.benchmark import GenEval
 from twgi.evaluation.geneval.rules import GenEvalItem
+from twgi.evaluation.icons import icon_suite
 from twgi.icons.chains import FITS
 from twgi.icons.world import Placed, Scene, render
 from twgi.runs.plan import RunPlan
@@ -63,7 +76,7 @@ def test_critique_rates_are_counts_of_steps() -> None:
         step(False, "flaw", False, False),
         step(False, "fits", False, None),
     ]
-    counts = {r.what: (r.right, r.of) for r in critique_rates(steps)}
+    counts = {r["what"]: (round(r["share"] * r["of"]), r["of"]) for r in critique_rates(steps)}
     assert counts == {
         "of right pictures, the critique says that they fit": (1, 3),
         "of wrong pictures, the critique names a true flaw": (2, 4),
@@ -77,16 +90,16 @@ def test_critique_rates_are_counts_of_steps() -> None:
 def test_parts_are_right_when_together_they_fulfil_the_prompt() -> None:
     cat, dog = image(CAT, kind="part"), image(DOG, kind="part")
     whole = image(CAT, kind="whole")
-    assert AUDITOR.parts_right(ITEM, trace("subgoal", "a", cat, "b", dog, "c", whole))
-    assert not AUDITOR.parts_right(ITEM, trace("subgoal", "a", cat, "b", cat, "c", whole))
+    assert AUDITOR.right(ITEM, *AUDITOR.parts(trace("subgoal", "a", cat, "b", dog, "c", whole)))
+    assert not AUDITOR.right(ITEM, *AUDITOR.parts(trace("subgoal", "a", cat, "b", cat, "c", whole)))
     assert not AUDITOR.right(ITEM, whole)
-    counts = {r.what: (r.right, r.of) for r in subgoal_rates([(True, False), (True, True), (False, True)])}
-    assert list(counts.values()) == [(2, 3), (1, 2), (1, 1)]
+    found = subgoal_rates([(True, False), (True, True), (False, True)])
+    assert [(r["share"], r["of"]) for r in found] == [(2 / 3, 3), (1 / 2, 2), (1, 1)]
 
 
 def test_a_rate_of_nothing_is_none() -> None:
-    assert rate("x", ()).to_json() == {"what": "x", "share": None, "of": 0}
-    assert rate("x", (True, False)).to_json()["share"] == 0.5
+    assert rate("x", ()) == {"what": "x", "share": None, "of": 0}
+    assert rate("x", (True, False))["share"] == 0.5
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twgi.evaluation.audit.remarks import read_remark
-from twgi.evaluation.detectors.icons import icon_suite
 from twgi.evaluation.geneval.rules import GenEvalItem, judge
+from twgi.evaluation.icons import icon_suite
 from twgi.icons import chains
 from twgi.icons.tasks import GENEVAL_TASKS, TASKS, make_scene
 from twgi.icons.world import Placed, Scene, render

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from twgi.errors import RunError
-from twgi.evaluation.detectors.icons import IconDetector, icon_suite
 from twgi.evaluation.detectors.recorded import RECORD, picture_hash, recorded, replayed
 from twgi.evaluation.detectors.suite import DetectorSuite
 from twgi.evaluation.geneval.rules import Detection, GenEvalItem, judge
+from twgi.evaluation.icons import IconDetector, icon_suite
 from twgi.icons import world
 
 ITEM = GenEvalItem.from_json(

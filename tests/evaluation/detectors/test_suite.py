@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from twgi.errors import CheckpointError, ConfigError
-from twgi.evaluation.detectors.icons import IconDetector, icon_suite
 from twgi.evaluation.detectors.suite import self_test, suite_named
 from twgi.evaluation.geneval.rules import TASKS, Detection
+from twgi.evaluation.icons import IconDetector, icon_suite
 
 
 class Blind(IconDetector):

@@ -164,14 +164,14 @@ def test_an_endpoint_that_fails_leaves_invalid_answers_and_a_run_to_go_on_with(
         first = scores(tmp_path)
         assert first["partial"] == "15/16"
         assert first["missing"] == [f"{PROMPTS[0].id}, sample 0: 1 questions without an answer"]
-        # "yes [key]" is no answer either; three answers are unknown, and none of them is a no
-        assert (first["answers"]["invalid"], first["answers"]["no"]) == (3, 0)
+        # "yes [key]" is a yes by its first word; two answers are unknown, and none of them is a no
+        assert (first["answers"]["invalid"], first["answers"]["no"]) == (2, 0)
         assert first["overall"] == 100 > first["bounds"][0]
         assert execute(command) == 0
         assert len(stub.requests) == asked + 1, "only what had no answer is asked again"
-    assert scores(tmp_path)["answers"]["invalid"] == 2
+    assert scores(tmp_path)["answers"]["invalid"] == 1
     told = "".join(capfd.readouterr())
-    assert "INVALID answers: 3 of" in told
+    assert "INVALID answers: 2 of" in told
     everything = told + "".join(p.read_text() for p in (tmp_path / "pictures").glob("*.json*"))
     assert "sk-very-secret" not in everything
 
@@ -294,19 +294,6 @@ def test_a_thought_without_a_picture_is_wrong_and_listed(run: Path, tmp_path: Pa
     assert found["wrong"] == [f"{PROMPTS[0].id}, sample 0: no picture", f"{PROMPTS[0].id}, sample 1: failed"]
     assert found["partial"] is None
     assert [row.score for row in read_results(copy).rows[:2]] == [0, 0]
-
-
-def test_a_run_of_the_first_version_is_read_by_its_index(run: Path, tmp_path: Path) -> None:
-    """It did not say in `run.json` what it was about."""
-    copy = shutil.copytree(run, tmp_path / "run")
-    described = json.loads((copy / "run.json").read_text())
-    rows = [{"item_id": name, "sample": sample} for name in described.pop("benchmark")["ids"] for sample in range(4)]
-    (copy / "run.json").write_text(json.dumps(described))
-    command = ["score", "dpg", f"{copy}", "--questions", f"{run.parent}/dense.csv", "--judge", "icons"]
-    assert execute(command) == 2
-    (copy / "pictures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ({"version": 1}, *rows)))
-    assert execute(command) == 0
-    assert scores(tmp_path, "run")["thoughts"] == 8
 
 
 def test_a_prompt_that_cannot_be_used_fails_alone(run: Path, tmp_path: Path) -> None:

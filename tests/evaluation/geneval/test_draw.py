@@ -9,10 +9,10 @@ from tests.thinking.tiny import thinker
 
 from twgi.console import Quiet, counting
 from twgi.errors import PromptError
-from twgi.evaluation.detectors.icons import icon_suite
 from twgi.evaluation.evaluate import draw, score
 from twgi.evaluation.frame import PromptSet
 from twgi.evaluation.geneval.benchmark import GenEval
+from twgi.evaluation.icons import icon_suite
 from twgi.evaluation.results import RESULTS, SCORES
 from twgi.runs.plan import RunPlan
 from twgi.trace import Trace

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from twgi.evaluation.detectors.icons import IconDetector
 from twgi.evaluation.geneval.rules import TASKS as GENEVAL_TASKS
 from twgi.evaluation.geneval.rules import GenEvalItem, judge
+from twgi.evaluation.icons import IconDetector
 from twgi.icons import chains, tasks
 from twgi.icons.world import Scene, render
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from twgi.errors import PromptError
-from twgi.evaluation.detectors.icons import IconDetector
 from twgi.evaluation.frame import Verdict
 from twgi.evaluation.geneval.benchmark import read_items
 from twgi.evaluation.geneval.rules import (
@@ -26,6 +25,7 @@ from twgi.evaluation.geneval.rules import (
     select,
     task_scores,
 )
+from twgi.evaluation.icons import IconDetector
 from twgi.icons import world
 
 METADATA = Path(__file__).parents[4] / "shared" / "geneval" / "evaluation_metadata.jsonl"

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from twgi.errors import ConfigError
-from twgi.evaluation.detectors.icons import icon_suite
 from twgi.evaluation.evaluate import score
 from twgi.evaluation.frame import PromptSet
 from twgi.evaluation.geneval.benchmark import GenEval
 from twgi.evaluation.geneval.rules import GenEvalItem
+from twgi.evaluation.icons import icon_suite
 from twgi.evaluation.pictures import Generation, PictureRef, PictureSet
 from twgi.evaluation.results import RESULTS, SCORES, Result, read_results
 from twgi.icons import world

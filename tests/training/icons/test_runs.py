@@ -38,17 +38,24 @@ def run_vq(folder: Path, out: str, stop_at: int | None = None, more: str = "") -
     return {}
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the run `vq` in it."""
+    folder = tmp_path_factory.mktemp("icons")
+    assert run_vq(folder, "vq")
+    return folder
+
+
 def test_a_stopped_image_tokenizer_run_resumes_to_the_same_weights(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = run_vq(tmp_path, "whole")
-    assert not run_vq(tmp_path, "stopped", stop_at=3)  # saved after two steps, when codes move
+    assert not run_vq(folder, "stopped", stop_at=3)  # saved after two steps, when codes move
     assert "the same command goes on from the newest checkpoint" in capsys.readouterr().out
-    resumed = run_vq(tmp_path, "stopped")
+    whole, resumed = run_vq(folder, "vq"), run_vq(folder, "stopped")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     with pytest.raises(RunError, match="lr was"):
-        run_vq(tmp_path, "stopped", more="lr: 1.0e-4\n")
+        run_vq(folder, "stopped", more="lr: 1.0e-4\n")
 
 
 def test_ground_is_one_code_in_the_end() -> None:
@@ -80,12 +87,11 @@ def run_lm(folder: Path, out: str, stop_at: int | None = None) -> bytes:
     return b""
 
 
-def test_a_stopped_language_model_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
-    run_vq(tmp_path, "vq")
-    whole = run_lm(tmp_path, "whole")
-    assert run_lm(tmp_path, "stopped", stop_at=3) == b""  # saved after two steps
-    assert run_lm(tmp_path, "stopped") == whole
-    assert load(tmp_path / "whole" / "model").tokenizer.image is not None
+def test_a_stopped_language_model_run_resumes_to_the_same_weights(folder: Path) -> None:
+    whole = run_lm(folder, "lm-whole")
+    assert run_lm(folder, "lm-stopped", stop_at=3) == b""  # saved after two steps
+    assert run_lm(folder, "lm-stopped") == whole
+    assert load(folder / "lm-whole" / "model").tokenizer.image is not None
 
 
 def test_a_resumed_run_reads_the_same_ids_even_if_the_world_has_changed(

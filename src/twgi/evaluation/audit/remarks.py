@@ -7,14 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from twgi.evaluation.geneval.rules import (
-    COLORS,
-    RELATIONS,
-    Detection,
-    GenEvalItem,
-    Requirement,
-    relative_position,
-)
+from twgi.evaluation.geneval.rules import COLORS, RELATIONS, Detection, GenEvalItem, relative_position
 from twgi.icons.chains import FITS
 from twgi.icons.tasks import COUNTS, plural
 
@@ -60,14 +53,10 @@ def _missing(item: GenEvalItem, seen: Seen, name: str) -> bool:
 
 def _side(item: GenEvalItem, seen: Seen, name: str, relation: str, other: str) -> bool:
     """The cat should be left of the dog."""
-
-    def asked(clause: Requirement) -> bool:
-        target = None if clause.target is None else item.include[clause.target].name
-        return (clause.name, clause.relation, target) == (name, relation, other)
-
+    named = [(c.name, c.relation, item.include[c.target].name) for c in item.include if c.target is not None]
     things, targets = ([thing for thing in seen if thing.name == n] for n in (name, other))
     wrong = [relation not in relative_position(a.box, b.box) for a in things for b in targets]
-    return any(map(asked, item.include)) and any(wrong)
+    return (name, relation, other) in named and any(wrong)
 
 
 def _color(item: GenEvalItem, seen: Seen, name: str, color: str) -> bool:

@@ -30,13 +30,7 @@ def cut_out(picture: Image.Image, detection: Detection) -> Image.Image | None:
 
 
 class ClipColors:
-    """Names colours with CLIP.
-
-    Args:
-        model: `CLIPModel` in eval mode, on its device.
-        tokenizer: of the same checkpoint.
-        version: what is written beside scores; the hash of its weights.
-    """
+    """Names colours with a `CLIPModel` on its device and its tokenizer; `version` is written beside scores."""
 
     name = "clip"
 
@@ -91,33 +85,29 @@ def weights_hash(model: Any) -> str:
     return content.hexdigest()
 
 
-def load_clip(path: str, *, device: str = "cpu") -> ClipColors:
-    """CLIP from a folder or from the hub's cache.
+def first_line(error: Exception) -> str:
+    """Of an error's words."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
-    Raises:
-        CheckpointError: it cannot be loaded.
-    """
+
+def load_clip(path: str, *, device: str = "cpu") -> ClipColors:
+    """CLIP from a folder or from the hub's cache. Raises `CheckpointError` where it cannot be loaded."""
     from transformers import CLIPModel, CLIPTokenizer
 
     try:
         model = CLIPModel.from_pretrained(path, use_safetensors=True).eval().to(device)
         tokenizer = CLIPTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise CheckpointError(
-            f"cannot load CLIP {path!r} ({reason}); fetch it once with: hf download {path}; or give its folder, --clip"
+            f"cannot load CLIP {path!r} ({first_line(error)}); "
+            f"fetch it once with: hf download {path}; or give its folder, --clip"
         ) from None
     return ClipColors(model, tokenizer, version=weights_hash(model)[:16])
 
 
 def flat_colors(colors: ClipColors) -> None:
-    """Show it squares of one plain colour each.
-
-    Raises:
-        CheckpointError: it names one of them wrong.
-    """
-    squares = [Image.new("RGB", (64, 64), rgb) for rgb in FLAT.values()]
-    told = colors.colors(squares, "book")
+    """Show it squares of one plain colour each. Raises `CheckpointError` where it names one wrong."""
+    told = colors.colors([Image.new("RGB", (64, 64), rgb) for rgb in FLAT.values()], "book")
     wrong = [f"{color} is called {name}" for color, name in zip(FLAT, told, strict=True) if color != name]
     if wrong:
         raise CheckpointError(f"CLIP fails its self-test, so nothing was scored: plain {wrong[0]}; check its weights")

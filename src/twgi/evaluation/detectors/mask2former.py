@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from twgi.errors import CheckpointError, ConfigError
-from twgi.evaluation.detectors.clip_colors import flat_colors, load_clip, weights_hash
+from twgi.evaluation.detectors.clip_colors import first_line, flat_colors, load_clip, weights_hash
 from twgi.evaluation.detectors.suite import DetectorSuite, KnownPicture
 from twgi.evaluation.geneval.rules import Detection, GenEvalItem
 from twgi.icons.world import NAMES  # GenEval's 80, in COCO's order
@@ -54,7 +54,9 @@ def instances(
     scores_QC = class_logits_QK.softmax(-1)[:, :-1]
     scores_N, index_N = scores_QC.flatten().topk(min(top, scores_QC.numel()))
     query_N, label_N = index_N // scores_QC.shape[1], index_N % scores_QC.shape[1]
-    masks_NHW = _to_picture(mask_logits_Qhw[query_N], padded, resized, original)
+    as_input = F.interpolate(mask_logits_Qhw[query_N][:, None], size=padded, mode="bilinear", align_corners=False)
+    cropped = as_input[:, :, : resized[0], : resized[1]]
+    masks_NHW = F.interpolate(cropped, size=original, mode="bilinear", align_corners=False)[:, 0]
     inside_NHW = masks_NHW > 0
     area_N = inside_NHW.flatten(1).sum(1)
     certainty_N = (masks_NHW.sigmoid() * inside_NHW).flatten(1).sum(1) / (area_N + 1e-6)
@@ -62,12 +64,6 @@ def instances(
     order = total_N.argsort(descending=True, stable=True)
     boxes_N4 = torch.stack([_box(mask_HW) for mask_HW in inside_NHW])
     return Instances(labels=label_N[order], scores=total_N[order], masks=inside_NHW[order], boxes=boxes_N4[order])
-
-
-def _to_picture(logits_Nhw: Tensor, padded: tuple[int, int], resized: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    as_input = F.interpolate(logits_Nhw[:, None], size=padded, mode="bilinear", align_corners=False)
-    cropped = as_input[:, :, : resized[0], : resized[1]]
-    return F.interpolate(cropped, size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def _box(mask_HW: Tensor) -> Tensor:
@@ -79,15 +75,10 @@ def _box(mask_HW: Tensor) -> Tensor:
 
 
 class Mask2FormerDetector:
-    """Mask2Former as GenEval runs it.
+    """Mask2Former as GenEval runs it: a `Mask2FormerForUniversalSegmentation` of COCO's classes, on its device.
 
-    Args:
-        model: `Mask2FormerForUniversalSegmentation` of the 80 COCO classes, in eval mode, on its device.
-        version: what is written beside scores; the hash of its weights.
-        edges: shortest and longest edge of the input, in pixels.
-
-    Raises:
-        CheckpointError: the classes are not COCO's 80 in their order.
+    `version` is written beside scores; `edges` are the shortest and longest edge of the input, in pixels. Raises
+    `CheckpointError` where the classes are not COCO's 80 in their order.
     """
 
     name = "mask2former"
@@ -121,11 +112,7 @@ class Mask2FormerDetector:
 
 
 def check_labels(labels: dict[int, str]) -> None:
-    """Whether a model's classes are COCO's, in their order; names are then taken by index.
-
-    Raises:
-        CheckpointError: they are others.
-    """
+    """Raises `CheckpointError` where a model's classes are not COCO's, in their order; names are taken by index."""
     names = [str(labels.get(index, "?")).lower() for index in range(len(labels))]
     ours = [_OTHER_NAMES.get(name, name) for name in names]
     wrong = [i for i, (a, b) in enumerate(zip(ours, NAMES, strict=False)) if a != b]
@@ -137,12 +124,7 @@ def check_labels(labels: dict[int, str]) -> None:
 
 
 def mask2former_suite(*, weights: str, clip: str, device: str = "cpu") -> DetectorSuite:
-    """The detector and colour classifier of GenEval, from folders or from the hub's cache.
-
-    Raises:
-        ConfigError: transformers is not installed.
-        CheckpointError: weights cannot be loaded, or are those of something else.
-    """
+    """GenEval's detector and colour classifier, from folders or the hub's cache. Raises `CheckpointError`."""
     try:
         from transformers import Mask2FormerForUniversalSegmentation
     except ImportError as error:
@@ -151,23 +133,15 @@ def mask2former_suite(*, weights: str, clip: str, device: str = "cpu") -> Detect
         model = Mask2FormerForUniversalSegmentation.from_pretrained(weights, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"cannot load the detector {weights!r} ({_first_line(error)}); "
+            f"cannot load the detector {weights!r} ({first_line(error)}); "
             f"fetch it once with: hf download {weights}; or give its folder as --weights"
         ) from None
     detector = Mask2FormerDetector(model.eval().to(device), version=weights_hash(model)[:16])
     colors = load_clip(clip, device=device)
     return DetectorSuite(
-        detector=detector,
-        colors=colors,
-        names=frozenset(NAMES),
-        known=tuple(_known()),
-        check=lambda: flat_colors(colors),
-        slow=True,
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        detector=detector, colors=colors, names=frozenset(NAMES), known=tuple(_known()),
+        check=lambda: flat_colors(colors), slow=True,
+    )  # fmt: skip
 
 
 def _known() -> Iterator[KnownPicture]:
@@ -178,6 +152,5 @@ def _known() -> Iterator[KnownPicture]:
             picture = Image.open(file).convert("RGB")
         for name, correct in ((here, True), (not_here, False)):
             record = {"tag": "self_test", "prompt": f"a {name}", "include": [{"class": name, "count": 1}]}
-            yield KnownPicture(
-                where=f"{here}.jpg", picture=picture, item=GenEvalItem.from_json(record, 0), correct=correct
-            )
+            item = GenEvalItem.from_json(record, 0)
+            yield KnownPicture(where=f"{here}.jpg", picture=picture, item=item, correct=correct)

@@ -56,18 +56,18 @@ class RecordedDetector:
 
     def detect(self, pictures: Sequence[Image.Image]) -> list[list[Detection]]:
         """Raises `RunError` for a picture that is not recorded, where there is nobody to look at it."""
-        return [self._detect(picture) for picture in pictures]
-
-    def _detect(self, picture: Image.Image) -> list[Detection]:
-        asked: dict[str, Any] = {"picture": picture_hash(picture), "by": [self.name, self.version], "detections": []}
-        line = self.book.get(key_of(asked) or "")
-        if line is None:
-            if self.inner is None:
-                raise RunError(f"the recording has no picture {asked['picture'][:16]}: it is of other pictures")
-            found = [thing for thing in self.inner.detect([picture])[0] if thing.score > THRESHOLD]
-            things = [{"class": d.name, "box": list(d.box), "score": d.score} for d in found]
-            _add(self.book, line := asked | {"detections": things})
-        return [Detection(name=d["class"], box=tuple(d["box"]), score=d["score"]) for d in line["detections"]]
+        seen = []
+        for picture in pictures:
+            asked: dict[str, Any] = {"picture": picture_hash(picture), "by": [self.name, self.version]}
+            line = self.book.get(key_of(asked | {"detections": []}) or "")
+            if line is None:
+                if self.inner is None:
+                    raise RunError(f"the recording has no picture {asked['picture'][:16]}: it is of other pictures")
+                found = [thing for thing in self.inner.detect([picture])[0] if thing.score > THRESHOLD]
+                things = [{"class": d.name, "box": list(d.box), "score": d.score} for d in found]
+                _add(self.book, line := asked | {"detections": things})
+            seen.append([Detection(name=d["class"], box=tuple(d["box"]), score=d["score"]) for d in line["detections"]])
+        return seen
 
 
 @dataclass(kw_only=True)
@@ -87,16 +87,16 @@ class RecordedColors:
         keys = [key_of(line) or "" for line in lines]
         asked = [place for place, key in enumerate(keys) if self.book.get(key) is None]
         if asked:
-            colors = self._ask(picture, [detections[place] for place in asked])
+            things = [detections[place] for place in asked]
+            if self.inner is None or self.detector is None:
+                raise RunError(
+                    f"the recording has no colour of {things[0].name} in this picture: it was never asked for"
+                )
+            outlined = {(thing.name, thing.box): thing for thing in self.detector.detect([picture])[0]}
+            colors = self.inner.classify(picture, [outlined[thing.name, thing.box] for thing in things])
             for place, color in zip(asked, colors, strict=True):
                 _add(self.book, {**lines[place], "color": color})
         return [line["color"] for key in keys if (line := self.book.get(key)) is not None]
-
-    def _ask(self, picture: Image.Image, asked: Sequence[Detection]) -> list[str]:
-        if self.inner is None or self.detector is None:
-            raise RunError(f"the recording has no colour of {asked[0].name} in this picture: it was never asked for")
-        outlined = {(thing.name, thing.box): thing for thing in self.detector.detect([picture])[0]}
-        return self.inner.classify(picture, [outlined[thing.name, thing.box] for thing in asked])
 
 
 def _add(book: Book, line: Mapping[str, Any]) -> None:
@@ -106,11 +106,7 @@ def _add(book: Book, line: Mapping[str, Any]) -> None:
 
 @contextmanager
 def recorded(suite: DetectorSuite, folder: Path) -> Iterator[DetectorSuite]:
-    """The same suite, recording in `folder`; one that is fast, or a recording itself, stays as it is.
-
-    Raises:
-        RunError: another process records there, or it cannot be written.
-    """
+    """The same suite, recording in `folder`; one that is fast, or a recording itself, stays as it is."""
     if not suite.slow:
         yield suite
         return
@@ -122,11 +118,7 @@ def recorded(suite: DetectorSuite, folder: Path) -> Iterator[DetectorSuite]:
 
 
 def replayed(path: Path) -> DetectorSuite:
-    """A suite that repeats what is recorded; it knows only what was asked, and has no self-test of its own.
-
-    Raises:
-        RunError: the recording cannot be read, or several detectors or classifiers wrote it.
-    """
+    """A suite that knows only what is recorded, by one detector and one colour classifier. Raises `RunError`."""
     try:
         lines = list(read_lines(path))
         torn = not path.read_bytes().endswith(b"\n")  # as a killed process leaves it
@@ -142,8 +134,6 @@ def replayed(path: Path) -> DetectorSuite:
     if len(seers) != 1 or len(namers) != 1:
         raise RunError(f"{path} is of {len(seers)} detectors and {len(namers)} colour classifiers; give one of each")
     ((name, version),), ((color_name, color_version),) = seers, namers
-    return DetectorSuite(
-        detector=RecordedDetector(name=name, version=version, book=book),
-        colors=RecordedColors(name=color_name, version=color_version, book=book),
-        names=None,
-    )
+    seer = RecordedDetector(name=name, version=version, book=book)
+    namer = RecordedColors(name=color_name, version=color_version, book=book)
+    return DetectorSuite(detector=seer, colors=namer, names=None)

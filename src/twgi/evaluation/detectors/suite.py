@@ -1,6 +1,6 @@
 """Who sees what is in pictures: a detector with a colour classifier, tested on pictures of known content."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,16 +8,7 @@ from typing import Any
 from PIL import Image
 
 from twgi.errors import CheckpointError, ConfigError
-from twgi.evaluation.geneval.rules import (
-    COUNTING_THRESHOLD,
-    MAX_OBJECTS,
-    THRESHOLD,
-    ColorClassifier,
-    Detection,
-    Detector,
-    GenEvalItem,
-    judge,
-)
+from twgi.evaluation.geneval.rules import LIMITS, ColorClassifier, Detector, GenEvalItem, judge
 
 WEIGHTS, CLIP = "facebook/mask2former-swin-small-coco-instance", "openai/clip-vit-large-patch14"
 
@@ -34,13 +25,10 @@ class KnownPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorSuite:
-    """A detector and a colour classifier.
+    """A detector and a colour classifier; what a `slow` one sees is kept in a file while it judges.
 
-    Args:
-        names: all classes it can see, None where that is not known.
-        known: the pictures of its self-test, none for a recording.
-        check: one more test of its own.
-        slow: what it sees is kept in a file while it judges.
+    `names` are all classes it can see, None: not known. `known` are the pictures of its self-test, none for a
+    recording; `check` is one more test of its own.
     """
 
     detector: Detector
@@ -55,48 +43,40 @@ class DetectorSuite:
         return {
             "detector": {"name": self.detector.name, "version": self.detector.version},
             "colors": {"name": self.colors.name, "version": self.colors.version},
-            "rules": {"threshold": THRESHOLD, "counting_threshold": COUNTING_THRESHOLD, "max_objects": MAX_OBJECTS},
+            "rules": dict(LIMITS),
             "self_test": len(self.known),
         }
 
 
 def self_test(suite: DetectorSuite) -> int:
-    """Look at all pictures of known content; how many there were.
-
-    Raises:
-        CheckpointError: one is read wrong, so that no score means anything.
-    """
+    """Look at all pictures of known content; how many there were. Raises `CheckpointError` where one is read wrong."""
     pictures = {id(known.picture): known.picture for known in suite.known}
     seen = dict(zip(pictures, suite.detector.detect(list(pictures.values())), strict=True))
-    wrong = [text for known in suite.known for text in _misread(suite, known, seen[id(known.picture)])]
+    wrong = []
+    for known in suite.known:
+        verdict = judge(known.item, known.picture, seen[id(known.picture)], suite.colors)
+        if verdict.correct is not known.correct:
+            wrong.append(f"{known.where}: {'; '.join(verdict.reasons) or f'taken for {known.item.prompt!r}'}")
     if wrong:
         raise CheckpointError(
-            f"the detector {suite.detector.name} fails its self-test, so nothing was scored: "
-            f"{len(wrong)} of {len(suite.known)} pictures of known content are read "
-            f"wrong, as {wrong[0]}; check its weights and settings"
+            f"the detector {suite.detector.name} fails its self-test, so nothing was scored: {len(wrong)} of "
+            f"{len(suite.known)} pictures of known content are read wrong, as {wrong[0]}; check its "
+            "weights and settings"
         )
     if suite.check is not None:
         suite.check()
     return len(suite.known)
 
 
-def _misread(suite: DetectorSuite, known: KnownPicture, seen: Iterable[Detection]) -> Iterator[str]:
-    verdict = judge(known.item, known.picture, seen, suite.colors)
-    if verdict.correct is not known.correct:
-        yield f"{known.where}: {'; '.join(verdict.reasons) or f'taken for {known.item.prompt!r}'}"
-
-
 def suite_named(name: str, *, weights: str = WEIGHTS, clip: str = CLIP, device: str = "cpu") -> DetectorSuite:
-    """The detectors of this name; `weights` (Mask2Former), `clip` and `device` are for mask2former.
+    """The detectors of this name; the options are for mask2former.
 
-    Raises:
-        ConfigError: no such name.
-        CheckpointError: its weights are not there, or are those of something else.
-        RunError: a recording cannot be read.
+    Raises `ConfigError` for an unknown name, `CheckpointError` where weights are not there or are those of something
+    else, `RunError` where a recording cannot be read.
     """
     kind, _, rest = name.partition(":")
     if name == "icons":
-        from twgi.evaluation.detectors.icons import icon_suite
+        from twgi.evaluation.icons import icon_suite
 
         return icon_suite()
     if name == "mask2former":

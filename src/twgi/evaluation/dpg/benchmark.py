@@ -5,19 +5,17 @@ Beside a run lie ``samples/ID/K.png``, the last picture of thought K about promp
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from PIL import Image
 
 from twgi.answers import AnswerBook
 from twgi.errors import ConfigError, DataError, PromptError, RunError
-from twgi.evaluation.dpg.gating import Rule
 from twgi.evaluation.dpg.official import PictureFile, official_scores
 from twgi.evaluation.dpg.questions import ID, DpgItem, QuestionSet, read_questions
-from twgi.evaluation.dpg.scores import AnsweredPicture, Share, score, soft_scores
-from twgi.evaluation.dpg.table import table
+from twgi.evaluation.dpg.scores import AnsweredPicture, Rule, Share, score, soft_scores
 from twgi.evaluation.evaluate import Evaluation, JudgedThought, costs
 from twgi.evaluation.frame import Judged, Part, PictureToJudge, PromptSet, Verdict
 from twgi.evaluation.judges.answer import Answer, Judge, Picture, Query, keep, kept
@@ -30,44 +28,30 @@ from twgi.tokenizer.image import open_picture
 from twgi.trace import RUN, png
 
 SAMPLES, GRIDS = "samples", "grids"
-RULES: tuple[Rule, ...] = ("cascade", "one-level", "none")
+RULES: tuple[Rule, ...] = get_args(Rule)
 
 
 class Dpg:
     """The benchmark, judged by a judge who is asked the questions; without them its prompts can be drawn only.
 
-    Args:
-        gating: the rule of the main score; the others stand beside it.
-        compat: `official` adds what the published program would have printed.
-        self_test: a judge that needs one must first tell red from blue.
-
-    Raises:
-        ConfigError: an unknown rule or compat.
+    `gating` is the rule of the main score, beside which the others stand; compat `official` adds what the published
+    program would have printed; with `self_test` a judge that needs one must first tell red from blue. Raises
+    `ConfigError` for an unknown rule or compat.
     """
 
     name = "dpg"
 
     def __init__(
-        self,
-        questions: QuestionSet | None = None,
-        judge: Judge | None = None,
-        *,
-        gating: str = "cascade",
-        compat: str | None = None,
-        self_test: bool = True,
-    ) -> None:
-        rule = next((rule for rule in RULES if rule == gating), None)
-        if rule is None:
+        self, questions: QuestionSet | None = None, judge: Judge | None = None, *, gating: str = "cascade",
+        compat: str | None = None, self_test: bool = True,
+    ) -> None:  # fmt: skip
+        if gating not in RULES:
             raise ConfigError(f"gating must be one of {', '.join(RULES)}, got {gating!r}")
         if compat not in (None, "official"):
             raise ConfigError(f"compat must be official, got {compat!r}")
-        self._questions, self._judge = questions, judge
-        self.rule, self.official, self.self_test = rule, compat == "official", self_test
-
-    @property
-    def questions(self) -> QuestionSet:
-        assert self._questions is not None
-        return self._questions
+        self.questions = questions or QuestionSet(path=Path(), sha256="", items={})
+        self._judge = judge
+        self.rule, self.official, self.self_test = gating, compat == "official", self_test
 
     @property
     def judging(self) -> Judge:
@@ -75,17 +59,12 @@ class Dpg:
         return self._judge
 
     def prompts(self, path: Path) -> PromptSet:
-        """Prompts by id, from a folder of ID.txt, lines of `{"id", "prompt"}`, or a question file.
-
-        Raises:
-            PromptError: there are none, an id cannot be a file's name, or a prompt is empty.
-        """
+        """Prompts by id: a folder of ID.txt, lines of `{"id", "prompt"}`, or a question file. Raises `PromptError`."""
         texts = _texts(path)
         for name, text in texts.items():
             if not ID.fullmatch(name) or name.startswith("."):
-                raise PromptError(
-                    f"{path}: the id {name!r} cannot be a file's name; use letters, digits, '.', '_', '-'"
-                )
+                use = "use letters, digits, '.', '_', '-'"
+                raise PromptError(f"{path}: the id {name!r} cannot be a file's name; {use}")
             if not text.strip():
                 raise PromptError(f"{path}: the prompt {name!r} is empty")
         if not texts:
@@ -94,18 +73,10 @@ class Dpg:
 
     @property
     def asked(self) -> PromptSet:
-        """Every prompt of the question file."""
         return PromptSet(items=tuple(self.questions.items.values()), whole=len(self.questions.items))
 
     def pictures(self, root: Path | None, *, crops: int | None = None, samples: int | None = None) -> PictureSet:
-        """The pictures of a folder: a run of ours, or files by name (see `read_named`).
-
-        Without a folder the answers of a recording are scored alone.
-
-        Raises:
-            ConfigError: no folder, and the judge is no recording.
-            RunError: nothing of a known prompt is there.
-        """
+        """The pictures of a run of ours, or files by name; without a folder those that a recorded judge speaks of."""
         ids = self.questions.items
         if root is None:
             if not isinstance(self.judging, ReplayJudge):
@@ -116,44 +87,37 @@ class Dpg:
         return read_named(root, ids, crops=crops, samples=samples)
 
     def judge(self, pictures: Iterable[PictureToJudge], out: Path, part: Part) -> Iterable[Judged]:
-        """Ask every question about the pictures that no book in `out` has an answer to.
-
-        A judge that needs one has its self-test before its first question.
-
-        Raises:
-            CheckpointError: the judge fails its self-test.
-            ConfigError: the judge refuses.
-            RunError: the answers cannot be kept, or the judge is not there.
-        """
+        """Ask what no book in `out` answers; a judge that needs one has its self-test before its first question."""
         book = out / ("answers.jsonl" if part[1] == 1 else f"answers-{part[0]}-of-{part[1]}.jsonl")
         others = sorted(path for path in out.glob("answers*.jsonl") if path != book)
         said: dict[tuple[str, int, int], tuple[PictureToJudge, dict[int, Answer]]] = {}
         with AnswerBook(book, others=others) as answers:
-            for query, answer in self.judging.answer(self._after_test(self._unanswered(pictures, answers, said))):
+            for query, answer in self.judging.answer(self._unanswered(pictures, answers, said)):
                 said[query.item, query.sample, query.image][1][query.proposition] = answer
                 keep(answers, query, self.judging, answer)
-        return [(asked, AnsweredPicture.of(asked.item, heard).verdict(self.rule)) for asked, heard in said.values()]
+        return [(one, AnsweredPicture(item=one.item, said=heard).verdict(self.rule)) for one, heard in said.values()]
 
     def _unanswered(
         self, pictures: Iterable[PictureToJudge], book: AnswerBook, said: dict[tuple[str, int, int], Any]
     ) -> Iterator[Query]:
         """The questions that the book cannot answer; the others are `said` at once."""
+        tested = not (self.judging.needs_test and self.self_test)
         for asked in pictures:
             picture = None if asked.image is None else Picture(image=asked.image)
             heard: dict[int, Answer] = {}
             said[asked.item.id, asked.sample, asked.number] = replace(asked, image=None), heard
-            for query in _queries(asked, picture):
-                answer = kept(book, query, self.judging)
-                if answer is None:
-                    yield query
-                else:
-                    heard[query.proposition] = answer
-
-    def _after_test(self, queries: Iterator[Query]) -> Iterator[Query]:
-        for number, query in enumerate(queries):
-            if number == 0 and self.judging.needs_test and self.self_test:
-                self_test(self.judging)
-            yield query
+            for question in asked.item.questions:
+                query = Query(
+                    picture=picture, question=question.text, expected=question.expected, item=asked.item.id,
+                    sample=asked.sample, image=asked.number, proposition=question.id,
+                )  # fmt: skip
+                if answer := kept(book, query, self.judging):
+                    heard[question.id] = answer
+                    continue
+                if not tested:
+                    self_test(self.judging)
+                tested = True
+                yield query
 
     def wrong(self, item: DpgItem, problem: str) -> Verdict:
         return AnsweredPicture(item=item, problem=problem).verdict(self.rule)
@@ -178,12 +142,12 @@ class Dpg:
         upto = {"each": range(1, most + 1), "first": [1], "final": [most]}[which]
         return {
             "schema": "geneval2" if self.questions.soft else "dpg",
-            **score(judged, rule).to_json(),
-            "by_gating": {rule: score(judged, rule).overall for rule in RULES},
+            **score(judged, rule),
+            "by_gating": {rule: score(judged, rule)["overall"] for rule in RULES},
             "answers": Share.of(truth for picture in judged for truth in picture.truths().values()).to_json(),
-            "soft": asdict(soft_scores(judged)),
+            "soft": soft_scores(judged),
             "official": self._official(thoughts, evaluation.pictures.unknown) if self.official else None,
-            "first_picture": {"overall": score(firsts, rule).overall} if which == "each" else None,
+            "first_picture": {"overall": score(firsts, rule)["overall"]} if which == "each" else None,
             "by_picture": costs(costly, upto),
             "wrong": [f"{thought.label}: {thought.status}" for thought in thoughts if thought.status != "scored"],
             "nothing_known": [thought.label for thought in thoughts if thought.verdict.score is None],
@@ -197,7 +161,7 @@ class Dpg:
             return {"problem": "the published program knows DPG-Bench's questions alone"}
         files = [*_files(thoughts), *(PictureFile(name=name, crops=()) for name in unknown)]
         try:
-            return asdict(official_scores(self.questions.records, files))
+            return official_scores(self.questions.records, files)
         except PromptError as error:
             return {"problem": str(error)}
 
@@ -215,16 +179,52 @@ class Dpg:
         return pictures.root / SAMPLES
 
     def table(self, scores: Mapping[str, Any]) -> str:
-        """`scores.json` as lines for people."""
-        return table(scores)
+        """Categories and overall, as we count and, where asked for, as published; then all that the score must not be
+        read without."""
+        judge, official = scores["judged"]["judge"], scores["official"] or {}
+        theirs = {**official.get("l1", {}), "overall": official.get("overall")}
+        ours = {**{name: share["score"] for name, share in scores["l1"].items()}, "overall": scores["overall"]}
+        by = f"judge {judge['name']} {judge['version']}"
+        lines = [
+            f"DPG: {scores['thoughts']} pictures of {scores['prompts']} prompts, {by}",
+            f"{'':12} {'corrected':>10}" + (f" {'official':>10}" if official else ""),
+        ]
+        for name, value in ours.items():
+            lines.append(f"{name:12} {_number(value):>10}" + (f" {_number(theirs.get(name)):>10}" if official else ""))
+        return "\n".join([*lines, *_remarks(scores, official)])
 
 
-def _queries(asked: PictureToJudge, picture: Picture | None) -> Iterator[Query]:
-    for question in asked.item.questions:
-        yield Query(
-            picture=picture, question=question.text, expected=question.expected, item=asked.item.id,
-            sample=asked.sample, image=asked.number, proposition=question.id,
-        )  # fmt: skip
+def _remarks(scores: Mapping[str, Any], official: Mapping[str, Any]) -> Iterator[str]:
+    rules = ", ".join(f"{rule} {_number(value)}" for rule, value in scores["by_gating"].items())
+    yield f"gating {scores['gating']}; overall by each rule: {rules}"
+    if scores["first_picture"] and scores["first_is_draft"]:
+        yield f"first pictures: overall {_number(scores['first_picture']['overall'])}"
+    answers, (low, high) = scores["answers"], map(_number, scores["bounds"])
+    if answers["invalid"]:
+        total = answers["yes"] + answers["no"] + answers["invalid"]
+        yield f"INVALID answers: {answers['invalid']} of {total}; the score lies between {low} and {high}"
+    soft = scores["soft"]
+    if soft["am"] is not None:
+        yield f"Soft-TIFA AM {_number(soft['am'])}, GM {_number(soft['gm'])}; {soft['unknown']} answers without"
+    elif scores["schema"] == "geneval2":
+        yield "Soft-TIFA: none: this judge gives no probabilities"
+    if "problem" in official:
+        yield f"official: none: {official['problem']}"
+    elif official:
+        yield f"official: of {official['files']} files; {len(official['vanished'])} more vanished"
+    if wrong := scores["wrong"]:
+        yield f"{len(wrong)} thoughts without a readable picture count as wrong, as {wrong[0]}"
+    if scores["nothing_known"]:
+        yield f"{len(scores['nothing_known'])} pictures without one known answer are in no row and no mean"
+    for key, words in (("question_faults", "faults in the question file"), ("unknown_files", "files of no prompt")):
+        if scores[key]:
+            yield f"{len(scores[key])} {words}, as {scores[key][0]}"
+    if scores["partial"]:
+        yield f"PARTIAL {scores['partial']}: not comparable; missing are {', '.join(scores['missing'][:3])}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _files(thoughts: Iterable[JudgedThought]) -> Iterator[PictureFile]:
@@ -242,7 +242,6 @@ def _files(thoughts: Iterable[JudgedThought]) -> Iterator[PictureFile]:
 
 
 def _texts(path: Path) -> dict[str, str]:
-    """Prompt by id."""
     try:
         if path.is_dir():
             return {file.stem: read_text(file).strip() for file in sorted(path.glob("*.txt"))}

@@ -9,7 +9,7 @@ read, and each fault is noted.
 import hashlib
 import re
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -32,27 +32,16 @@ ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NUMBER = re.compile(r"(\d+)(?:\.0+)?")
 
 
-@dataclass(frozen=True, kw_only=True)
-class QuestionRecord:
-    """One question as its file has it; `where` is ``file:line``, `dependency` is untouched but for its type."""
-
-    where: str
-    item_id: str
-    prompt: str
-    proposition: int
-    dependency: str
-    tuple: str
-    question: str
-
-    @property
-    def category(self) -> str:
-        """The detailed category (L2): the tuple up to its parenthesis, as "entity - whole"."""
-        return self.tuple.split("(")[0].strip() or "other"
+Row = Mapping[str, str]
+"""One question as its file has it, under our names of the columns; `where` is ``file:line``"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One question; it counts only where its `parents` hold. The wanted answer is `expected`."""
+    """One question; it counts only where its `parents` hold. The wanted answer is `expected`.
+
+    The category is the detailed one (L2): the row's tuple up to its parenthesis, as "entity - whole".
+    """
 
     id: int
     text: str
@@ -76,13 +65,12 @@ class DpgItem(Item):
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionSet:
-    """A question file: its prompts in order, its rows as they stand (none in GenEval 2), and what was wrong with
-    them."""
+    """A question file: its prompts in order, its rows as they stand (none in GenEval 2), and what was wrong in them."""
 
     path: Path
     sha256: str
     items: Mapping[str, DpgItem]
-    records: tuple[QuestionRecord, ...] = ()
+    records: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -92,11 +80,7 @@ class QuestionSet:
 
 
 def read_questions(path: Path) -> QuestionSet:
-    """Read a question file; the ending tells its format (.csv, .tsv, .jsonl, .parquet).
-
-    Raises:
-        PromptError: it cannot be read, lacks a column, or a row has no usable id or question; names file and line.
-    """
+    """Read a question file; its ending tells its format. Raises `PromptError` with file and line."""
     try:
         rows = list(read_table(path))
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -105,13 +89,14 @@ def read_questions(path: Path) -> QuestionSet:
     if not rows:
         raise PromptError(f"{path}: no questions in this file")
     if "vqa_list" in rows[0][1]:
-        return _geneval2(path, digest, rows)
-    records = tuple(_record(where, row) for where, row in rows)
-    items, notes = _items(records)
+        items = {str(number): _geneval2(where, str(number), row) for number, (where, row) in enumerate(rows)}
+        return QuestionSet(path=path, sha256=digest, items=items)
+    records, notes = tuple(_record(where, row) for where, row in rows), list[str]()
+    items = _items(records, notes)
     return QuestionSet(path=path, sha256=digest, items=items, records=records, notes=tuple(notes))
 
 
-def _record(where: str, row: Mapping[str, Any]) -> QuestionRecord:
+def _record(where: str, row: Mapping[str, Any]) -> Row:
     found = {ours: next((name for name in names if name in row), None) for ours, names in COLUMNS.items()}
     lacking = [COLUMNS[name][0] for name in REQUIRED if found[name] is None]
     if lacking:
@@ -122,10 +107,7 @@ def _record(where: str, row: Mapping[str, Any]) -> QuestionRecord:
         raise PromptError(f"{where}: the question's number must be 1 or more, got {texts['proposition']!r}")
     if not texts["item_id"] or not texts["question"]:
         raise PromptError(f"{where}: a row needs an item_id and a question")
-    return QuestionRecord(
-        where=where, item_id=texts["item_id"], prompt=texts["prompt"], proposition=int(number[1]),
-        dependency=texts["dependency"], tuple=texts["tuple"], question=texts["question"],
-    )  # fmt: skip
+    return {**texts, "proposition": str(int(number[1])), "where": where}
 
 
 def _text(value: Any) -> str:
@@ -137,31 +119,28 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
-def _items(records: Sequence[QuestionRecord]) -> tuple[dict[str, DpgItem], list[str]]:
-    grouped: dict[str, dict[int, QuestionRecord]] = {}
-    notes: list[str] = []
+def _items(records: Sequence[Row], notes: list[str]) -> dict[str, DpgItem]:
+    grouped: dict[str, dict[int, Row]] = {}
     for record in records:
-        there = grouped.setdefault(record.item_id, {})
-        if record.proposition in there:
+        there = grouped.setdefault(record["item_id"], {})
+        if there.setdefault(int(record["proposition"]), record) is not record:
             notes.append(f"{_name(record)} stands twice; the first is used")
-        else:
-            there[record.proposition] = record
-    return {item_id: _item(item_id, rows, notes) for item_id, rows in grouped.items()}, notes
+    items = {}
+    for name, rows in grouped.items():
+        parents = {number: _parents(record, rows.keys(), notes) for number, record in rows.items()}
+        questions = []
+        for number, above in _ordered(name, parents, notes):
+            category = rows[number]["tuple"].split("(")[0].strip() or "other"
+            questions.append(Question(id=number, text=rows[number]["question"], parents=above, category=category))
+        prompt = next((record["prompt"] for record in rows.values() if record["prompt"]), "")
+        items[name] = DpgItem(id=name, prompt=prompt, questions=tuple(questions))
+    return items
 
 
-def _item(item_id: str, rows: Mapping[int, QuestionRecord], notes: list[str]) -> DpgItem:
-    questions = {}
-    for number, record in rows.items():
-        parents = _parents(record, rows.keys(), notes)
-        questions[number] = Question(id=number, text=record.question, parents=parents, category=record.category)
-    prompt = next((record.prompt for record in rows.values() if record.prompt), "")
-    return DpgItem(id=item_id, prompt=prompt, questions=_ordered(item_id, questions, notes))
-
-
-def _parents(record: QuestionRecord, known: Container[int], notes: list[str]) -> tuple[int, ...]:
+def _parents(record: Row, known: Container[int], notes: list[str]) -> list[int]:
     """The parents that are questions of this item; what else stands there is noted and has no effect."""
     parents = []
-    for part in filter(None, re.split(r"[,;\s]+", record.dependency.strip("[]() "))):
+    for part in filter(None, re.split(r"[,;\s]+", record["dependency"].strip("[]() "))):
         number = _NUMBER.fullmatch(part)
         if not number:
             notes.append(f"{_name(record)}: the dependency {part!r} is not a number; left out")
@@ -169,33 +148,26 @@ def _parents(record: QuestionRecord, known: Container[int], notes: list[str]) ->
             notes.append(f"{_name(record)}: its parent {number[1]} is not in the file; left out")
         elif int(number[1]):
             parents.append(int(number[1]))
-    return tuple(dict.fromkeys(parents))
+    return list(dict.fromkeys(parents))
 
 
-def _ordered(item_id: str, questions: Mapping[int, Question], notes: list[str]) -> tuple[Question, ...]:
-    """Parents first. Where questions wait for each other, one dependency of the ring is taken out and noted."""
-    graph = {number: list(question.parents) for number, question in questions.items()}
+def _ordered(item_id: str, graph: Mapping[int, list[int]], notes: list[str]) -> list[tuple[int, tuple[int, ...]]]:
+    """(question, its parents), parents first. Of a ring of questions one dependency is taken out and noted."""
     while True:
         try:
-            order = tuple(TopologicalSorter(graph).static_order())
-            return tuple(replace(questions[number], parents=tuple(graph[number])) for number in order)
+            return [(number, tuple(graph[number])) for number in TopologicalSorter(graph).static_order()]
         except CycleError as error:
             parent, child = error.args[1][:2]
             graph[child].remove(parent)
             notes.append(f"{item_id}, question {child}: its parent {parent} waits for it in turn; left out")
 
 
-def _name(record: QuestionRecord) -> str:
-    return f"{record.where}, {record.item_id}, question {record.proposition}"
+def _name(record: Row) -> str:
+    return f"{record['where']}, {record['item_id']}, question {record['proposition']}"
 
 
-def _geneval2(path: Path, digest: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> QuestionSet:
-    """GenEval 2's lines (`prompt`, `vqa_list`, `skills`); a prompt's id is its place in the file."""
-    items = {str(number): _geneval2_item(where, str(number), row) for number, (where, row) in enumerate(rows)}
-    return QuestionSet(path=path, sha256=digest, items=items)
-
-
-def _geneval2_item(where: str, item_id: str, row: Mapping[str, Any]) -> DpgItem:
+def _geneval2(where: str, item_id: str, row: Mapping[str, Any]) -> DpgItem:
+    """One of GenEval 2's lines (`prompt`, `vqa_list`, `skills`); a prompt's id is its place in the file."""
     try:
         pairs = [(str(question), str(answer).strip().lower()) for question, answer in row["vqa_list"]]
         skills = [str(skill) for skill in row.get("skills") or ()] or ["other"] * len(pairs)

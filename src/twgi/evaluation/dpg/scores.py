@@ -3,6 +3,11 @@
 A picture's score is the share of its known gated answers that are yes; a prompt's the mean of its pictures; the
 overall score 100 times the mean of the prompts. Categories are shares of ungated answers over all pictures, as
 published. Beside the score stand its bounds: every unknown answer taken for a no, and for a yes.
+
+Gating says which answers count: a question about the colour of a dog means nothing where there is no dog. An answer is
+True (yes), False (no) or None (nobody knows: the judge said something else, or nothing). A gated answer is the
+conjunction of the own answer and those of the parents in Kleene's three-valued logic: one no makes it no, else one
+unknown makes it unknown. An unknown answer is therefore never taken for a no.
 """
 
 import math
@@ -10,15 +15,33 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
-from twgi.evaluation.dpg.gating import Rule, Truth, gate
-from twgi.evaluation.dpg.questions import BROAD, DpgItem
+from twgi.evaluation.dpg.questions import BROAD, DpgItem, Question
 from twgi.evaluation.frame import Verdict
 from twgi.evaluation.judges.answer import Answer
 
+Truth = bool | None
+Rule = Literal["cascade", "one-level", "none"]
 TRUTHS: Mapping[str, Truth] = {"yes": True, "no": False, "invalid": None}
-SMALLEST = 1e-300  # a probability of zero would make every geometric mean zero
+SMALLEST = 1e-300  # what a probability counts as at least: zero would make every geometric mean zero
+
+
+def gate(questions: Sequence[Question], answers: Mapping[int, Truth], rule: Rule) -> dict[int, Truth]:
+    """The answer of each question of one item, parents first, after its parents had their say.
+
+    An answer that is not there is unknown. `cascade` asks what became of the parents (DPG-Bench), `one-level` what they
+    were answered (DSG), `none` asks nobody.
+    """
+    own = {question.id: answers.get(question.id) for question in questions}
+    if rule == "none":
+        return own
+    gated: dict[int, Truth] = {}
+    source = gated if rule == "cascade" else own
+    for question in questions:
+        seen = {own[question.id], *(source[parent] for parent in question.parents)}
+        gated[question.id] = False if False in seen else None if None in seen else True
+    return gated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,29 +75,17 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class AnsweredPicture:
-    """One picture and what was answered about it, by question number.
-
-    Args:
-        answers: whether the wanted answer was given. p_yes: its probability, where the judge says so.
-        said: the judge's words. problem: why the picture cannot be looked at; then it is wrong in everything.
-    """
+    """One picture and what was said about it, by question number. With a `problem` it is wrong in everything."""
 
     item: DpgItem
-    answers: Mapping[int, Truth] = field(default_factory=dict)
-    p_yes: Mapping[int, float] = field(default_factory=dict)
     said: Mapping[int, Answer] = field(default_factory=dict)
     problem: str | None = None
 
-    @classmethod
-    def of(cls, item: DpgItem, said: Mapping[int, Answer]) -> "AnsweredPicture":
-        """A picture by the words of a judge."""
-        answers = {number: TRUTHS[answer.parsed] for number, answer in said.items()}
-        p_yes = {number: answer.p_yes for number, answer in said.items() if answer.p_yes is not None}
-        return cls(item=item, answers=answers, p_yes=p_yes, said=said)
-
     def truths(self) -> dict[int, Truth]:
         """The answer to each question, False to all where the picture cannot be looked at."""
-        return {q.id: self.answers.get(q.id) if self.problem is None else False for q in self.item.questions}
+        if self.problem is not None:
+            return {question.id: False for question in self.item.questions}
+        return {q.id: TRUTHS[self.said.get(q.id, Answer()).parsed] for q in self.item.questions}
 
     def gated(self, rule: Rule) -> dict[int, Truth]:
         """The answers after the parents had their say."""
@@ -86,15 +97,12 @@ class AnsweredPicture:
         known = {number for number, answer in self.said.items() if answer.problem is None}
         answers = [
             {
-                "proposition_id": question.id,
-                "question": question.text,
-                "category": question.category,
-                "answer": self.said[question.id].to_json() if question.id in self.said else None,
-                "own": own[question.id],
-                "gated": gated[question.id],
+                "proposition_id": asked.id, "question": asked.text, "category": asked.category,
+                "answer": self.said[asked.id].to_json() if asked.id in self.said else None,
+                "own": own[asked.id], "gated": gated[asked.id],
             }
-            for question in sorted(self.item.questions, key=lambda question: question.id)
-        ]
+            for asked in sorted(self.item.questions, key=lambda question: question.id)
+        ]  # fmt: skip
         wrong = tuple(question.text for question in self.item.questions if own[question.id] is False)
         return Verdict(
             score=Share.of(gated.values()).value,
@@ -106,43 +114,20 @@ class AnsweredPicture:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class DpgScores:
-    """Scores in percent by one gating rule; None where nothing is known."""
-
-    rule: Rule
-    overall: float | None
-    bounds: tuple[float, float]
-    prompts: int
-    broad: Mapping[str, Share]
-    detailed: Mapping[str, Share]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "gating": self.rule,
-            "overall": self.overall,
-            "bounds": list(self.bounds),
-            "prompts": self.prompts,
-            "l1": {name: share.to_json() for name, share in self.broad.items()},
-            "l2": {name: share.to_json() for name, share in self.detailed.items()},
-        }
-
-
-def score(pictures: Sequence[AnsweredPicture], rule: Rule = "cascade") -> DpgScores:
-    """The scores of judged pictures; what is missing is not in them (completeness is another question)."""
+def score(pictures: Sequence[AnsweredPicture], rule: Rule = "cascade") -> dict[str, Any]:
+    """The scores of judged pictures in percent, as `scores.json` has them; None where nothing is known."""
     by_prompt: dict[str, list[Share]] = defaultdict(list)
     for picture in pictures:
         by_prompt[picture.item.id].append(Share.of(picture.gated(rule).values()))
-    known = [mean for shares in by_prompt.values() if (mean := _mean(share.value for share in shares)) is not None]
     low, high = (_mean(fmean(s.bounds[side] for s in shares) for shares in by_prompt.values()) for side in (0, 1))
-    return DpgScores(
-        rule=rule,
-        overall=_percent(_mean(known)),
-        bounds=(100 * (low or 0.0), 100 * (high or 0.0)),
-        prompts=len(by_prompt),
-        broad=categories(pictures, broad=True),
-        detailed=categories(pictures, broad=False),
-    )
+    return {
+        "gating": rule,
+        "overall": _percent(_mean(_mean(share.value for share in shares) for shares in by_prompt.values())),
+        "bounds": [100 * (low or 0.0), 100 * (high or 0.0)],
+        "prompts": len(by_prompt),
+        "l1": {name: share.to_json() for name, share in categories(pictures, broad=True).items()},
+        "l2": {name: share.to_json() for name, share in categories(pictures, broad=False).items()},
+    }
 
 
 def categories(pictures: Iterable[AnsweredPicture], *, broad: bool) -> dict[str, Share]:
@@ -156,38 +141,28 @@ def categories(pictures: Iterable[AnsweredPicture], *, broad: bool) -> dict[str,
     return {name: Share.of(truths[name]) for name in [*order, *sorted(set(truths) - set(order))]}
 
 
-@dataclass(frozen=True, kw_only=True)
-class SoftScores:
-    """Soft-TIFA (GenEval 2): mean over prompts of the arithmetic and of the geometric mean of the probabilities of the
-    wanted answers, in percent; by skill the arithmetic mean. None where a judge gave no probabilities at all."""
+def soft_scores(pictures: Sequence[AnsweredPicture]) -> dict[str, Any]:
+    """Soft-TIFA (GenEval 2): mean over prompts of the arithmetic (`am`) and of the geometric mean (`gm`) of the
+    probabilities of the wanted answers, in percent; by skill the arithmetic mean.
 
-    am: float | None
-    gm: float | None
-    skills: Mapping[str, float]
-    unknown: int
-
-
-def soft_scores(pictures: Sequence[AnsweredPicture]) -> SoftScores:
-    """Of pictures judged with probabilities; a picture that cannot be read has probability 0 throughout."""
+    A picture that cannot be read has probability 0 throughout; None where a judge gave no probabilities at all.
+    """
     means: dict[str, list[tuple[float, float]]] = defaultdict(list)
     skills: dict[str, list[float]] = defaultdict(list)
     unknown = 0
     for picture in pictures:
-        found = {q.id: 0.0 if picture.problem else picture.p_yes.get(q.id) for q in picture.item.questions}
+        said = picture.said
+        found = {q.id: 0.0 if picture.problem else said.get(q.id, Answer()).p_yes for q in picture.item.questions}
         known = [p for p in found.values() if p is not None]
         unknown += len(found) - len(known)
         if known:
-            means[picture.item.id].append((fmean(known), geometric_mean(known)))
+            geometric = math.exp(fmean(math.log(max(p, SMALLEST)) for p in known))
+            means[picture.item.id].append((fmean(known), geometric))
         for question in picture.item.questions:
             if (p := found[question.id]) is not None:
                 skills[question.category].append(100 * p)
     am, gm = (_percent(_mean(fmean(m[kind] for m in each) for each in means.values())) for kind in (0, 1))
-    return SoftScores(am=am, gm=gm, skills={name: fmean(skills[name]) for name in sorted(skills)}, unknown=unknown)
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    """The geometric mean; probabilities below 1e-300 count as that."""
-    return math.exp(fmean(math.log(max(value, SMALLEST)) for value in values))
+    return {"am": am, "gm": gm, "skills": {name: fmean(skills[name]) for name in sorted(skills)}, "unknown": unknown}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -6,7 +6,7 @@ Beside a run lies `geneval/`: the last picture of each thought in GenEval's own 
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,16 +14,17 @@ from typing import Any
 from twgi.errors import DataError, PromptError, RunError
 from twgi.evaluation.detectors.recorded import recorded
 from twgi.evaluation.detectors.suite import DetectorSuite, self_test
-from twgi.evaluation.evaluate import Evaluation, costs, listed
+from twgi.evaluation.evaluate import Evaluation, costs
 from twgi.evaluation.frame import Judged, Part, PictureToJudge, PromptSet, Verdict
 from twgi.evaluation.geneval.rules import GenEvalItem, item_of, judge, overall, task_scores
-from twgi.evaluation.pictures import PictureSet, ids_of, read_numbered, read_pictures
-from twgi.evaluation.results import Result
+from twgi.evaluation.pictures import PictureSet, read_numbered, read_pictures
+from twgi.evaluation.results import SCORES, Result
 from twgi.files import inside, read_json, read_objects, write_whole
 from twgi.runs.parts import link
-from twgi.runs.prompts import BadLine, PromptLine, read_prompts
+from twgi.runs.prompts import BadLine, read_prompts
 
 FOLDER, METADATA = "geneval", "metadata.jsonl"
+MOST_LISTED = 20
 
 
 class GenEval:
@@ -37,12 +38,11 @@ class GenEval:
     def prompts(self, path: Path) -> PromptSet:
         """The prompts of a metadata file that are about things the suite can see.
 
-        Plain prompts, without metadata, can be drawn and not be judged: nothing says what is right about them.
-
-        Raises:
-            PromptError: the file cannot be read, a line is not GenEval's, or nothing in it can be seen.
+        Plain prompts, without metadata, can be drawn and not be judged: nothing says what is right about them. Raises
+        `PromptError` where the file cannot be read, a line is not GenEval's, or nothing in it can be seen.
         """
-        asked = self._seen(PromptSet(items=tuple(items := read_items(path)), whole=len(items)))
+        items = tuple(read_items(path))
+        asked = self._seen(PromptSet(items=items, whole=len(items)))
         if not asked.items:
             raise PromptError(f"{path}: the judge knows the things in none of its {len(items)} prompts")
         return asked
@@ -51,24 +51,25 @@ class GenEval:
         """What a run of ours was asked, and the thoughts that are there. Raises `RunError`."""
         pictures = read_pictures(folder, self.name)
         told = pictures.told
-        lines = zip(told["lines"], ids_of(told), strict=True)
-        items = tuple(item_of(line, int(index)) for line, index in lines)
+        items = tuple(item_of(line, int(index)) for line, index in zip(told["lines"], told["ids"], strict=True))
         return self._seen(PromptSet(items=items, whole=told["whole"], left_out=tuple(told["left_out"]))), pictures
 
     def from_elsewhere(self, folder: Path, path: Path, *, samples: int) -> tuple[PromptSet, PictureSet]:
         """Pictures in GenEval's shape, held against the whole prompts file, so that nothing is missing unnoticed.
 
-        Raises:
-            ConfigError: there are more pictures of a prompt than `samples`.
-            PromptError: the prompts file cannot be read, or a folder is of another prompt than the file says.
-            RunError: there is not one folder with a number for a name.
+        Raises what `read_numbered` does, and `PromptError` where the prompts cannot be read, or a folder says that it
+        is of another prompt: its pictures were made from another prompts file.
         """
         items = {item.id: item for item in read_items(path)}
         pictures = read_numbered(folder, items, samples=samples)
         if pictures.unknown:
             raise PromptError(f"{folder / pictures.unknown[0]} is of no prompt: {path} has {len(items)}")
         for metadata in sorted(folder.glob(f"*/{METADATA}")):
-            _check_metadata(items[f"{int(metadata.parent.name):05d}"], metadata)
+            item, record = items[f"{int(metadata.parent.name):05d}"], read_json(metadata)
+            if record != dict(item.record):
+                said = record.get("prompt") if isinstance(record, dict) else record
+                asked = f"prompt {int(item.id)} of --prompts is {item.prompt!r}"
+                raise PromptError(f"{metadata} says {said!r}, but {asked}")
         return self._seen(PromptSet(items=tuple(items.values()), whole=len(items))), pictures
 
     def _seen(self, asked: PromptSet) -> PromptSet:
@@ -106,18 +107,16 @@ class GenEval:
     def scores(self, evaluation: Evaluation) -> dict[str, Any]:
         """Tasks and overall: of the pictures that count, of the first ones, and of the k-th ones with their cost."""
         rows, thoughts = evaluation.rows, evaluation.thoughts
-        tasks = _tasks(rows) or {}
         missing = [(item.task, 0.0) for item, _ in evaluation.missing]
         formed = [one.generation.well_formed for one in thoughts if one.generation.well_formed is not None]
         most = max((len(row.pictures) for row in rows), default=0)
         spent = costs([thought.generation for thought in thoughts], range(1, most + 1))
         right, prompts = {row.id for row in rows if row.score == 1}, evaluation.asked.items
         return {
-            "tasks": tasks,
-            "overall": overall(tasks),
+            **(_scored(rows) or {}),
             "overall_if_missing_were_wrong": overall(task_scores([*((r.task, r.score) for r in rows), *missing])),
-            "first_picture": _picture(rows, 0),
-            "by_picture": [{**(_picture(rows, number) or {}), **cost} for number, cost in enumerate(spent)],
+            "first_picture": _scored(rows, 0),
+            "by_picture": [{**(_scored(rows, number) or {}), **cost} for number, cost in enumerate(spent)],
             "correct_images": fmean(row.score == 1 for row in rows) if rows else None,
             "correct_prompts": len(right) / len(prompts) if prompts else 0.0,
             "well_formed": fmean(formed) if formed else None,
@@ -145,7 +144,7 @@ class GenEval:
         return root
 
     def table(self, scores: Mapping[str, Any]) -> str:
-        """`scores.json` as lines for people: the pictures that count, drafts beside them, what is not whole."""
+        """The pictures that count, drafts beside them, and what is not whole."""
         first, final = scores["first_picture"] or {}, "first" if scores["which"] == "first" else "final"
         beside = bool(first) and final != "first" and scores["first_is_draft"]
         values = {**scores["tasks"], "overall": scores["overall"]}
@@ -157,18 +156,17 @@ class GenEval:
 
 
 def read_items(path: Path) -> list[GenEvalItem]:
-    """The prompts of GenEval's metadata file, or of a file whose lines say no more than a prompt.
-
-    Raises:
-        PromptError: the file cannot be read, or a line cannot be used; the message says which.
-    """
+    """The prompts of GenEval's metadata file, or of any prompts file. Raises `PromptError`, which names the line."""
     try:
         lines = list(read_objects(path))
     except DataError as error:
         raise PromptError(f"cannot read the prompts: {error}") from None
     plain, items = bool(lines) and "include" not in lines[0].value, []
-    if plain:
-        _check_plain(path)
+    for entry in read_prompts(path) if plain else ():
+        if isinstance(entry, BadLine):
+            raise PromptError(f"{entry.where}: {entry.problem}")
+        if entry.images or entry.mode or entry.seed is not None:
+            raise PromptError(f"{entry.where}: a line with images, mode or seed is for twgi think --prompts")
     for index, line in enumerate(lines):
         try:
             items.append((item_of if plain else GenEvalItem.from_json)(line.value, index))
@@ -177,36 +175,13 @@ def read_items(path: Path) -> list[GenEvalItem]:
     return items
 
 
-def _check_plain(path: Path) -> None:
-    for line in read_prompts(path):
-        if isinstance(line, BadLine):
-            raise PromptError(f"{line.where}: {line.problem}")
-        if isinstance(line, PromptLine) and (line.images or line.mode or line.seed is not None):
-            raise PromptError(f"{line.where}: a line with images, mode or seed is for twgi think --prompts")
-
-
-def _check_metadata(item: GenEvalItem, path: Path) -> None:
-    """Refuse a folder that says it is of another prompt: its pictures were made from another prompts file."""
-    try:
-        record = read_json(path)
-    except DataError as error:
-        raise PromptError(str(error)) from None
-    if record != dict(item.record):
-        said = record.get("prompt") if isinstance(record, dict) else record
-        raise PromptError(f"{path} says {said!r}, but prompt {int(item.id)} of --prompts is {item.prompt!r}")
-
-
-def _tasks(rows: Iterable[Result], picture: int | None = None) -> dict[str, float] | None:
-    """The score of each task: of the picture that counts, or of the k-th; None where one was not judged."""
+def _scored(rows: Iterable[Result], picture: int | None = None) -> dict[str, Any] | None:
+    """Tasks and overall: of the pictures that count, or of the k-th ones; None where one was not judged."""
     scores = [(row.task, row.score if picture is None else row.score_of(picture)) for row in rows]
     if any(score is None for _, score in scores):
         return None
-    return task_scores((task, score or 0.0) for task, score in scores)
-
-
-def _picture(rows: Iterable[Result], number: int) -> dict[str, Any] | None:
-    tasks = _tasks(rows, number)
-    return None if tasks is None else {"tasks": tasks, "overall": overall(tasks)}
+    tasks = task_scores((task, score or 0.0) for task, score in scores)
+    return {"tasks": tasks, "overall": overall(tasks)}
 
 
 def _facts(scores: Mapping[str, Any]) -> Iterator[str]:
@@ -214,15 +189,22 @@ def _facts(scores: Mapping[str, Any]) -> Iterator[str]:
     yield f"{scores['thoughts']} thoughts of {scores['prompts']} prompts, judged by {by['name']} {by['version']}"
     if scores["well_formed"] is not None:
         yield f"{scores['well_formed']:.2%} well formed"
-    if scores["wrong_without_a_look"]:
-        yield from listed("counted as wrong, there was nothing to look at", scores["wrong_without_a_look"])
-    if scores["left_out"]:
-        yield from listed("not asked for, as it cannot be drawn or judged", scores["left_out"])
+    yield from _listed("counted as wrong, there was nothing to look at", scores["wrong_without_a_look"])
+    yield from _listed("not asked for, as it cannot be drawn or judged", scores["left_out"])
     if scores["subset"]:
         yield f"SUBSET {scores['subset']} prompts: not comparable with scores of the whole benchmark"
     if scores["partial"]:
-        yield from listed("missing", scores["missing"])
+        yield from _listed("missing", scores["missing"])
         yield (
             f"PARTIAL {scores['partial']} thoughts: not comparable; overall would be "
             f"{scores['overall_if_missing_were_wrong']:.3f} if the missing ones were wrong"
         )
+
+
+def _listed(what: str, entries: Sequence[str]) -> Iterator[str]:
+    """A list for people, cut where it is long; nothing of an empty one."""
+    if entries:
+        yield f"{what}: {len(entries)}"
+        yield from (f"  {entry}" for entry in entries[:MOST_LISTED])
+    if len(entries) > MOST_LISTED:
+        yield f"  and {len(entries) - MOST_LISTED} more, see {SCORES}"

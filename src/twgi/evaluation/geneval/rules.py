@@ -5,6 +5,7 @@ holds. What is in the picture comes from a `Detector`: boxes with scores; their 
 The rules, their thresholds and their order are the published ones.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown",
 
 THRESHOLD, COUNTING_THRESHOLD = 0.3, 0.9  # scores must be greater; the second where the task is counting
 MAX_OBJECTS = 16  # of each class, the best
+LIMITS = {"threshold": THRESHOLD, "counting_threshold": COUNTING_THRESHOLD, "max_objects": MAX_OBJECTS}
 POSITION_SLACK = 0.1  # of the summed sizes of two boxes
 MIN_COSINE = 0.5  # of the direction between two boxes along an axis
 
@@ -83,9 +85,8 @@ class Requirement:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Requirement":
         relation, target = record.get("position") or (None, None)
-        return cls(
-            name=record["class"], count=record["count"], color=record.get("color"), relation=relation, target=target
-        )
+        name, count, color = record["class"], record["count"], record.get("color")
+        return cls(name=name, count=count, color=color, relation=relation, target=target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +99,8 @@ class GenEvalItem(Item):
     def __post_init__(self) -> None:
         for number, clause in enumerate(self.include):
             if clause.target is not None and not 0 <= clause.target < number:
-                raise PromptError(
-                    f"clause {number} of {self.prompt!r} must point to an earlier one, not {clause.target}"
-                )
+                where = f"clause {number} of {self.prompt!r}"
+                raise PromptError(f"{where} must point to an earlier one, not {clause.target}")
 
     @property
     def label(self) -> str:
@@ -108,16 +108,11 @@ class GenEvalItem(Item):
 
     @property
     def names(self) -> frozenset[str]:
-        """The classes of things that it is about."""
         return frozenset(clause.name for clause in (*self.include, *self.exclude))
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any], index: int) -> "GenEvalItem":
-        """One line of GenEval's metadata file.
-
-        Raises:
-            PromptError: a field is missing or means nothing.
-        """
+        """One line of GenEval's metadata file. Raises `PromptError` where a field is missing or means nothing."""
         try:
             include = tuple(Requirement.from_json(clause) for clause in record["include"])
             exclude = tuple(Requirement.from_json(clause) for clause in record.get("exclude", ()))
@@ -162,12 +157,9 @@ def select(detections: Iterable[Detection], *, counting: bool) -> dict[str, list
 
 
 def _wrong(
-    clause: Requirement,
-    found: Sequence[Detection],
-    matched: Sequence[Sequence[Detection] | None],
-    picture: Image.Image,
-    classifier: ColorClassifier,
-) -> str | None:
+    clause: Requirement, found: Sequence[Detection], matched: Sequence[Sequence[Detection] | None],
+    picture: Image.Image, classifier: ColorClassifier,
+) -> str | None:  # fmt: skip
     """What is wrong about one clause: too few, else the colour, else the position."""
     if len(found) < clause.count:
         return f"expected {clause.name}>={clause.count}, found {len(found)}"
@@ -175,22 +167,17 @@ def _wrong(
         colors = classifier.classify(picture, found)
         if colors.count(clause.color) < clause.count:
             return f"expected {clause.color} {clause.name}>={clause.count}, found {', '.join(colors)}"
-    if clause.relation is not None and clause.target is not None:
-        return _misplaced(clause, clause.relation, found, matched[clause.target])
-    return None
-
-
-def _misplaced(
-    clause: Requirement, relation: str, found: Sequence[Detection], targets: Sequence[Detection] | None
-) -> str | None:
+    if clause.relation is None or clause.target is None:
+        return None
+    targets = matched[clause.target]
     if targets is None:
-        return f"no target for {clause.name} to be {relation}"
+        return f"no target for {clause.name} to be {clause.relation}"
     for thing in found:
         for target in targets:
             relations = relative_position(thing.box, target.box)
-            if relation not in relations:
+            if clause.relation not in relations:
                 actual = " and ".join(sorted(relations)) or "neither side of"
-                return f"expected {clause.name} {relation} {target.name}, found {actual}"
+                return f"expected {clause.name} {clause.relation} {target.name}, found {actual}"
     return None
 
 
@@ -200,21 +187,17 @@ def relative_position(box: Box, target: Box) -> frozenset[str]:
     Each axis of the offset between centres first loses a tenth of the two boxes' sizes; what is left, over the length
     of the whole offset, must be more than one half.
     """
-    reach = [_reach(box[axis], box[axis + 2], target[axis], target[axis + 2]) for axis in (0, 1)]
-    if all(abs(revised) < 1e-3 for _, revised in reach):
+    offsets, left = [], []
+    for low, high, target_low, target_high in zip(box[:2], box[2:], target[:2], target[2:], strict=True):
+        offsets.append((low + high - target_low - target_high) / 2)
+        slack = POSITION_SLACK * (abs(high - low) + abs(target_high - target_low))
+        left.append(math.copysign(max(abs(offsets[-1]) - slack, 0.0), offsets[-1]))
+    if all(abs(each) < 1e-3 for each in left):
         return frozenset()
-    length = sum(offset**2 for offset, _ in reach) ** 0.5
-    dx, dy = (revised / length for _, revised in reach)
+    length = sum(offset**2 for offset in offsets) ** 0.5
+    dx, dy = (each / length for each in left)
     held = (dx < -MIN_COSINE, dx > MIN_COSINE, dy < -MIN_COSINE, dy > MIN_COSINE)
     return frozenset(relation for relation, holds in zip(RELATIONS, held, strict=True) if holds)
-
-
-def _reach(low: float, high: float, target_low: float, target_high: float) -> tuple[float, float]:
-    """Offset of the centres along one axis, and the same less its slack."""
-    offset = (low + high - target_low - target_high) / 2
-    slack = POSITION_SLACK * (abs(high - low) + abs(target_high - target_low))
-    revised = max(abs(offset) - slack, 0.0)
-    return offset, revised if offset > 0 else -revised
 
 
 def task_scores(results: Iterable[tuple[str, float]]) -> dict[str, float]:

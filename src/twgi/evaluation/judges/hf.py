@@ -21,12 +21,7 @@ WORDING = "1"  # of our words around the question
 
 
 class TransformersJudge:
-    """Any checkpoint that `AutoModelForImageTextToText` knows and whose processor has a chat template.
-
-    Raises:
-        CheckpointError: transformers is not installed, or cannot load this; nothing but safetensors is read, no code
-        is run.
-    """
+    """Any `AutoModelForImageTextToText` with a chat template, as safetensors. Raises `CheckpointError`."""
 
     needs_test = True
 
@@ -44,7 +39,10 @@ class TransformersJudge:
 
     def _one(self, query: Query) -> Answer:
         assert query.picture is not None
-        inputs = self._inputs(query)
+        content = [{"type": "image"}, {"type": "text", "text": f"{query.question}\n{instruction(query.expected)}"}]
+        text = self._processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        inputs = self._processor(text=text, images=[query.picture.image], return_tensors="pt")
+        inputs = inputs.to(self._device, dtype=self._model.dtype)
         with torch.inference_mode():
             made = self._model.generate(
                 **inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, output_logits=True,
@@ -54,16 +52,8 @@ class TransformersJudge:
         raw = self._processor.tokenizer.decode(new, skip_special_tokens=True)
         return understood(raw, expected=query.expected, p_yes=self._probability(made.logits[0][0], query.expected))
 
-    def _inputs(self, query: Query) -> Any:
-        assert query.picture is not None
-        content = [{"type": "image"}, {"type": "text", "text": f"{query.question}\n{instruction(query.expected)}"}]
-        text = self._processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        inputs = self._processor(text=text, images=[query.picture.image], return_tensors="pt")
-        return inputs.to(self._device, dtype=self._model.dtype)
-
     def _probability(self, logits_V: torch.Tensor, expected: str) -> float | None:
-        """Of the first token being the wanted answer in one of its spellings; None where no spelling is a single
-        token."""
+        """Of the first token being the wanted answer in one of its spellings; None where none is a single token."""
         tokens = {tuple(self._processor.tokenizer.encode(s, add_special_tokens=False)) for s in spellings(expected)}
         whole = sorted({spelled[0] for spelled in tokens if len(spelled) == 1})
         if not whole:
@@ -90,21 +80,15 @@ def _load(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def _processor(source: str) -> Any:
-    """The checkpoint's processor; where that wants a video processor, which needs torchvision, one without it."""
-    from transformers import AutoProcessor
+    """The checkpoint's processor; where that wants a video processor, which needs torchvision, the same class with the
+    same parts but that one: a judge sees no videos."""
+    import transformers
 
     try:
-        return AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        return transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False)
     except ImportError as error:
         if "torchvision" not in str(error).lower():
             raise
-    return _processor_without_video(source)
-
-
-def _processor_without_video(source: str) -> Any:
-    """The same class with the same parts but the one for videos, of which a judge sees none."""
-    import transformers
-
     config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     kind = transformers.PROCESSOR_MAPPING[type(config)]
 

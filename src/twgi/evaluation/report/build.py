@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Literal
 
 from twgi.errors import ConfigError, DataError, RunError
@@ -58,7 +57,6 @@ class ScoredRun:
 
     @property
     def first(self) -> str:
-        """The name of its first pictures."""
         return f"{self.name}, first picture"
 
     @property
@@ -70,34 +68,23 @@ class ScoredRun:
         """Every column with its interval: of the pictures that count, or of the k-th ones."""
         return scores(self.rows, picture, over=self.over)
 
-    @property
-    def mean_pictures(self) -> float:
-        """Pictures a thought has, in the mean."""
-        return fmean(len(row.pictures) for row in self.rows)
-
 
 def read_runs(folders: Sequence[Path]) -> list[ScoredRun]:
-    """Scored folders, each with a name of its own.
-
-    Raises:
-        ConfigError: no folder at all, or the same one twice.
-        RunError: one is not scored, or what is there cannot be read.
-    """
+    """Scored folders, each with a name of its own. Raises `ConfigError`: one twice, `RunError`: not scored."""
     if not folders or len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError("give the folders of one run or of several, each once")
     plain = [folder.resolve().name for folder in folders]
-    names = [n if plain.count(n) == 1 else str(folder) for n, folder in zip(plain, folders, strict=True)]
-    return [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
-
-
-def _read(folder: Path, name: str) -> ScoredRun:
-    results = read_results(folder)
-    if not results.rows:
-        raise RunError(f"{folder} has no rows: nothing was scored in it")
-    told, audit = (_json(folder / file) for file in (SCORES, AUDIT))
-    if audit is not None and not audit.keys() >= {"rates", "effects"}:
-        raise RunError(f"{folder / AUDIT} is no audit: make it again with twgi audit")
-    return ScoredRun(folder=folder, name=name, results=results, told=told or {}, audit=audit)
+    runs = []
+    for folder in folders:
+        results, name = read_results(folder), folder.resolve().name
+        if not results.rows:
+            raise RunError(f"{folder} has no rows: nothing was scored in it")
+        told, audit = (_json(folder / file) for file in (SCORES, AUDIT))
+        if audit is not None and not audit.keys() >= {"rates", "effects"}:
+            raise RunError(f"{folder / AUDIT} is no audit: make it again with twgi audit")
+        name = name if plain.count(name) == 1 else str(folder)
+        runs.append(ScoredRun(folder=folder, name=name, results=results, told=told or {}, audit=audit))
+    return runs
 
 
 def _json(path: Path) -> dict[str, Any] | None:
@@ -110,38 +97,8 @@ def _json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """b minus a, prompt by prompt."""
-
-    a: str
-    b: str
-    columns: Mapping[str, Estimate]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShownPicture:
-    """The picture of a run that is held against another's: whether it is right, and what is wrong."""
-
-    name: str
-    file: Path | None
-    right: bool
-    reasons: str
-
-
-Pair = tuple[str, ShownPicture, ShownPicture]
-"""A prompt, and two pictures of it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gallery:
-    """Some wins and losses of b against a, and how many there are."""
-
-    a: str
-    b: str
-    wins: Sequence[Pair]
-    losses: Sequence[Pair]
-    counts: tuple[int, int]
+Pair = tuple[str, dict[str, Any], dict[str, Any]]
+"""A prompt, and two pictures of it: name of the side, file, whether it is right, what is wrong."""
 
 
 class Section:
@@ -162,7 +119,6 @@ class Section:
 
     @property
     def marks(self) -> dict[str, str]:
-        """What must stand beside the scores of each row of the table."""
         return {name: run.mark for run in self.runs for name in (run.name, run.first)}
 
     @property
@@ -171,17 +127,20 @@ class Section:
         return (*dict.fromkeys(c for row in self.table.values() for c in row if c != "overall"), "overall")
 
     @cached_property
-    def comparisons(self) -> list[Comparison]:
-        """Final pictures against drafts, and every run against the first."""
+    def comparisons(self) -> list[dict[str, Any]]:
+        """Final pictures against drafts, and every run against the first: `columns` of b minus a, and b's wins."""
         found, base = [], self.runs[0]
         for run in self.runs:
             if run.drafts:
                 moved = differences(sums(run.rows, 0), sums(run.rows, run.pictures - 1))
-                found.append(Comparison(a=run.first, b=run.name, columns=moved))
+                both = [(row, row) for row in run.rows if len(row.pictures) > 1]
+                found.append(_compared((run, run.first, 0), (run, run.name, -1), both) | {"columns": moved})
+        there = {(row.id, row.sample): row for row in base.rows}
         for other in self.runs[1:]:
             moved = differences(sums(base.rows), sums(other.rows))
             moved |= differences(_whole(base), _whole(other)) if other.over == "prompts" else {}
-            found.append(Comparison(a=base.name, b=other.name, columns=moved))
+            both = [(there[key], row) for row in other.rows if (key := (row.id, row.sample)) in there]
+            found.append(_compared((base, base.name, -1), (other, other.name, -1), both) | {"columns": moved})
         return found
 
     @cached_property
@@ -189,30 +148,18 @@ class Section:
         """Of each cost the score after each picture, and of choices among samples."""
         return {cost: list(_curves(self.runs, cost)) for cost in ("image_tokens", "seconds")}
 
-    @cached_property
-    def galleries(self) -> list[Gallery]:
-        """Of each comparison."""
-        found, base = [], self.runs[0]
-        for run in self.runs:
-            if run.drafts:
-                both = [(row, row) for row in run.rows if len(row.pictures) > 1]
-                found.append(_gallery((run, run.first, 0), (run, run.name, -1), both))
-        there = {(row.id, row.sample): row for row in base.rows}
-        for other in self.runs[1:]:
-            both = [(there[key], row) for row in other.rows if (key := (row.id, row.sample)) in there]
-            found.append(_gallery((base, base.name, -1), (other, other.name, -1), both))
-        return found
-
     def to_json(self) -> dict[str, Any]:
-        """As numbers."""
         return {
             "scores": {name: _estimates(row) for name, row in self.table.items()},
             "marks": {run.name: run.mark for run in self.runs if run.mark},
             "paper": {name: dict(row) for name, row in self.paper.items()},
-            "differences": [{"a": c.a, "b": c.b, "columns": _estimates(c.columns)} for c in self.comparisons],
+            "differences": [
+                {"a": one["a"], "b": one["b"], "columns": _estimates(one["columns"])} for one in self.comparisons
+            ],
             **{f"by_{cost}": [one.to_json() for one in series] for cost, series in self.curves.items()},
             "wins_and_losses": [
-                {"a": one.a, "b": one.b, "wins": one.counts[0], "losses": one.counts[1]} for one in self.galleries
+                {"a": one["a"], "b": one["b"], "wins": one["counts"][0], "losses": one["counts"][1]}
+                for one in self.comparisons
             ],
             "audits": {run.name: run.audit for run in self.runs if run.audit},
             "judged": {run.name: dict(run.results.judged) for run in self.runs},
@@ -224,11 +171,6 @@ def sections(runs: Sequence[ScoredRun]) -> list[Section]:
     """A section for each benchmark, in the order in which they come."""
     names = dict.fromkeys(run.results.benchmark for run in runs)
     return [Section([run for run in runs if run.results.benchmark == name]) for name in names]
-
-
-def to_json(parts: Sequence[Section]) -> dict[str, Any]:
-    """The content of `report.json`."""
-    return {"version": 1, "benchmarks": {part.benchmark: part.to_json() for part in parts}}
 
 
 def _estimates(row: Mapping[str, Estimate]) -> dict[str, Any]:
@@ -276,20 +218,21 @@ Side = tuple[ScoredRun, str, int]
 """A run, what its pictures are called, and the number of the picture."""
 
 
-def _gallery(a: Side, b: Side, both: Sequence[tuple[Result, Result]]) -> Gallery:
+def _compared(a: Side, b: Side, both: Sequence[tuple[Result, Result]]) -> dict[str, Any]:
     pairs = [(y.prompt, _shown(a, x), _shown(b, y)) for x, y in both]
-    wins = [pair for pair in pairs if not pair[1].right and pair[2].right]
-    losses = [pair for pair in pairs if pair[1].right and not pair[2].right]
-    return Gallery(a=a[1], b=b[1], wins=_spread(wins), losses=_spread(losses), counts=(len(wins), len(losses)))
+    wins = [pair for pair in pairs if not pair[1]["right"] and pair[2]["right"]]
+    losses = [pair for pair in pairs if pair[1]["right"] and not pair[2]["right"]]
+    counts = len(wins), len(losses)
+    return {"a": a[1], "b": b[1], "wins": _spread(wins), "losses": _spread(losses), "counts": counts}
 
 
-def _shown(side: Side, row: Result) -> ShownPicture:
+def _shown(side: Side, row: Result) -> dict[str, Any]:
     run, name, number = side
     if not row.pictures:
-        return ShownPicture(name=name, file=None, right=False, reasons=row.status)
+        return {"name": name, "file": None, "right": False, "reasons": row.status}
     picture = row.pictures[number]
     file = run.folder / picture.image if picture.image else None
-    return ShownPicture(name=name, file=file, right=picture.score == 1, reasons="; ".join(picture.reasons))
+    return {"name": name, "file": file, "right": picture.score == 1, "reasons": "; ".join(picture.reasons)}
 
 
 def _spread(pairs: Sequence[Pair]) -> Sequence[Pair]:

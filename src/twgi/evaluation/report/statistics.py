@@ -5,7 +5,7 @@ compared prompt by prompt. Every number is a function of its rows: the random ge
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from math import comb, sqrt
 from statistics import fmean
@@ -43,17 +43,12 @@ def sums(rows: Iterable[Result], picture: int | None = None) -> Sums:
     """What each prompt gives to each column, its task or the parts of its rows; of the k-th picture if one is named."""
     found: Sums = defaultdict(lambda: defaultdict(lambda: (0.0, 0.0)))
     for row in rows:
-        for column, (total, count) in _parts(row, picture).items():
+        score = row.score if picture is None else row.score_of(picture)
+        alone = {} if score is None else {row.task: (score, 1.0)}
+        for column, (total, count) in (row.parts if picture is None and row.parts else alone).items():
             before = found[column][row.id]
             found[column][row.id] = (before[0] + total, before[1] + count)
     return {column: dict(prompts) for column, prompts in found.items()}
-
-
-def _parts(row: Result, picture: int | None) -> Mapping[str, tuple[float, float]]:
-    if picture is None and row.parts:
-        return row.parts
-    score = row.score if picture is None else row.score_of(picture)
-    return {} if score is None else {row.task: (score, 1.0)}
 
 
 def scores(rows: Sequence[Result], picture: int | None = None, *, over: str = "tasks") -> dict[str, Estimate]:
@@ -109,7 +104,8 @@ def differences(a: Sums, b: Sums) -> dict[str, Estimate]:
     for column in [column for column in a if column in b]:
         both = [prompt for prompt in a[column] if prompt in b[column]]
         if both:
-            moved = np.array([_mean(b[column][prompt]) - _mean(a[column][prompt]) for prompt in both])
+            before, after = ([side[column][p][0] / side[column][p][1] for p in both] for side in (a, b))
+            moved = np.subtract(after, before)
             draws.append(rng.multinomial(len(both), np.full(len(both), 1 / len(both)), size=DRAWS) @ moved / len(both))
             flips.append(rng.choice((-1.0, 1.0), size=(DRAWS, len(both))) @ moved / len(both))
             found[column] = _tested(float(moved.mean()), draws[-1], flips[-1], len(both))
@@ -118,10 +114,6 @@ def differences(a: Sums, b: Sums) -> dict[str, Estimate]:
         prompts = sum(estimate.prompts for estimate in found.values())
         found["overall"] = _tested(value, np.mean(draws, axis=0), np.mean(flips, axis=0), prompts)
     return found
-
-
-def _mean(pair: tuple[float, float]) -> float:
-    return pair[0] / pair[1]
 
 
 def _tested(value: float, draws: Floats, flips: Floats, prompts: int) -> Estimate:

@@ -7,13 +7,14 @@ import base64
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from markupsafe import Markup
 
 from twgi.errors import ImageError
 from twgi.evaluation.benchmarks import entry_of
-from twgi.evaluation.report.build import ScoredRun, Section, to_json
+from twgi.evaluation.report.build import ScoredRun, Section
 from twgi.evaluation.report.charts import chart
 from twgi.files import write_json, write_whole
 from twgi.render import printable, template
@@ -27,32 +28,26 @@ _LARGEST = 256  # pixels of a picture in the page
 
 
 def write_report(parts: Sequence[Section], out: Path) -> dict[str, Any]:
-    """Write `index.html`, `report.md`, `report.json` and a curve for each cost; returns what `report.json` holds.
-
-    Raises:
-        RunError: they cannot be written.
-    """
-    content, charts = to_json(parts), {part.benchmark: _charts(part) for part in parts}
-    for name, svg in (entry for drawn in charts.values() for entry in drawn.items()):
-        write_whole(out / name, svg)
+    """Write `index.html`, `report.md`, `report.json` and a curve for each cost; returns what `report.json` holds."""
+    content = {"version": 1, "benchmarks": {part.benchmark: part.to_json() for part in parts}}
+    charts: dict[str, dict[str, bytes]] = {part.benchmark: {} for part in parts}
+    for part in parts:
+        for cost, words in COSTS.items():
+            name, svg = f"{part.benchmark}-{cost}.svg", chart(part.curves[cost], cost=words)
+            if svg:
+                charts[part.benchmark][name] = svg
+                write_whole(out / name, svg)
     write_json(out / "report.json", content)
     write_whole(out / "report.md", rendered("report.md", parts, charts))
     write_whole(out / PAGE, rendered("report.html", parts, charts))
     return content
 
 
-def _charts(part: Section) -> dict[str, bytes]:
-    """Name of the file -> SVG, of the curves that have points."""
-    drawn = {f"{part.benchmark}-{cost}.svg": chart(part.curves[cost], cost=words) for cost, words in COSTS.items()}
-    return {name: svg for name, svg in drawn.items() if svg}
-
-
 def rendered(name: str, parts: Sequence[Section], charts: Mapping[str, Mapping[str, bytes]]) -> bytes:
-    """A template filled in."""
     filters = {
-        "plain": plain, "signed": signed, "chance": chance, "moved": moved, "facts": facts, "cell": cell,
-        "short": lambda column: SHORT.get(column, column), "title": lambda name: entry_of(name).title,
-        "picture": picture, "data": data,
+        "plain": plain, "signed": signed, "chance": chance, "moved": moved, "cell": cell, "picture": picture,
+        "short": lambda column: SHORT.get(column, column), "title": lambda name: entry_of(name).title, "data": data,
+        "facts": lambda run: ", ".join(facts(run)),
     }  # fmt: skip
     page = template(TEMPLATES, name, style="report.css", filters=filters)
     return printable(page.render(parts=parts, charts=charts)).encode()
@@ -71,7 +66,6 @@ def signed(value: float) -> str:
 
 
 def chance(p: float) -> str:
-    """Of a test."""
     return "p < .001" if p < 0.001 else f"p = {plain(p)}"
 
 
@@ -89,7 +83,6 @@ def cell(text: str) -> str:
 
 
 def data(content: bytes, kind: str) -> str:
-    """A picture within a page."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
@@ -107,12 +100,8 @@ def picture(file: Path | None) -> Any:
     return Markup(f'<img class="{look}" alt="" src="{data(png(image), "png")}">')
 
 
-def facts(run: ScoredRun) -> str:
+def facts(run: ScoredRun) -> Iterator[str]:
     """What a run was made and judged with."""
-    return ", ".join(_facts(run))
-
-
-def _facts(run: ScoredRun) -> Iterator[str]:
     made, judged = run.results.made, run.results.judged
     model, settings = made.get("model", {}), made.get("settings", {})
     if model:
@@ -120,7 +109,7 @@ def _facts(run: ScoredRun) -> Iterator[str]:
     if settings:
         seed, samples = (made.get(key, settings.get(key)) for key in ("seed", "samples"))
         yield f"mode {settings['mode']}, seed {seed}, {samples} samples a prompt"
-    yield f"{len(run.rows)} thoughts, {run.mean_pictures:.2f} pictures each"
+    yield f"{len(run.rows)} thoughts, {fmean(len(row.pictures) for row in run.rows):.2f} pictures each"
     yield from (f"{name} {version}" for name, version in made.get("versions", {}).items())
     judge = judged.get("detector") or judged.get("judge") or {}
     if isinstance(judge, dict) and judge:
