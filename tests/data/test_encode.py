@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.thinking.tiny import SIDE, tokenizer
+from tests.thinking.tiny import SIDE, other_codebook, tokenizer
 
-from twgi.data.encode import Encoded, LineOutcome, RowEncoder, TooLong, reference_json
+from twgi.data.encode import Encoded, EncodingReport, LineOutcome, RowEncoder, TooLong, reference_json
 from twgi.errors import DataError
 from twgi.files import Fault
 
@@ -167,3 +167,35 @@ def test_what_the_published_format_cannot_say_is_refused(folder: Path, record: d
     encoded = only(encode(folder, [record]))
     with pytest.raises(DataError, match="the published format"):
         reference_json(encoded)
+
+
+def test_a_row_belongs_to_the_tokenizer_that_made_it(folder: Path) -> None:
+    row = only(encode(folder, [RECORD])).row
+    assert row.tokenizer == TOKENIZER.sha256
+    assert only(encode(folder, [row.to_json()])).row == row
+    file = folder / "data.jsonl"
+    (refused,) = RowEncoder(other_codebook(TOKENIZER)).files([file])
+    assert isinstance(refused, Fault)
+    assert "of another tokenizer" in refused.reason
+    assert only(encode(folder, [{"tokens": TOKENS}])).row.tokenizer == "", "whose ids a record brings is not told"
+
+
+def test_a_link_does_not_lead_out_of_the_folder_of_the_pictures(folder: Path) -> None:
+    (folder / "in").mkdir()
+    (folder / "in" / "a.png").symlink_to(folder / "a.png")
+    (folder / "in" / "up").symlink_to(folder)
+    (folder / "in" / "loop.png").symlink_to(folder / "in" / "loop.png")
+    for name, says in (("a.png", "leads out of"), ("up/a.png", "leads out of"), ("loop.png", "cannot be read")):
+        (refused,) = encode(folder / "in", [RECORD | {"images": [name]}])
+        assert isinstance(refused, Fault)
+        assert says in refused.reason
+    (folder / "here.png").symlink_to("a.png")
+    assert only(encode(folder, [RECORD | {"images": ["here.png"]}])).row == only(encode(folder, [RECORD])).row
+
+
+def test_nothing_to_learn_is_no_good_report(folder: Path) -> None:
+    report = EncodingReport(limit=None)
+    for outcome in encode(folder, [{"prompt": "a", "segments": [{"type": "text", "text": "b", "loss": False}]}] * 2):
+        report.add(outcome)
+    assert not report.good
+    assert "2 of them WITHOUT A TOKEN TO BE LEARNT" in report.summary()
