@@ -17,7 +17,7 @@ from twgi.checkpoint import hf
 from twgi.checkpoint.layout import OURS, REFERENCE
 from twgi.checkpoint.tensors import INDEX, WEIGHTS, Progress
 from twgi.errors import RunError
-from twgi.files import TEMPORARY, sync, write_json, write_whole, writing
+from twgi.files import replacing, write_json, write_whole, writing
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
@@ -144,19 +144,11 @@ def writing_tensors(path: Path) -> Iterator[None]:
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
     """One safetensors file, which is there as a whole or not at all; what a killed process left beside it goes."""
-    unfinished = file.with_name(TEMPORARY + file.name)
-    with writing_tensors(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with writing_tensors(file), replacing(file) as unfinished:
         for leftover in file.parent.glob(".tmp*"):  # safetensors has temporary names of its own: .tmpAbCdEf
             leftover.unlink()
-        try:
-            save_file(dict(tensors), unfinished, metadata={"format": "pt"})
-            unfinished.chmod(0o644)  # safetensors writes files that only their owner can read
-            sync(unfinished)
-            unfinished.replace(file)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        sync(file.parent)
+        save_file(dict(tensors), unfinished, metadata={"format": "pt"})
+        unfinished.chmod(0o644)  # safetensors writes files that only their owner can read
 
 
 def write_groups(

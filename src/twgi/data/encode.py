@@ -12,7 +12,7 @@ from pathlib import Path
 from twgi.data.records import TrainingRecord, parse_record, paths_of, text_of
 from twgi.data.rows import Piece, TrainingRow, check_row, pieces_of
 from twgi.errors import DataError, TwgiError
-from twgi.files import Fault, Line, Object, read_lines, writing_lines
+from twgi.files import Fault, Line, Object, inside, read_lines, writing_lines
 from twgi.tokenizer.image import open_picture
 from twgi.tokenizer.multimodal import PLACEHOLDER, Codes, MultimodalTokenizer
 from twgi.tokenizer.published import PublishedTokenizer
@@ -136,7 +136,7 @@ class RowEncoder:
         if "images" in said and not paths:
             raise DataError('"images" is empty; the published code needs a picture, or no such key')
         wanted = paths[: response.count(PLACEHOLDER)]
-        pictures = [self._codes((self.images or line.folder) / path) for path in wanted]
+        pictures = [self._codes(inside(self.images or line.folder, path)) for path in wanted]
         tokens = self._publisher.record(prompt, response, pictures)
         if self.limit is not None and len(tokens) > self.limit:
             return TooLong(where=line.where, tokens=len(tokens))

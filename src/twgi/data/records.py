@@ -4,7 +4,6 @@ Reading is strict: an unknown key, a mark without its picture, or a path that le
 with its place; the other lines live. What a record says is not yet tokens: see `twgi.data.encode`.
 """
 
-import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from twgi.errors import DataError
-from twgi.files import Object
+from twgi.files import Object, inside
 from twgi.tokenizer.multimodal import PLACEHOLDER
 
 ONE_TURN = ("prompt", "input_images", "response", "images", "segments")
@@ -73,11 +72,7 @@ class TrainingRecord:
     def files(self) -> tuple[Path, ...]:
         """The pictures that its row is made from. Raises `DataError` where a link leads out of their folder."""
         paths = [path for turn in self.turns for path in turn.pictures] if self.tokens is None else []
-        root = os.path.realpath(self.folder)
-        for path in paths:
-            if os.path.commonpath([root, os.path.realpath(self.folder / path)]) != root:
-                raise DataError(f"{_short(path)} is a link out of the folder of the pictures; give theirs as --images")
-        return tuple(self.folder / path for path in paths)
+        return tuple(inside(self.folder, path) for path in paths)
 
 
 def parse_record(value: Object, *, where: str, folder: Path) -> TrainingRecord:

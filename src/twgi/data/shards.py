@@ -29,6 +29,7 @@ from twgi.files import (
     Line,
     Object,
     clear_leftovers,
+    escaped,
     open_regular,
     read_json,
     read_lines,
@@ -133,8 +134,8 @@ class ShardWriter:
         columns = {
             "ids": [row.tokens for row in rows],
             "segments": [[vars(span) for span in row.spans] for row in rows],
-            "source": [row.source.encode("utf-8", "backslashreplace").decode() for row in rows],
-            "id": [row.id and row.id.encode("utf-8", "backslashreplace").decode() for row in rows],
+            "source": [escaped(row.source) for row in rows],
+            "id": [row.id and escaped(row.id) for row in rows],
             "length": [len(row.tokens) for row in rows],
         }
         meta = {"made_of": self.made_of, "end": end, "report": self.report.to_json()}
