@@ -46,8 +46,9 @@ def test_every_merged_tensor_is_what_peft_merges(tmp_path: Path, lora: dict[str,
 
 def test_an_adapter_of_another_kind_is_refused(tmp_path: Path) -> None:
     _, handle = adapted(tmp_path / "start")
-    handle.save_pretrained(str(tmp_path / "adapter"))
     loaded = load(tmp_path / "start", pack=False)
+    handle.active_peft_config.revision = loaded.sha256
+    handle.save_pretrained(str(tmp_path / "adapter"))
     load_adapter(loaded, tmp_path / "adapter")
     for change in (
         {"use_dora": True}, {"lora_bias": True}, {"bias": "all"}, {"peft_type": "LOHA"}, {"rank_pattern": {"wo": 9}},
@@ -136,19 +137,27 @@ def test_an_adapter_belongs_to_the_model_it_was_trained_on(adapter: Path, tmp_pa
     assert execute(["train", "merge", str(adapter), str(tmp_path / "merged"), "--model", "icons"]) == 2
 
 
-def test_an_adapter_that_does_not_say_its_model_is_taken_with_a_word(
-    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_adapter_that_does_not_say_its_model_is_taken_for_the_bundled_one_at_most(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["train", "merge", str(adapter), str(tmp_path / "merged"), "--model", str(adapter.parent / "start")]
     with changed(adapter / CONFIG, {"revision": None}):
+        assert execute(command) == 2
+        assert f'if it was start, write "revision": "{base_of_start(adapter)}"' in capsys.readouterr().err
+        monkeypatch.setattr("twgi.training.lora.BUNDLED", "start")
         assert execute(command) == 0
     assert "does not say on which model it was trained" in capsys.readouterr().err
+
+
+def base_of_start(adapter: Path) -> str:
+    return identify(adapter.parent / "start").sha256
 
 
 def test_an_adapter_that_changes_nothing_is_not_merged(tmp_path: Path) -> None:
     decoder = load(save_model(tmp_path / "start"), pack=False).model
     attach(decoder, Lora(rank=3, image_rows=False), VOCAB).save_pretrained(str(tmp_path / "adapter"))
-    with pytest.raises(CheckpointError, match="changes nothing"):
+    base = {"revision": identify(tmp_path / "start").sha256}
+    with pytest.raises(CheckpointError, match="changes nothing"), changed(tmp_path / "adapter" / CONFIG, base):
         merge_folder(str(tmp_path / "start"), tmp_path / "adapter", tmp_path / "merged")
 
 

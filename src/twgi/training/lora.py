@@ -29,6 +29,7 @@ from twgi.model.transformer import Transformer
 from twgi.vocab import Vocab
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+BUNDLED = "icons"  # adapters without the hash of their model were made when there was no other
 MATRICES = ("wqkv", "wo", "w_gate_up", "w_down")
 OURS = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "targets": "target_modules"}  # and peft's names
 ROWS, BASE = "trainable_token_indices", "revision"  # BASE: the hash of the model that the adapter belongs to
@@ -110,10 +111,16 @@ def base_of(folder: Path) -> str | None:
 def load_adapter(loaded: Loaded, folder: Path) -> Any:
     """Put a trained adapter into a checkpoint's decoder, in place; returns peft's handle.
 
-    Raises `CheckpointError` where it was trained on another model, or one of its tensors is missing, unexpected, of
-    another shape, or not finite.
+    Raises `CheckpointError` where it was trained on another model, or does not say on which, or one of its tensors is
+    missing, unexpected, of another shape, or not finite.
     """
     lora, decoder, vocab, base = read_lora(folder), loaded.model, loaded.tokenizer.vocab, base_of(folder)
+    if base is None and loaded.name != BUNDLED:
+        told = f'write "{BASE}": "{loaded.sha256}" into its {CONFIG}'
+        raise CheckpointError(
+            f"{folder}: this adapter does not say on which model it was trained, and is taken for one of {BUNDLED} at "
+            f"most; if it was {loaded.name}, {told}"
+        )
     if base not in (None, loaded.sha256):
         name = read_json(folder / CONFIG).get("base_model_name_or_path")
         hashes = f"the hash of its model {short(name)} was {base:.12}, that of {loaded.name} is {loaded.sha256:.12}"
