@@ -1,7 +1,6 @@
 """The command line: a table of commands. What each does is in `twgi.commands`; torch comes with the call."""
 
 import os
-import re
 import signal
 import sys
 import traceback
@@ -18,7 +17,7 @@ from twgi.commands.data import decode, encode
 from twgi.commands.report import report
 from twgi.commands.think import INTERRUPTED, think
 from twgi.console import complain
-from twgi.errors import TwgiError
+from twgi.errors import TwgiError, is_out_of_memory
 
 CLOSED_PIPE, OURS = 141, 1
 
@@ -83,7 +82,7 @@ def _other(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         complain(f"{error.format_message()} (see {context.command_path if context else 'twgi'} --help)")
         return 2
-    if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error), re.IGNORECASE):
+    if is_out_of_memory(error):
         complain("out of memory: try a smaller --batch, or --resume later; what was finished is kept")
         return 2
     if os.environ.get("TWGI_DEBUG"):

@@ -4,6 +4,10 @@ The command line prints the line alone and leaves with exit status 2. Whatever i
 ours and keeps its traceback.
 """
 
+import re
+
+LONGEST = 4000  # signs of a message: what it quotes may be of any length
+
 
 class TwgiError(Exception):
     """A mistake the user can put right; ``str(error)`` is one line."""
@@ -11,7 +15,8 @@ class TwgiError(Exception):
     exit_status = 2
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())
+        super().__init__(line if len(line) <= LONGEST else f"{line[:LONGEST]}...")
 
 
 class ConfigError(TwgiError):
@@ -40,3 +45,8 @@ class TraceError(TwgiError):
 
 class DataError(TwgiError):
     """A training record, a row of tokens, or a file of them cannot be used."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this says that memory is used up; torch says it in a `RuntimeError`."""
+    return isinstance(error, MemoryError) or bool(re.search("out of memory|can't allocate memory", str(error), re.I))

@@ -6,20 +6,25 @@ No other module syncs, locks, or repairs a file, or decides what JSON is.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count
+from io import BufferedReader
+from itertools import count, islice
 from pathlib import Path
 from typing import IO, Any, Self
 
 from twgi.errors import DataError, RunError
 
 TEMPORARY, LOCK = ".tmp-", ".lock"
+MAX_FILE, MAX_LINE = 64 * 2**20, 16 * 2**20
+"""Bytes of a file that is read as one, and of one line."""
 Object = dict[str, Any]
 
 
@@ -54,15 +59,40 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"cannot read {path}: {_reason(error)}") from None
 
 
-def read_text(path: Path) -> str:
+def open_regular(path: str | Path) -> BufferedReader:
+    """A file opened for reading; `OSError` for a pipe or a device, which would wait for ever or never end."""
+    return open(path, "rb", opener=_open_regular)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # else a pipe waits here for its writer
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise OSError(errno.EINVAL, f"{what}, not a regular file")
+    return handle
+
+
+def read_bytes(path: Path, *, most: int = MAX_FILE) -> bytes:
+    """The whole of a file, which may be so long."""
+    with reading(path), open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise DataError(f"{path}: larger than {most // 2**10} KiB")
+    return content
+
+
+def read_text(path: Path, *, most: int = MAX_FILE) -> str:
     """The whole of a UTF-8 file, without a byte order mark."""
+    content = read_bytes(path, most=most)
     with reading(path):
-        return path.read_bytes().decode("utf-8-sig")
+        return content.decode("utf-8-sig")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, most: int = MAX_FILE // 2) -> Any:
     """The JSON value of a whole file."""
-    text = read_text(path)
+    text = read_text(path, most=most)
     try:
         return parse_json(text)
     except DataError as error:
@@ -107,17 +137,28 @@ def _no_double(pairs: Iterable[tuple[str, Any]]) -> Object:
 
 def read_lines(path: Path) -> Iterator[Line | Fault]:
     """Every line that is not blank, in order, one in memory at a time; a bad line is a `Fault`."""
-    with reading(path), path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+    with reading(path), open_regular(path) as file:
+        for number, line in enumerate(raw_lines(file), 1):
             content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if not content.strip():
                 continue
             try:
+                if len(content) > MAX_LINE:
+                    raise DataError(f"a line of more than {MAX_LINE // 2**20} MiB")
                 value = parse_object(content.rstrip(b"\r\n"))
             except DataError as error:
                 yield Fault(where=f"{path}:{number}", reason=str(error))
             else:
                 yield Line(where=f"{path}:{number}", folder=path.parent, value=value)
+
+
+def raw_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file; of one that is longer than `MAX_LINE`, only the beginning, one byte too long."""
+    while line := file.readline(MAX_LINE + 1):
+        rest = line
+        while len(rest) > MAX_LINE and not rest.endswith(b"\n"):
+            rest = file.readline(MAX_LINE + 1)
+        yield line
 
 
 def read_objects(path: Path) -> Iterator[Line]:
@@ -130,8 +171,8 @@ def read_objects(path: Path) -> Iterator[Line]:
 
 def count_lines(path: Path) -> int:
     """How many lines `read_lines` gives."""
-    with reading(path), path.open("rb") as lines:
-        return sum(1 for line in lines if line.strip())
+    with reading(path), open_regular(path) as file:
+        return sum(1 for line in raw_lines(file) if line.strip())
 
 
 @contextmanager
@@ -233,10 +274,12 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
 def mend(path: Path) -> Path:
     """Cut off a torn last line, as a killed process leaves it, from a file that need not be there."""
     if path.exists():
-        with writing(path), path.open("rb+") as file:
-            whole = 0
-            for line in file:
-                whole += len(line) if line.endswith(b"\n") else 0
+        with writing(path), open(path, "rb+", opener=_open_regular) as file:
+            whole, end = 0, file.seek(0, os.SEEK_END)
+            while end and not whole:  # backwards from the end, as a line may be of any length
+                start = file.seek(max(0, end - 2**16))
+                last = file.read(end - start).rfind(b"\n")
+                whole, end = (start + last + 1 if last >= 0 else 0), start
             file.truncate(whole)
     return path
 
@@ -335,6 +378,16 @@ def _differences(name: str, there: Any, now: Any) -> Iterator[str]:
 
 
 def short(value: Any) -> str:
-    """A JSON value in at most 60 signs."""
-    text = json.dumps(value, ensure_ascii=False, default=repr)
+    """A value as JSON in at most 60 signs; it is cut before it is written, however large or deep it is."""
+    text = json.dumps(_cut(value, 3), ensure_ascii=False, default=lambda other: type(other).__name__)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _cut(value: Any, depth: int) -> Any:
+    if isinstance(value, dict):
+        return {str(_cut(k, 0)): _cut(v, depth - 1) for k, v in islice(value.items(), 20)} if depth else "..."
+    if isinstance(value, list | tuple):
+        return [_cut(entry, depth - 1) for entry in value[:20]] if depth else "..."
+    if isinstance(value, int) and value.bit_length() > 256:
+        return "a number of many digits"
+    return value[:61] if isinstance(value, str) else value

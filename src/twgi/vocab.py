@@ -5,6 +5,7 @@ order of their ids need not be the order of the codebook (see `Vocab.from_names`
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ SPECIAL_NAMES: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Field of `Vocab` -> the names it goes by in a checkpoint, the preferred one first."""
 
-_IMAGE_NAME = re.compile(r"IMGIMG([A-J]+)Z")
+_IMAGE_NAME = re.compile(r"IMGIMG([A-J]{1,9})Z")
 _RESERVED_NAME = re.compile(r"<reserved\d+>")
 _LETTERS, _DIGITS = "ABCDEFGHIJ", "0123456789"
 
@@ -66,7 +67,7 @@ class Vocab:
         if outside:
             raise CheckpointError(f"vocabulary: id {outside[0]} is not below the model's vocabulary size {self.size}")
         if len(set(ids)) != len(ids):
-            twice = next(i for i in ids if ids.count(i) > 1)
+            (twice, _), *_ = Counter(ids).most_common(1)
             raise CheckpointError(f"vocabulary: id {twice} is given two meanings")
         if not self.image_tokens or self.tokens_per_image < 1:
             raise CheckpointError("vocabulary: no image tokens, or fewer than one per image")

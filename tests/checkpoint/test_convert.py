@@ -244,9 +244,9 @@ def set_params(folder: Path, **params: Any) -> None:
     [
         (rename, "shards must be consolidated.pth or consolidated.00.pth on"),
         (cut, "cannot be read as a torch file"),
-        (lambda f: (f / "tokenizer/vqgan.yaml").unlink(), "vqgan.yaml: cannot be read"),
-        (lambda f: (f / "tokenizer/vqgan.yaml").write_text("model: ["), "vqgan.yaml: needs embed_dim"),
-        (lambda f: (f / "tokenizer/vqgan.yaml").write_text("!!python/object/apply:os.abort []"), "vqgan.yaml: needs"),
+        (lambda f: (f / "tokenizer/vqgan.yaml").unlink(), r"cannot read .*vqgan\.yaml"),
+        (lambda f: (f / "tokenizer/vqgan.yaml").write_text("model: ["), "vqgan.yaml: not valid YAML: line 1"),
+        (lambda f: (f / "tokenizer/vqgan.yaml").write_text("!!python/object/apply:os.abort []"), "tags are not read"),
         (lambda f: set_params(f, n_heads=3), "hidden_size 32 must be a multiple"),
         (lambda f: set_params(f, dim=10**9), "hidden_size must be a whole number"),
         (lambda f: set_params(f, multiple_of=0), "multiple_of 0"),

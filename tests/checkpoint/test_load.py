@@ -21,7 +21,7 @@ from twgi.checkpoint.save import save
 from twgi.errors import CheckpointError, TwgiError
 from twgi.trace import ImageSegment
 
-DEFAULTS = {"guidance": "icons", "temperature": 0.9}
+DEFAULTS = {"guidance": "icons", "text_temperature": 0.9}
 
 
 def save_tiny(folder: Path, dtype: torch.dtype = torch.float32) -> Path:

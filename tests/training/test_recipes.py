@@ -46,9 +46,9 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path
 @pytest.mark.parametrize(
     ("text", "overrides", "says"),
     [
-        ("name: a\nspeed: 3\n", [], "unknown key 'speed'"),
-        ("name: a\ninner:\n  sise: 3\n", [], "unknown key 'sise'"),
-        ("name: 3\n", [], "must be str"),
+        ("name: a\nspeed: 3\n", [], 'unknown key "speed"'),
+        ("name: a\ninner:\n  sise: 3\n", [], 'unknown key "sise"'),
+        ("name: 3\n", [], "name must be a text, got 3"),
         ("name: a\n", ["lr"], "not of the form key=value"),
         ("- a\n", [], "must be a mapping"),
         ("name: [\n", [], "not valid YAML"),
@@ -63,7 +63,7 @@ def test_a_recipe_with_a_mistake_is_refused_in_one_line(
 
 
 def test_a_recipe_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot read"):
         load_recipe(Outer, tmp_path / "none.yaml")
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from twgi.checkpoint.tensors import Shape, Tensors
 from twgi.errors import CheckpointError
+from twgi.files import short
 from twgi.model.config import TransformerConfig, VQConfig
 
 TENSORS: Mapping[str, tuple[str, ...]] = {
@@ -172,15 +173,15 @@ def read_config(raw: Mapping[str, Any]) -> tuple[TransformerConfig, VQConfig]:
     vq_raw, rope = raw.get("vq_config") or {}, raw.get("rope_parameters") or {}
     for key, group in (("vq_config", vq_raw), ("rope_parameters", rope)):
         if not isinstance(group, Mapping):
-            raise CheckpointError(f"config.json: {key} must be a group of settings, got {group!r}")
+            raise CheckpointError(f"config.json: {key} must be a group of settings, got {short(group)}")
     found = [key for key in FORBIDDEN if key in raw or key in vq_raw]
     if found:
         raise CheckpointError(f"config.json: {found[0]} asks to run code from the checkpoint; remove it to load")
     for key, allowed in ONLY.items():
         if raw.get(key, allowed[0]) not in allowed:
-            raise CheckpointError(f"config.json: {key} = {raw[key]!r} is not supported, only {allowed[0]!r} is")
+            raise CheckpointError(f"config.json: {key} = {short(raw[key])} is not supported, only {allowed[0]!r} is")
     if rope.get("rope_type", "default") != "default":
-        raise CheckpointError(f"config.json: rope_type {rope['rope_type']!r} is not supported, only 'default' is")
+        raise CheckpointError(f"config.json: rope_type {short(rope['rope_type'])} is not supported, only 'default' is")
     settings = {**raw, **rope}  # transformers 5 writes rope_theta inside the group
     values = {ours: settings.get(theirs, default) for ours, (theirs, default) in CONFIG_KEYS.items()}
     values["num_kv_heads"] = values["num_kv_heads"] or values["num_heads"]
@@ -208,7 +209,7 @@ def read_vq_config(raw: Mapping[str, Any]) -> VQConfig:
             continue
         value, *others = given.values()
         if any(other != value for other in others):
-            raise CheckpointError(f"config.json: vq_config contradicts itself: {given}")
+            raise CheckpointError(f"config.json: vq_config contradicts itself: {short(given)}")
         values[ours] = value
     for name in ("channel_multiplier", "attn_resolutions"):
         if name in values:
@@ -222,7 +223,7 @@ def read_vq_config(raw: Mapping[str, Any]) -> VQConfig:
 def _whole_numbers(name: str, value: Any) -> tuple[int, ...]:
     numbers = [] if value is None else value
     if not isinstance(numbers, list) or len(numbers) > 32 or any(type(n) is not int or n > 2**12 for n in numbers):
-        raise CheckpointError(f"config.json: {name} must be a short list of whole numbers, got {value!r}")
+        raise CheckpointError(f"config.json: {name} must be a short list of whole numbers, got {short(value)}")
     return tuple(numbers)
 
 
@@ -231,8 +232,9 @@ def check_values(values: Mapping[str, Any], largest: Mapping[str, int], *, told_
     for name, value in values.items():
         if name in largest:
             if type(value) is not int or not 0 < value <= largest[name]:
-                raise CheckpointError(f"{told_by}: {name} must be a whole number in 1..{largest[name]}, got {value!r}")
+                wanted = f"a whole number in 1..{largest[name]}"
+                raise CheckpointError(f"{told_by}: {name} must be {wanted}, got {short(value)}")
         elif name in FLAGS and type(value) is not bool:
-            raise CheckpointError(f"{told_by}: {name} must be true or false, got {value!r}")
-        elif name in FRACTIONS and (type(value) not in (int, float) or not math.isfinite(value)):
-            raise CheckpointError(f"{told_by}: {name} must be a number, got {value!r}")
+            raise CheckpointError(f"{told_by}: {name} must be true or false, got {short(value)}")
+        elif name in FRACTIONS and (type(value) not in (int, float) or not 0 < value < 1e30):
+            raise CheckpointError(f"{told_by}: {name} must be a number above 0, got {short(value)}")

@@ -29,6 +29,7 @@ from twgi.checkpoint.tensors import (
     read_json,
 )
 from twgi.errors import CheckpointError, TwgiError
+from twgi.files import short
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.vqvae import VQModel
 from twgi.tokenizer.text import TextTokenizer
@@ -84,9 +85,8 @@ def naming(folder: Path) -> Iterator[None]:
     try:
         yield
     except TwgiError as error:
-        if str(folder) in str(error):
-            raise
-        raise CheckpointError(f"{folder}: {error}") from error
+        where = "" if str(folder) in str(error) else f"{folder}: "
+        raise CheckpointError(f"{where}{error}") from error
 
 
 def _read_vq_file(path: Path) -> Tensors:
@@ -129,8 +129,8 @@ def _open_hf(folder: Path) -> Checkpoint:
     config, vq_config = hf.read_config(raw)
     text = TextTokenizer.from_file(folder / "tokenizer.json")
     bos = raw.get("bos_token_id", PUBLISHED_BOS)
-    if type(bos) is not int:
-        raise CheckpointError(f"config.json: bos_token_id must be a whole number, got {bos!r}")
+    if type(bos) is not int or not 0 <= bos < config.vocab_size:
+        raise CheckpointError(f"config.json: bos_token_id must be an id of the vocabulary, got {short(bos)}")
     return Checkpoint(
         layout="hf", folder=folder, config=config, vq_config=vq_config, config_bos=bos, text=text,
         tensors=hf.HfTensors(config, open_tensors(folder)),
@@ -201,9 +201,23 @@ def _check_names(names: Mapping[str, int], tokenizer_names: Mapping[str, int]) -
 
 
 def _published_pixels(folder: Path, resolution: int) -> bool:
-    """Whether pixels are scaled as the published code does; other preprocessing than the two known ones is refused."""
-    file = folder / "preprocessor_config.json"
-    raw = read_json(file, optional=True)
+    """Whether pixels are scaled as the published code does; other preprocessing than the two known ones is refused.
+
+    transformers 5 says it inside of processor_config.json.
+    """
+    inside = read_json(folder / "processor_config.json", optional=True).get("image_processor")
+    said = {"preprocessor_config.json": read_json(folder / "preprocessor_config.json", optional=True)}
+    if inside is not None:
+        said["processor_config.json"] = inside
+    scales = {name: _pixel_scale(folder / name, raw, resolution) for name, raw in said.items() if raw}
+    if len(set(scales.values())) > 1:
+        raise CheckpointError(f"{folder}: {' and '.join(scales)} scale pixels differently; remove one of them")
+    return REFERENCE in scales.values()
+
+
+def _pixel_scale(file: Path, raw: Any, resolution: int) -> float:
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{file}: image_processor must be a group of settings, got {short(raw)}")
     known = {
         "do_resize": True, "do_center_crop": True, "do_rescale": True, "do_normalize": True, "resample": 1,
         "image_mean": [1.0] * 3, "image_std": [1.0] * 3,
@@ -211,9 +225,9 @@ def _published_pixels(folder: Path, resolution: int) -> bool:
     }  # fmt: skip
     wrong = next((key for key, value in known.items() if raw.get(key, value) != value), None)
     if wrong is not None:
-        raise CheckpointError(f"{file}: {wrong} = {raw[wrong]!r} is not {known[wrong]!r}")
+        raise CheckpointError(f"{file}: {wrong} = {short(raw[wrong])} is not {known[wrong]!r}")
     factor = raw.get("rescale_factor", OURS)
     for scale in (OURS, REFERENCE):
-        if isinstance(factor, int | float) and abs(factor - scale) < 1e-7:
-            return scale == REFERENCE
-    raise CheckpointError(f"{file}: rescale_factor {factor} is neither 2/255 nor {REFERENCE}")
+        if isinstance(factor, float) and abs(factor - scale) < 1e-7:
+            return scale
+    raise CheckpointError(f"{file}: rescale_factor {short(factor)} is neither 2/255 nor {REFERENCE}")

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from twgi.checkpoint.layout import Checkpoint, naming, open_checkpoint
 from twgi.checkpoint.memory import check_memory, known_device, sizes
 from twgi.checkpoint.quantize import quantize_block, require_torchao
 from twgi.checkpoint.tensors import Progress, WithoutInit
+from twgi.decoding.params import SamplingParams
 from twgi.errors import CheckpointError, ConfigError
+from twgi.files import open_regular, short
 from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
 from twgi.tokenizer.image import ImageTokenizer
@@ -131,12 +134,17 @@ def identify(name_or_path: str | Path, *, vq: str | Path | None = None) -> Model
 
 
 def _said(checkpoint: Checkpoint) -> dict[str, Any]:
-    defaults = checkpoint.generation.get("twgi", {})
-    if not isinstance(defaults, dict):
-        raise CheckpointError(f"generation_config.json: twgi must be a group of settings, got {defaults!r}")
+    generation, defaults = checkpoint.generation, checkpoint.generation.get("twgi", {})
+    if not isinstance(defaults, dict) or not isinstance(defaults.get("guidance", ""), str):
+        raise CheckpointError(f"generation_config.json: twgi must be a group of settings, got {short(defaults)}")
+    try:
+        SamplingParams.of({key: value for key, value in defaults.items() if key != "guidance"})
+        SamplingParams(text_top_k=generation.get("top_k"), image_top_p=generation.get("top_p"))
+    except ConfigError as error:
+        raise CheckpointError(f"generation_config.json: {error}") from error
     return {
         "name": checkpoint.name, "sha256": sha256_of(checkpoint.tensors.files), "defaults": defaults,
-        "generation": checkpoint.generation, "config_bos": checkpoint.config_bos,
+        "generation": generation, "config_bos": checkpoint.config_bos,
     }  # fmt: skip
 
 
@@ -174,7 +182,7 @@ def _layout_in_words(checkpoint: Checkpoint) -> str:
 
 
 def sha256_of(files: Sequence[Path]) -> str:
-    """One hash of all the weights; where the hub's cache names a file by its hash, it is not read again."""
+    """One hash of all the weights. Raises `CheckpointError` where the hub's cache names a file by another hash."""
     hashes = [_sha256(file) for file in files]
     if len(files) == 1:
         return hashes[0]
@@ -184,9 +192,18 @@ def sha256_of(files: Sequence[Path]) -> str:
 
 def _sha256(file: Path) -> str:
     blob = file.resolve()
-    if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name):
-        return blob.name
-    with file.open("rb") as data:
+    stat = blob.stat()
+    found = _content_hash(blob, stat.st_size, stat.st_mtime_ns)
+    if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name) and blob.name != found:
+        hashes = f"its hash is {found[:12]}... and not {blob.name[:12]}..."
+        raise CheckpointError(f"{file}: damaged or written over, {hashes}: download it again")
+    return found
+
+
+@lru_cache(maxsize=64)
+def _content_hash(file: Path, size: int, time: int) -> str:
+    """Of the content, once in a process as long as size and time of the file stay."""
+    with open_regular(file) as data:
         return hashlib.file_digest(data, "sha256").hexdigest()
 
 
@@ -248,6 +265,9 @@ def _read_tokenizer(checkpoint: Checkpoint, device: torch.device) -> MultimodalT
     with torch.device("meta"), WithoutInit():
         vq = VQModel(checkpoint.vq_config, draws=checkpoint.draws)
     read = checkpoint.tensors.read([hf.VQ_PREFIX + name for name in vq.state_dict()])
+    wrong = next((name for name, tensor in read.items() if not tensor.isfinite().all()), None)
+    if wrong is not None:
+        raise CheckpointError(f"{checkpoint.name}: {wrong} holds values that are no numbers")
     own = {name.removeprefix(hf.VQ_PREFIX): _joined(t.shape, [t], device, torch.float32) for name, t in read.items()}
     vq.load_state_dict(own, assign=True)
     vq.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # by far the fastest convolutions on a CPU

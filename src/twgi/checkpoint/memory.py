@@ -63,16 +63,15 @@ def known_device(name: str | torch.device) -> torch.device:
 
 def check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, *, int8: bool) -> None:
     """Refuse what cannot fit: `ConfigError` with what is needed, what is free, and what would need less."""
-    needed, free = weight_bytes(sizes(checkpoint), dtype, int8=int8), free_memory(device)
-    if free is None or needed <= free:
+    config, weights = checkpoint.config, weight_bytes(sizes(checkpoint), dtype, int8=int8)
+    free, rotary = free_memory(device), 2 * config.head_dim * torch.float32.itemsize
+    cache = config.max_positions * (kv_bytes_per_token(config, dtype) + rotary)  # of one thought of the whole context
+    if free is None or weights + cache <= free:
         return
-    ways = [] if int8 else ["int8"]
-    if dtype == torch.float32:
-        ways.insert(0, "dtype bfloat16")
+    ways = ["dtype bfloat16"] * (dtype == torch.float32) + ["int8"] * (not int8) + ["a shorter context"] * (cache > GB)
     advice = f"; less is needed with {' or '.join(ways)}" if ways else "; free some, or use another device"
-    raise ConfigError(
-        f"{checkpoint.name}: the weights need {needed / GB:.1f} GB and {free / GB:.1f} GB are free on {device}{advice}"
-    )
+    needs = f"the weights need {weights / GB:.1f} GB and a thought of {config.max_positions} tokens {cache / GB:.1f} GB"
+    raise ConfigError(f"{checkpoint.name}: {needs}, and {free / GB:.1f} GB are free on {device}{advice}")
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -80,7 +79,12 @@ def free_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
+        import resource
+
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    except (ImportError, OSError, StopIteration):
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    return free if limit == resource.RLIM_INFINITY else max(0, min(free, limit - used))

@@ -24,7 +24,9 @@ from torch import Tensor
 
 from twgi.checkpoint import hf
 from twgi.checkpoint.tensors import Shape, Stored, TorchFile, check_tensors, read_json
+from twgi.config import read_yaml
 from twgi.errors import CheckpointError
+from twgi.files import short
 from twgi.model.config import TransformerConfig, VQConfig
 
 JOIN_ROWS, JOIN_COLUMNS, EQUAL, ROTARY_ROWS, HEAD_VECTOR = "rows", "columns", "equal", "rotary rows", "head vector"
@@ -89,8 +91,10 @@ def read_params(folder: Path, shards: Sequence[TorchFile]) -> TransformerConfig:
 def _intermediate_size(params: Mapping[str, Any], file: Path) -> int:
     """Two thirds of four times the width, times a factor, rounded up to a multiple."""
     factor, multiple = params.get("ffn_dim_multiplier") or 1, params.get("multiple_of", 256)
-    if type(multiple) is not int or multiple < 1 or type(factor) not in (int, float) or not 0 < factor < 100:
-        raise CheckpointError(f"{file}: multiple_of {multiple!r} or ffn_dim_multiplier {factor!r} is no size")
+    numbers = type(multiple) is int and type(factor) in (int, float)
+    if not numbers or not 0 < multiple <= 2**18 or not 0 < factor < 100:
+        said = f"multiple_of {short(multiple)} or ffn_dim_multiplier {short(factor)}"
+        raise CheckpointError(f"{file}: {said} is no size")
     return -(-int(factor * int(8 * params["dim"] / 3)) // multiple) * multiple
 
 
@@ -110,13 +114,11 @@ def write_params(config: TransformerConfig, shards: int) -> dict[str, Any]:
 
 def read_vqgan(file: Path) -> VQConfig:
     """The image tokenizer's sizes from `vqgan.yaml`."""
+    content = read_yaml(file)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
         params = content["model"]["params"]
         return hf.read_vq_config({"embed_dim": params["embed_dim"], "n_embed": params["n_embed"], **params["ddconfig"]})
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise CheckpointError(f"{file}: needs embed_dim, n_embed and ddconfig under model.params") from error
 
 

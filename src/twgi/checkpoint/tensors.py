@@ -6,8 +6,9 @@ one `read` live, so that reading a large checkpoint piece by piece never holds t
 
 from __future__ import annotations
 
-import json
+import mmap
 import re
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from twgi.errors import CheckpointError
+from twgi import files
+from twgi.errors import CheckpointError, DataError, is_out_of_memory
 
 Shape = tuple[int, ...]
 Progress = Callable[[int, int], None]
@@ -27,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-MAX_JSON = 64 * 2**20
+MAX_JSON = 32 * 2**20  # of the published config.json it is one, with the names of all tokens
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
@@ -117,10 +119,22 @@ class TorchFile:
         if not isinstance(content, dict):
             what = f"a group {self._inside!r} of tensors" if self._inside else "named tensors"
             raise CheckpointError(f"{file}: does not hold {what}")
-        wrong = next((name for name, value in content.items() if not isinstance(value, Tensor)), None)
+        wrong = next((name for name, value in content.items() if not _is_plain(name, value)), None)
         if wrong is not None:
-            raise CheckpointError(f"{file}: {wrong} is not a tensor")
+            raise CheckpointError(f"{file}: {str(wrong)[:200]} is not a tensor, stored as a whole, with a name")
         return content
+
+
+def _is_plain(name: object, value: object) -> bool:
+    """Whether it is a tensor with a name whose every number is there: not sparse, on no device, nor one repeated."""
+    return (
+        isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
 
 
 class Selected:
@@ -198,16 +212,12 @@ def check_tensors(where: Path, expected: Mapping[str, Shape], found: Mapping[str
 
 def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
     """A JSON object from a file of bounded size, else `CheckpointError`; empty where an optional file is not there."""
-    if optional and not path.is_file():
+    if optional and not path.exists():
         return {}
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise CheckpointError(f"{path}: larger than {MAX_JSON // 2**20} MiB")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
+        value = files.read_json(path, most=MAX_JSON)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: must hold a JSON object")
     return value
@@ -222,6 +232,9 @@ def _some(names: Iterable[str]) -> str:
 @contextmanager
 def _open(file: Path) -> Iterator[Any]:
     try:
+        with files.open_regular(file) as header:
+            if int.from_bytes(header.read(8), "little") > MAX_JSON:
+                raise CheckpointError(f"{file}: no safetensors file, or its header is over {MAX_JSON >> 20} MiB")
         with safe_open(file, framework="pt", device="cpu") as opened:
             yield opened
     except FileNotFoundError as error:
@@ -233,6 +246,7 @@ def _open(file: Path) -> Iterator[Any]:
 def _unpickled(file: Path) -> Any:
     """The content of a torch file. Old ones cannot be mapped into memory, and are read whole."""
     try:
+        _check_pickle(file)
         try:
             return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError as error:
@@ -241,9 +255,30 @@ def _unpickled(file: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{file}: no such file; the checkpoint is incomplete") from error
+    except CheckpointError:
+        raise
     except Exception as error:  # a damaged file may raise anything
+        if is_out_of_memory(error):
+            raise
         if type(error).__name__ == "UnpicklingError":
             reason = "holds more than tensors, or is no torch file; nothing in it was executed"
             raise CheckpointError(f"{file}: {reason}") from error
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise CheckpointError(f"{file}: cannot be read as a torch file ({reason})") from error
+
+
+def _check_pickle(file: Path) -> None:
+    """Refuse the one call that `weights_only` makes and that costs memory without a tensor: `bytearray(2**31)`."""
+    with files.open_regular(file) as opened:
+        if opened.read(4) != b"PK\x03\x04":
+            opened.seek(0)
+            with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                found = content.find(b"bytearray") >= 0
+        else:
+            with zipfile.ZipFile(opened) as archive:
+                pickles = [entry for entry in archive.infolist() if entry.filename.lower().endswith(".pkl")]
+                if any(entry.compress_type for entry in pickles) or sum(e.file_size for e in pickles) > MAX_JSON:
+                    raise CheckpointError(f"{file}: its list of tensors is packed or larger than {MAX_JSON >> 20} MiB")
+                found = any(b"bytearray" in archive.read(entry) for entry in pickles)
+    if found:
+        raise CheckpointError(f"{file}: holds more than tensors (a bytearray); nothing in it was executed")

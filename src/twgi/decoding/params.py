@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from twgi.errors import ConfigError
+from twgi.files import short
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class Filter:
             raise ConfigError(f"temperature must be 0 (greedy) or more, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p must be in (0, 1], got {self.top_p}")
-        if self.top_k != int(self.top_k) or self.top_k < 0:
+        if not float(self.top_k).is_integer() or self.top_k < 0:
             raise ConfigError(f"top_k must be 0 (off) or a positive whole number, got {self.top_k}")
 
 
@@ -46,10 +47,14 @@ class SamplingParams:
     max_images: int | None = None
 
     def __post_init__(self) -> None:
+        for name, value in asdict(self).items():  # they may come from a file
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and not 10**9 < abs(value) < math.inf):
+                raise ConfigError(f"{name} must be a number, got {short(value)}")
         _ = self.text, self.image  # each checks itself
         for name in ("max_tokens", "max_images"):
             value = getattr(self, name)
-            if value is not None and (value != int(value) or value < 1):
+            if value is not None and (not float(value).is_integer() or value < 1):
                 raise ConfigError(f"{name} must be a positive whole number, got {value}")
 
     @property

@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from twgi.errors import ConfigError, ImageError, RunError
-from twgi.files import read_objects
+from twgi.files import open_regular, read_objects
 from twgi.runs.folder import ERRORS, Description, read_run, read_thoughts
 from twgi.runs.parts import merge, parts_in
 from twgi.runs.plan import parse_job_id
@@ -60,7 +60,7 @@ class PictureReader:
         if self._last is None or self._last[0] != ref.file:
             self._last = None
             try:
-                with ref.file.open("rb") as file:
+                with open_regular(ref.file) as file:
                     content = file.read(MAX_BYTES + 1)
             except OSError as error:
                 raise ImageError(f"{ref.file}: cannot be read ({error.strerror})") from None
@@ -181,7 +181,8 @@ def read_numbered(root: Path, ids: Collection[str], *, samples: int) -> PictureS
         raise RunError(f"{root} holds no folders like 00000 with pictures in 00000/samples, and no run")
     found: dict[Key, Generation] = {}
     for name, folder in folders.items():
-        files = {path: int(path.stem) for path in sorted((folder / "samples").glob("*.png")) if path.stem.isdecimal()}
+        drawn = [path for path in sorted((folder / "samples").glob("*")) if path.suffix.lower() in ENDINGS]
+        files = {path: int(path.stem) for path in drawn if path.stem.isdecimal()}
         numbers = sorted(files.values())
         anyhow = len(numbers) <= samples and max(numbers, default=0) >= samples
         for path, number in files.items() if name in ids else ():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from twgi.errors import DataError
-from twgi.files import read_text, reading
+from twgi.files import read_bytes, read_text
 
 Rows = Iterator[tuple[str, Mapping[str, Any]]]
 """(``file:line``, row)"""
@@ -55,8 +55,7 @@ def _parquet(path: Path) -> Rows:
     except ImportError:
         raise DataError(f"{path}: reading parquet needs pyarrow: pip install 'twgi[eval]', or give CSV") from None
     try:
-        with reading(path):
-            rows = pq.read_table(io.BytesIO(path.read_bytes())).to_pylist()
+        rows = pq.read_table(io.BytesIO(read_bytes(path))).to_pylist()
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a parquet file ({error})") from None
     yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, start=1))

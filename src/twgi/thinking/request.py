@@ -12,15 +12,18 @@ from twgi.checkpoint.load import ModelDescription
 from twgi.decoding.grammar import Grammar
 from twgi.decoding.guidance import Branch, Ids
 from twgi.decoding.request import Conditions, Request
-from twgi.errors import CheckpointError, ConfigError, PromptError
+from twgi.errors import CheckpointError, ConfigError, PromptError, RunError, is_out_of_memory
 from twgi.thinking import published
-from twgi.thinking.events import Task
+from twgi.thinking.events import Picture, Task
 from twgi.thinking.modes import KindOf, Mode, images_allowed, mode_named
 from twgi.thinking.settings import Settings
-from twgi.tokenizer.image import open_picture
-from twgi.tokenizer.multimodal import MultimodalTokenizer, check_prompt, place_pictures
+from twgi.tokenizer.image import open_picture, to_square
+from twgi.tokenizer.multimodal import Codes, MultimodalTokenizer, check_prompt, place_pictures
 from twgi.trace import ModelId
 from twgi.vocab import Vocab
+
+KEPT_PIXELS = 4_000_000
+"""Of the pictures of a prompt in its trace; those beyond are kept as the model saw them, which gives the same codes."""
 
 
 class Described:
@@ -105,12 +108,23 @@ def plan(id: int, task: Task, facts: ModelFacts) -> Planned:
     empty, too long, or does not fit its pictures; `ImageError`: a picture cannot be opened; `CheckpointError`: the mode
     draws, and the checkpoint cannot.
     """
+    try:
+        return _plan(id, task, facts)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunError("too little memory to read this prompt: give fewer or smaller pictures") from None
+
+
+def _plan(id: int, task: Task, facts: ModelFacts) -> Planned:
     settings = facts.resolved(task.settings)
-    pictures = tuple(open_picture(p) if isinstance(p, str | Path) else p for p in task.pictures)
-    draft = _draft(task.prompt, pictures, settings, facts)
-    published.edit(draft, settings.quirks, config_bos=facts.source.config_bos)
-    grammar = draft.grammar()
+    blank = [0] * facts.tokenizer.vocab.tokens_per_image
+    draft = _draft(task.prompt, [blank] * len(task.pictures), settings, facts)
+    grammar = draft.grammar()  # every limit is looked at before a picture is
     grammar.after(task.given)
+    pictures, codes = _read(task.pictures, facts.tokenizer)
+    if pictures:
+        draft = _draft(task.prompt, codes, settings, facts)
     request = Request(
         id=id,
         prompt=draft.prompt,
@@ -124,14 +138,33 @@ def plan(id: int, task: Task, facts: ModelFacts) -> Planned:
         given=tuple(task.given),
         unread=draft.unread,
     )
-    return Planned(request=request, settings=settings, pictures=pictures, kind_of=draft.kind_of)
+    return Planned(request=request, settings=settings, pictures=tuple(pictures), kind_of=draft.kind_of)
 
 
-def _draft(prompt: str, pictures: Sequence[Image.Image], settings: Settings, facts: ModelFacts) -> Draft:
+def _read(pictures: Sequence[Picture], tokenizer: MultimodalTokenizer) -> tuple[list[Image.Image], list[Codes]]:
+    """The pictures as the trace will have them, and their codes. One at a time is held in its full size."""
+    kept, codes, room = list[Image.Image](), list[Codes](), KEPT_PIXELS
+    for picture in pictures:
+        whole = open_picture(picture) if isinstance(picture, str | Path) else picture
+        codes += tokenizer.codes([whole])
+        if whole is not picture and whole.width * whole.height > room and tokenizer.image is not None:
+            whole = to_square(whole, tokenizer.image.resolution)
+        room -= whole.width * whole.height
+        kept.append(whole)
+    return kept, codes
+
+
+def _draft(prompt: str, codes: Sequence[Codes], settings: Settings, facts: ModelFacts) -> Draft:
     mode, tokenizer, sampling = mode_named(settings.mode), facts.tokenizer, settings.sampling
-    check_prompt(prompt, len(pictures))
-    if pictures and not mode.takes_pictures:
+    check_prompt(prompt, len(codes))
+    if codes and not mode.takes_pictures:
         raise PromptError(f"mode {mode.name!r} takes no pictures in its prompt; use general")
+    images = len(codes) * tokenizer.vocab.image_length
+    if images > facts.context:
+        raise PromptError(
+            f"the prompt is too long: its {len(codes)} pictures alone are {images} tokens, but the context holds "
+            f"{facts.context}"
+        )
     negative: Ids = ()
     if Branch.NEGATIVE in settings.plan.branches:
         if not settings.negative_prompt.strip():
@@ -139,9 +172,9 @@ def _draft(prompt: str, pictures: Sequence[Image.Image], settings: Settings, fac
                 "the negative prompt is empty, and the guidance has a negative branch: set scale-negative to 0"
             )
         negative = tuple(tokenizer.text.encode(settings.negative_prompt))
-    said, codes = place_pictures(prompt, len(pictures)), tokenizer.codes(pictures)
+    said = place_pictures(prompt, len(codes))
     bare = tuple(tokenizer.encode_prompt(said, codes)[1:-1])
-    return Draft(
+    draft = Draft(
         mode=mode,
         vocab=tokenizer.vocab,
         prompt=tuple(tokenizer.encode_prompt(mode.prompt_text(said), codes)),
@@ -154,6 +187,8 @@ def _draft(prompt: str, pictures: Sequence[Image.Image], settings: Settings, fac
         stop_after_images=mode.stop_after_images,
         kind_of=mode.kind_of,
     )
+    published.edit(draft, settings.quirks, config_bos=facts.source.config_bos)
+    return draft
 
 
 def _images(mode: Mode, settings: Settings, draws: bool) -> int:

@@ -137,7 +137,7 @@ class Thought:
     def _arrived(self, decoded: Future[Drawn]) -> Iterator[ThoughtEvent]:
         try:
             picture, seconds = decoded.result()
-        except (RuntimeError, TwgiError) as error:  # torch's own, out of memory too
+        except (MemoryError, RuntimeError, TwgiError) as error:  # torch's own, out of memory too
             self._fail(error if isinstance(error, TwgiError) else RunError(f"a picture cannot be decoded: {error}"))
             return
         self.busy += seconds

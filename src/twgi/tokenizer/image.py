@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, JpegImagePlugin
 
-from twgi.errors import ImageError
+from twgi.errors import CheckpointError, ImageError, is_out_of_memory
+from twgi.files import open_regular
 from twgi.tokenizer.resample import Pixels, lanczos
 
 if TYPE_CHECKING:
@@ -25,13 +26,15 @@ MAX_BYTES = 32 * 2**20
 MAX_SIDE = 4096
 MAX_PIXELS = 16_000_000
 MAX_ASPECT = 16  # a longer strip would be scaled up to a huge picture before its middle is cut out
+_ORIENTATION = 0x0112  # in EXIF
+_GREY_STEPS = {"L;2": 85, "L;4": 17}  # of 2 and 4 bits in those of 8
 _BAND = 256  # rows converted at a time, so that a large picture is never held in wider numbers
 
 
 def open_picture(path: str | Path) -> Image.Image:
     """The picture of a file as upright RGB, transparency on white. Raises `ImageError` that names the file."""
     try:
-        with Path(path).open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such image file") from error
@@ -50,15 +53,20 @@ def read_picture(data: bytes, *, name: str) -> Image.Image:
         picture = _opened(data, name)
         _check_size(picture, name)
         try:
+            _scale_transparency(picture)
             picture.load()
             return flatten(_upright(picture))
         except Exception as error:
+            if is_out_of_memory(error):
+                raise ImageError(f"{name}: too little memory for {picture.width} x {picture.height} pixels") from None
             raise ImageError(f"{name}: a damaged picture ({_reason(error)})") from error
 
 
 def _opened(data: bytes, name: str) -> Image.Image:
-    """The picture with its size known and nothing decoded."""
+    """The picture with its size known and nothing decoded; of a camera's JPEG with several, the first."""
     try:
+        if data.startswith(b"\xff\xd8\xff"):
+            return JpegImagePlugin.JpegImageFile(BytesIO(data))  # Image.open makes an animation of several
         return Image.open(BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name}: more than {MAX_PIXELS // 10**6} megapixels; give a smaller picture") from error
@@ -77,39 +85,60 @@ def _check_size(picture: Image.Image, name: str) -> None:
         raise ImageError(f"{name}: {width} x {height} pixels is too long a strip; cut out the part that matters")
 
 
+def _scale_transparency(picture: Image.Image) -> None:
+    """The transparent value of a PNG, which is told in as many bits as the file has, in those of the pixels."""
+    tiles = getattr(picture, "tile", None)
+    value, raw = picture.info.get("transparency"), str(tiles[0][3]) if tiles else ""
+    if raw == "RGB;16B" and isinstance(value, tuple):
+        picture.info["transparency"] = tuple(part >> 8 for part in value)
+    elif raw in _GREY_STEPS and isinstance(value, int):
+        picture.info["transparency"] = value * _GREY_STEPS[raw]
+
+
 def _upright(picture: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(picture)
+        return picture if picture.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(picture)
     except Exception:  # EXIF that cannot be read says nothing about which way is up
         return picture
 
 
 def flatten(picture: Image.Image) -> Image.Image:
     """Any mode as RGB: transparency blended on white and cut to integers, 16 bits cut to 8."""
-    if picture.mode.startswith("I"):  # 16 bits, whatever a version of Pillow calls them
-        values_HW = (np.asarray(picture).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
-        return Image.fromarray(np.repeat(values_HW[:, :, None], 3, axis=2))
-    if picture.mode == "CMYK":
-        return _in_bands(np.asarray(picture), _from_cmyk)
-    if picture.has_transparency_data:
-        return _in_bands(np.asarray(picture.convert("RGBA")), _on_white)
-    return picture.convert("RGB")
+    to_rgb: Callable[[Image.Image], Pixels]
+    if picture.mode.startswith("I"):
+        to_rgb = _from_16_bits
+    elif picture.mode == "CMYK":
+        to_rgb = _from_cmyk
+    elif picture.has_transparency_data:
+        to_rgb = _on_white
+    else:
+        return picture if type(picture) is Image.Image and picture.mode == "RGB" else picture.convert("RGB")
+    flat = Image.new("RGB", picture.size)
+    for top in range(0, picture.height, _BAND):
+        band = picture.crop((0, top, picture.width, min(top + _BAND, picture.height)))
+        flat.paste(Image.fromarray(to_rgb(band)), (0, top))
+    return flat
 
 
-def _in_bands(pixels_HW4: Pixels, to_rgb: Callable[[Pixels], Pixels]) -> Image.Image:
-    bands = (pixels_HW4[top : top + _BAND] for top in range(0, pixels_HW4.shape[0], _BAND))
-    return Image.fromarray(np.concatenate([to_rgb(band) for band in bands]))
+def _from_16_bits(picture: Image.Image) -> Pixels:
+    """Grey of 16 bits, whatever a version of Pillow calls them."""
+    values_HW = np.asarray(picture).astype(np.uint32)
+    bytes_HW = (values_HW >> 8).clip(0, 255).astype(np.uint8)
+    if "transparency" in picture.info:
+        bytes_HW[values_HW == picture.info["transparency"]] = 255
+    return np.repeat(bytes_HW[:, :, None], 3, axis=2)
 
 
-def _from_cmyk(inks_HW4: Pixels) -> Pixels:
+def _from_cmyk(picture: Image.Image) -> Pixels:
     """White less black, less that much of each ink; products of two bytes are divided by 255 and rounded."""
-    inks = inks_HW4.astype(np.uint32)
+    inks = np.asarray(picture).astype(np.uint32)
     white = 255 - inks[:, :, 3:]
     product = inks[:, :, :3] * white + 128
     return (white - ((product + (product >> 8)) >> 8)).astype(np.uint8)
 
 
-def _on_white(rgba: Pixels) -> Pixels:
+def _on_white(picture: Image.Image) -> Pixels:
+    rgba = np.asarray(picture.convert("RGBA"))
     alpha = rgba[:, :, 3:] / 255.0
     return ((1 - alpha) * 255 + alpha * rgba[:, :, :3]).astype(np.uint8)
 
@@ -170,6 +199,8 @@ class ImageTokenizer:
 
     def picture(self, pixels: npt.NDArray[np.float32]) -> Image.Image:
         """The picture of [3, height, width] values in about -1..1; what is beyond is clipped."""
+        if not np.isfinite(pixels).all():
+            raise CheckpointError("the image decoder gives values that are no numbers: its weights are damaged")
         shifted = pixels.astype(np.float32) + np.float32(1)
         values = shifted / np.float32(0.0078) if self.reference else np.rint(shifted * np.float32(127.5))
         return Image.fromarray(values.clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy())

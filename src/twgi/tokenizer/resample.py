@@ -16,6 +16,7 @@ import numpy.typing as npt
 LOBES = 3
 BITS = 32 - 8 - 2  # of a weight: 8 are left for the value, 2 for what overshoots
 _BLOCK = 64  # outputs computed at a time: few enough that most weights of a block are not zero
+_WIDE = 2**20  # numbers held in float64 at a time
 
 Pixels = npt.NDArray[np.uint8]
 Weights = npt.NDArray[np.float64]
@@ -36,15 +37,17 @@ def _along_last(values: Pixels, size: int, start: int, stop: int) -> Pixels:
     length = values.shape[-1]
     if length == size:
         return values[..., start:stop]
-    scaled = np.empty((*values.shape[:-1], stop - start), dtype=np.uint8)
+    rows = values.reshape(-1, length)
+    scaled = np.empty((len(rows), stop - start), dtype=np.uint8)
     for begin in range(start, stop, _BLOCK):
         end = min(begin + _BLOCK, stop)
         first, weights = _weights(length, size, begin, end)
-        read = values[..., first : first + weights.shape[1]].astype(np.float64)
-        sums = (read.reshape(-1, weights.shape[1]) @ weights.T).reshape(*values.shape[:-1], end - begin)
-        rounded = np.floor((sums + 2 ** (BITS - 1)) / 2**BITS)
-        scaled[..., begin - start : end - start] = rounded.clip(0, 255)
-    return scaled
+        many = max(1, _WIDE // weights.shape[1])
+        for top in range(0, len(rows), many):
+            sums = rows[top : top + many, first : first + weights.shape[1]].astype(np.float64) @ weights.T
+            rounded = np.floor((sums + 2 ** (BITS - 1)) / 2**BITS)
+            scaled[top : top + many, begin - start : end - start] = rounded.clip(0, 255)
+    return scaled.reshape(*values.shape[:-1], stop - start)
 
 
 @lru_cache(maxsize=64)

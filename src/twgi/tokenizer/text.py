@@ -4,16 +4,24 @@ Text that a user wrote can never become a special, reserved or image token: what
 token's name, a merge, a whole-word entry of the vocabulary) is spelled in smaller pieces instead.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
-from twgi.errors import CheckpointError, PromptError
+from twgi.errors import CheckpointError, DataError, PromptError, TwgiError
+from twgi.files import parse_object, read_text
 from twgi.vocab import is_control_name
 
+MAX_BYTES, MAX_TOKENS = 32 * 2**20, 2**18  # of a tokenizer.json; four times as many as Chameleon's
+MAX_TEXT = 2**18  # characters that are encoded at once
+MAX_GROWTH = 16  # how many times longer a text may become before it is cut into tokens
+CUTS = {"Sequence", "Split", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit", "Strip", "Fuse", "ByteFallback"}
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -28,19 +36,20 @@ class TextTokenizer:
     def from_file(cls, path: str | Path) -> "TextTokenizer":
         """Load a `tokenizer.json`; raises `CheckpointError` where it is missing or not one."""
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{path}: cannot be read as a tokenizer ({error})") from error
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error}") from error
+            return cls.from_json(read_text(Path(path), most=MAX_BYTES))
+        except TwgiError as error:
+            raise CheckpointError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
     @classmethod
     def from_json(cls, text: str) -> "TextTokenizer":
         """Load from the text of a `tokenizer.json`."""
         try:
-            bpe = Tokenizer.from_str(text)
-        except Exception as error:  # the library raises bare Exception
+            content = parse_object(text)
+            _check(content)
+        except (DataError, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(f"not a tokenizer.json ({error})") from error
+        with _panics("not a tokenizer.json", CheckpointError):
+            bpe = Tokenizer.from_str(text)
         return cls.from_bpe(bpe)
 
     @classmethod
@@ -67,11 +76,17 @@ class TextTokenizer:
         return replace(self, forbidden=self.forbidden | frozenset(ids))
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text, without bos. Raises `PromptError` for a character that the vocabulary cannot write."""
+        """Ids of plain text, without bos.
+
+        Raises `PromptError` for a text that is too long, or a character that the vocabulary cannot write.
+        """
+        if len(text) > MAX_TEXT:
+            raise PromptError(f"the text is too long: {len(text)} characters, and at most {MAX_TEXT} are read")
+        short = ascii(text if len(text) <= 40 else text[:40] + "...")
         try:
-            encoding = self.bpe.encode(text, add_special_tokens=False)
+            with _panics(f"this tokenizer cannot write {short}", PromptError):
+                encoding = self.bpe.encode(text, add_special_tokens=False)
         except (TypeError, UnicodeError) as error:
-            short = ascii(text if len(text) <= 40 else text[:40] + "...")
             raise PromptError(f"the text is not valid Unicode ({short})") from error
         spans = zip(encoding.ids, encoding.offsets, strict=True)
         forbidden = [span for token, span in spans if token in self.forbidden]
@@ -87,7 +102,8 @@ class TextTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; bytes that are not UTF-8 become U+FFFD."""
-        return str(self.bpe.decode(list(ids), skip_special_tokens=False))
+        with _panics("this tokenizer cannot read its ids", CheckpointError):
+            return str(self.bpe.decode(list(ids), skip_special_tokens=False))
 
     def stream(self) -> "TextStream":
         """A fresh decoder for ids that arrive one at a time."""
@@ -122,3 +138,44 @@ class TextStream:
     def _release(self, piece: str) -> str:
         self._said, self._held = self._held, []
         return piece
+
+
+@contextmanager
+def _panics(what: str, kind: type[TwgiError]) -> Iterator[None]:
+    """What the tokenizers library raises (bare `Exception`, or a panic that is not even one) as the user's error."""
+    try:
+        yield
+    except BaseException as error:
+        own = type(error) is Exception or type(error).__name__ == "PanicException"
+        if not own:
+            raise
+        raise kind(f"{what} ({str(error)[:200]})") from None
+
+
+def _check(content: Mapping[str, Any]) -> None:
+    """Refuse what is no BPE, has too many tokens, or has steps that together make a text many times as long."""
+    model = content.get("model") or {}
+    if model.get("type", "BPE") != "BPE":
+        raise CheckpointError("its model must be BPE")
+    most = max(len(part or ()) for part in (model.get("vocab"), model.get("merges"), content.get("added_tokens")))
+    if most > MAX_TOKENS:
+        raise CheckpointError(f"{most} tokens; at most {MAX_TOKENS} are read")
+    encoding = math.prod(_growth(content.get(part)) for part in ("normalizer", "pre_tokenizer", "post_processor"))
+    growth = max(encoding, _growth(content.get("decoder")))
+    if growth > MAX_GROWTH:
+        raise CheckpointError(f"it makes a text up to {growth} times as long; at most {MAX_GROWTH} times is read")
+
+
+def _growth(step: Any) -> int:
+    """How many times longer at most a text becomes by a step of a tokenizer.json, and those inside it."""
+    if isinstance(step, list):
+        return math.prod(map(_growth, step))
+    if not isinstance(step, dict):
+        return 1
+    kind, inside = step.get("type"), [value for value in step.values() if isinstance(value, list | dict)]
+    if kind == "TemplateProcessing":
+        return sum("Sequence" in piece for piece in step["single"])
+    if kind in ("Replace", "Prepend"):
+        pattern, content = step.get("pattern", {}).get("String", "?"), str(step.get("content", step.get("prepend")))
+        return max(1, -(-len(content.encode()) // max(1, len(pattern.encode()))))
+    return math.prod(map(_growth, inside)) * (1 if kind in CUTS else 2)

@@ -104,8 +104,8 @@ def test_the_commands_of_the_page_do_what_it_says(
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--recipe", "absent.yaml", "--out", "{out}"], "absent.yaml cannot be read"),
-        (["--recipe", "{recipe}", "--out", "{out}", "cuont=3"], "unknown key 'cuont'"),
+        (["--recipe", "absent.yaml", "--out", "{out}"], "cannot read absent.yaml"),
+        (["--recipe", "{recipe}", "--out", "{out}", "cuont=3"], 'unknown key "cuont"'),
         (["--recipe", "{recipe}", "--out", "{out}", "--reuse", "{out}"], "holds no answers.jsonl"),
         (["--recipe", "{recipe}", "--out", "{recipe}"], "Not a directory"),
     ],

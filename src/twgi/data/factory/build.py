@@ -27,8 +27,8 @@ from twgi.data.factory.chains import Jobs, endpoint_jobs, icon_jobs
 from twgi.data.factory.prompts import find_prompts
 from twgi.data.factory.recipe import ROLES, BuildRecipe, Price
 from twgi.data.factory.teachers import PictureStore, Teachers
-from twgi.errors import PromptError, RunError
-from twgi.files import Object, append_line, mend, read_objects, write_json, writing_lines
+from twgi.errors import DataError, PromptError, RunError
+from twgi.files import Object, append_line, mend, read_bytes, read_objects, write_json, writing_lines
 from twgi.runs.folder import RunFolder
 
 RECORDS, ITEMS, PROMPTS, ANSWERS, REPORT = (
@@ -58,9 +58,9 @@ def build(
         raise RunError(f"{absent.parent} holds no {ANSWERS}: give the folder of a build with answers")
     file = Path(recipe.prompts.file) if recipe.prompts.file else None
     try:
-        digest = sha256(file.read_bytes()).hexdigest() if file else None
-    except OSError as error:
-        raise PromptError(f"cannot read the prompts file {file}: {error.strerror}") from None
+        digest = sha256(read_bytes(file)).hexdigest() if file else None
+    except DataError as error:
+        raise PromptError(f"the prompts file cannot be used: {error}") from None
     run = {"version": 1, "twgi": __version__, "settings": recipe.identity(), "prompts": digest}
     with (
         RunFolder(out, run=run, resume=resume, identity=("settings", "prompts")),

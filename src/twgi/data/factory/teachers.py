@@ -15,8 +15,8 @@ from twgi.answers import AnswerBook
 from twgi.client import CHAT, EDIT, GENERATE, Call, Endpoint, NoAnswer, Unusable
 from twgi.data.factory.recipe import BuildRecipe
 from twgi.data.factory.words import WORDS
-from twgi.errors import ImageError
-from twgi.files import Object, write_whole
+from twgi.errors import DataError, ImageError
+from twgi.files import Object, read_bytes, write_whole
 from twgi.tokenizer.image import MAX_BYTES, read_picture
 from twgi.trace import IMAGES, png
 
@@ -44,8 +44,8 @@ class PictureStore:
     def has(self, path: str) -> bool:
         """Whether a picture is there, as it was, or is now, since another build has it."""
         for folder in (self._folder, *self._others):
-            with suppress(OSError):
-                if _name(content := (folder / path).read_bytes()) == path:
+            with suppress(DataError):
+                if _name(content := read_bytes(folder / path)) == path:
                     self._put(path, content)
                     return True
         return False

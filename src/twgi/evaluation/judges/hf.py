@@ -14,6 +14,7 @@ import torch
 
 from twgi.errors import CheckpointError
 from twgi.evaluation.judges.answer import Answer, Query, instruction, spellings, understood
+from twgi.files import open_regular
 
 MAX_NEW_TOKENS = 8
 WORDING = "1"  # of our words around the question
@@ -111,6 +112,6 @@ def _version(source: str, model: Any) -> str:
         return str(getattr(model.config, "_commit_hash", None) or "unknown")[:16]
     total = hashlib.sha256()
     for file in sorted((*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.safetensors"))):
-        with file.open("rb") as data:
+        with open_regular(file) as data:
             total.update(f"{file.name}\n".encode() + hashlib.file_digest(data, "sha256").digest())
     return total.hexdigest()[:16]
