@@ -7,7 +7,8 @@ The first line of `results.jsonl` holds what all rows share, each other line is 
      "judged": {...}}                   name, version and settings of whatever judged them
     {"id": "00012", "sample": 0, "task": "position", "prompt": "...",
      "score": 1.0,                      of the picture that counts, 0..1; 0 where there is none
-     "status": "scored",                or failed (no thought), no picture, unreadable: all three score 0
+     "status": "scored",                or failed (no thought), no picture, unreadable: all three score 0;
+                                        what was not looked at has no score and no row
      "pictures": [{"image": "images/00012-0-0.png", "kind": "draft", "sha256": "...", "score": 0.0,
                    "reasons": ["..."], "image_tokens": 66}, ...],
                                         each picture of the thought in order; sha256 is of its file; score null: not
@@ -28,7 +29,7 @@ VERSION = 2
 RESULTS, SCORES = "results.jsonl", "scores.json"
 HEAD = ("benchmark", "made", "judged")
 
-Status = Literal["scored", "failed", "no picture", "unreadable"]
+Status = Literal["scored", "failed", "no picture", "unreadable", "not looked at"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,6 +94,9 @@ class GenEval:
                 if not picture.item.include:
                     raise PromptError("these prompts have no metadata of GenEval, so nothing says what is right")
                 assert picture.image is not None
+                if suite.blind is not None and (why := suite.blind(picture.image)):
+                    yield picture, Verdict(score=None, reasons=(why,))
+                    continue
                 seen = suite.detector.detect([picture.image])[0]
                 yield picture, judge(picture.item, picture.image, seen, suite.colors)
 
@@ -125,7 +128,7 @@ class GenEval:
             "wrong_without_a_look": [
                 f"{one.label}: {one.status}" + (f", {one.problem}" if one.problem != one.status else "")
                 for one in thoughts
-                if one.status != "scored"
+                if one.wrong
             ],
             **evaluation.pictures.made,
         }
