@@ -6,16 +6,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any
 
 import pytest
-from tests.data.factory.studio import Reply, Studio, studio
+from tests.data.factory.studio import Asked, Reply, Studio, studio
 
-from twgi.client import CHAT, EDIT, GENERATE, Call, Endpoint, EndpointOptions, NoAnswer, Unusable, _trusted
+from twgi.client import CHAT, EDIT, GENERATE, Call, Endpoint, EndpointOptions, NoAnswer, _trusted
 from twgi.client import Reply as Got
 from twgi.errors import ConfigError
+from twgi.replies import Unusable
 
 SECRET = "sk-very-secret"
 QUESTION = Call(path=CHAT, fields={"messages": [{"role": "user", "content": '"score"'}]})
@@ -98,15 +100,16 @@ def test_what_does_not_pass_is_said(trouble: Reply, problem: str) -> None:
 
 
 @contextmanager
-def dripping(head: bytes) -> Iterator[str]:
-    """A server that sends this, and then a byte now and then for as long as anybody listens."""
+def dripping(head: bytes, piece: bytes = b"x", times: int = 200) -> Iterator[str]:
+    """A server that sends this, and then a piece now and then for as long as anybody listens."""
 
     class Drip(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             with suppress(OSError):
+                self.request.recv(2**16)
                 self.request.sendall(head)
-                for _ in range(200):
-                    self.request.sendall(b"x")
+                for _ in range(times):
+                    self.request.sendall(piece)
                     time.sleep(0.02)
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Drip) as server:
@@ -116,13 +119,135 @@ def dripping(head: bytes) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\n\r\n", b""])
-def test_the_time_is_that_of_the_whole_answer_however_it_drips(head: bytes) -> None:
-    with dripping(head) as url:
+OK, CHUNKED = b"HTTP/1.1 200 OK\r\n", b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (b"", b"H"),
+        (OK + b"X-Slow: ", b"x"),
+        (OK, b"X-Slow: x\r\n"),
+        (OK + b"\r\n", b"x"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+        (OK + CHUNKED + b"1;", b"x"),
+        (OK + CHUNKED, b"1\r\n \r\n"),
+        (OK + CHUNKED + b"2\r\n{}\r\n0\r\n", b"X-Slow: x\r\n"),
+        (b"HTTP/1.1 400 Bad\r\nContent-Length: 60000\r\n\r\n", b" "),
+    ],
+)
+def test_the_time_is_that_of_the_whole_answer_however_it_drips(head: bytes, piece: bytes) -> None:
+    with dripping(head, piece) as url:
         asking, start = Endpoint(EndpointOptions(url=url, model="m", attempts=1, timeout=0.3)), time.monotonic()
         with pytest.raises(NoAnswer, match=r"^too slow$"):
             asking.post(QUESTION, words)
         assert time.monotonic() - start < 1.0
+
+
+def test_the_time_is_also_that_of_a_name_that_nobody_looks_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    looking = threading.Event()
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: looking.wait(20) and [])
+    asking, start = (
+        Endpoint(EndpointOptions(url="http://host.example/v1", model="m", attempts=1, timeout=0.2)),
+        time.time(),
+    )
+    with pytest.raises(NoAnswer, match=r"^too slow$"):
+        asking.post(QUESTION, words)
+    assert time.time() - start < 1.0
+    assert all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
+    looking.set()
+
+
+def test_who_stops_waits_for_no_answer_and_no_pause() -> None:
+    with dripping(OK + b"X-Slow: ") as url, ThreadPoolExecutor(4) as pool:
+        asking = Endpoint(EndpointOptions(url=url, model="m", concurrency=2))
+        waiting = [pool.submit(asking.post, QUESTION, words) for _ in range(3)]
+        time.sleep(0.1)
+        start = time.monotonic()
+        asking.stop()
+        waiting.append(pool.submit(asking.post, QUESTION, words))
+        problems = [future.exception() for future in waiting]
+    assert time.monotonic() - start < 1.5
+    assert [type(problem) for problem in problems] == [NoAnswer] * 4
+    assert sorted(problem.attempts for problem in problems if isinstance(problem, NoAnswer)) == [0, 0, 1, 1]
+
+
+def test_what_is_on_its_way_when_somebody_stops_still_has_a_moment() -> None:
+    with studio(trouble=lambda asked, number: Reply(slow=0.2)) as served, ThreadPoolExecutor(1) as pool:
+        asking = endpoint(served)
+        waiting = pool.submit(asking.post, QUESTION, words)
+        while not served.asked:
+            time.sleep(0.01)
+        asking.stop()
+        assert "Gladly" in waiting.result().value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": 1, "a": 2}',
+        b'{"a": NaN}',
+        b'{"a": 1e999}',
+        b'{"a": ' + b"9" * 5000 + b"}",
+        b'{"a": "\xff"}',
+        b"[" * 10**5,
+    ],
+)
+def test_an_answer_is_strict_json(body: bytes) -> None:
+    with studio(trouble=first(Reply(body=body))) as served, pytest.raises(NoAnswer, match="of another shape"):
+        endpoint(served, attempts=1).post(QUESTION, lambda reply: reply)
+
+
+def test_an_answer_that_is_shorter_than_announced_is_none() -> None:
+    with dripping(OK + b"Content-Length: 50\r\n\r\n{}", times=0) as url:
+        asking = Endpoint(EndpointOptions(url=url, model="m", attempts=1))
+        with pytest.raises(NoAnswer, match="no connection"):
+            asking.post(QUESTION, lambda reply: reply)
+
+
+@pytest.mark.parametrize(
+    ("error", "problem", "asked"),
+    [
+        ({"message": "overloaded", "code": 503}, "an error with HTTP 200 (overloaded), 2 times", 2),
+        ({"message": "bad picture", "code": "400"}, "an error with HTTP 200 (bad picture)", 1),
+        ("out of credit", "an error with HTTP 200 (out of credit), 2 times", 2),
+    ],
+)
+def test_an_error_with_a_good_status_is_told(error: Any, problem: str, asked: int) -> None:
+    reply = Reply(body=json.dumps({"error": error}).encode())
+    with studio(trouble=lambda asked, number: reply) as served, pytest.raises(NoAnswer) as told:
+        endpoint(served, attempts=2).post(QUESTION, words)
+    assert (str(told.value), len(served.asked)) == (problem, asked)
+
+
+def picky(asked: Asked, number: int) -> Reply | None:
+    """A server of a model that takes no sampling options, knows `max_tokens` by its newer name, and few `logprobs`."""
+    wrong = {
+        "max_tokens": "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+        "'max_completion_tokens' instead.",
+        "temperature": "Unsupported value: 'temperature' does not support 0 with this model.",
+    }
+    said = next((text for name, text in wrong.items() if name in asked.fields), "")
+    if not said and asked.fields.get("top_logprobs", 0) > 5:
+        said = "Invalid value for 'top_logprobs': must be less than or equal to 5."
+    return Reply(status=400, body=json.dumps({"error": {"message": said}}).encode()) if said else None
+
+
+def test_a_field_that_the_model_refuses_is_sent_otherwise_and_only_once_refused() -> None:
+    fields = {**QUESTION.fields, "max_tokens": 8, "temperature": 0, "logprobs": True, "top_logprobs": 20}
+    call = Call(path=CHAT, fields=fields, optional=("temperature", "logprobs", "top_logprobs"))
+    with studio(trouble=picky) as served:
+        asking = endpoint(served, attempts=1)
+        assert [asking.post(call, words).attempts for _ in range(2)] == [4, 1]
+    sent = {key: value for key, value in served.asked[-1].fields.items() if key != "messages"}
+    assert sent == {"max_completion_tokens": 8, "logprobs": True, "top_logprobs": 5}
+
+
+def test_a_field_that_somebody_asked_for_is_not_left_out() -> None:
+    call = Call(path=CHAT, fields={**QUESTION.fields, "temperature": 1})
+    with studio(trouble=picky) as served, pytest.raises(NoAnswer, match="'temperature' does not support"):
+        endpoint(served).post(call, words)
+    assert len(served.asked) == 1
 
 
 def test_an_address_where_nobody_is_gives_no_answer() -> None:
@@ -173,6 +298,51 @@ def test_a_redirect_is_refused_and_the_key_stays_here() -> None:
     assert other.asked == []
 
 
+@pytest.mark.parametrize("key", ["sk-'quoted\"\\key/9", "sk-{}%s<&>"])
+@pytest.mark.parametrize("ends", ["", "\n", "\r\n", " \t"])
+def test_a_key_of_any_signs_is_sent_and_never_repeated(monkeypatch: pytest.MonkeyPatch, key: str, ends: str) -> None:
+    monkeypatch.setenv("STUDIO_KEY", key + ends)
+
+    def echo(asked: Asked, number: int) -> Reply:
+        parts = [{"type": "text", "text": text} for text in (asked.key[:5], asked.key[5:], f" {asked.key}")]
+        choice = {"message": {"content": parts, asked.key: asked.key}}
+        return Reply(body=json.dumps({"choices": [choice], "usage": {"key": asked.key}}).encode())
+
+    with studio(trouble=echo) as served:
+        answer = endpoint(served).post(QUESTION, lambda reply: reply)
+    assert served.asked[0].key == key
+    choice = {"message": {"content": "[key] [key]", "images": [], "[key]": "[key]"}}
+    assert answer.value == {"choices": [choice], "usage": {"key": "[key]"}}
+    assert answer.usages == ({"key": "[key]"},)
+
+
+def test_a_key_has_no_place_in_an_address_a_model_or_a_parameter() -> None:
+    for options in ({"url": f"http://host/{SECRET}"}, {"model": SECRET}, {"parameters": {"key": [SECRET]}}):
+        settings: dict[str, Any] = {"url": "http://host/v1", "model": "m", "key_variable": "STUDIO_KEY", **options}
+        with pytest.raises(ConfigError, match="the key of STUDIO_KEY") as error:
+            Endpoint(EndpointOptions(**settings))
+        assert SECRET not in str(error.value)
+
+
+def test_a_proxy_is_asked_for_other_machines_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "")
+    with studio() as served, studio() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        for url in (served.url, served.url.replace("127.0.0.1", "localhost")):
+            Endpoint(EndpointOptions(url=url, model="m", attempts=1)).post(QUESTION, words)
+        assert (len(served.asked), proxy.asked) == (2, [])
+        Endpoint(EndpointOptions(url="http://host.example/v1", model="m")).post(QUESTION, words)
+    assert [asked.path for asked in proxy.asked] == ["http://host.example/v1/chat/completions"]
+
+
+@pytest.mark.parametrize("proxy", ["foo://me:hidden@host:1", "http://hidden\x7f"])
+def test_a_proxy_that_is_none_is_the_users_error(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(ConfigError, match="proxy") as error:
+        Endpoint(EndpointOptions(url="http://host.example/v1", model="m"))
+    assert "hidden" not in str(error.value)
+
+
 @pytest.mark.parametrize("spelt", [SECRET, "".join(f"\\u{ord(sign):04x}" for sign in SECRET)])
 def test_the_key_is_masked_in_what_comes_back(spelt: str) -> None:
     body = f'{{"choices": [{{"message": {{"content": "your key is {spelt}!"}}}}]}}'.encode()
@@ -190,7 +360,7 @@ def test_a_placeholder_for_a_key_is_left_in_what_comes_back(monkeypatch: pytest.
     assert served.asked[0].key == "l"
 
 
-@pytest.mark.parametrize("key", ["sk-hidden\nX-Other: 1", "sk-hidden-ä", "sk-hidden\x07"])
+@pytest.mark.parametrize("key", ["sk-hidden\nX-Other: 1", "sk-hidden-ä", "sk-hidden’", "sk-hidden\x07", "sk hidden"])
 def test_a_key_that_cannot_be_sent_is_the_users_error(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("STUDIO_KEY", key)
     with pytest.raises(ConfigError, match="STUDIO_KEY holds no key") as error:
@@ -275,10 +445,23 @@ def test_no_more_requests_are_on_their_way_than_wanted() -> None:
         ({"url": "host"}, "must be like"),
         ({"url": "http://hidden:99999/v1"}, "must be like"),
         ({"url": "http://[hidden/v1"}, "must be like"),
+        ({"url": "http://[::1"}, "must be like"),
+        ({"url": "http://a..b/v1"}, "must be like"),
+        ({"url": "http://" + "a" * 64 + "/v1"}, "must be like"),
+        ({"url": "http://host/v1\x7f"}, "must be like"),
+        ({"url": "http://ho st/v1"}, "must be like"),
+        ({"url": "http://host/\udcff"}, "must be like"),
         ({"key_variable": "sk-hidden"}, "the name of an environment variable"),
         ({"concurrency": 0}, "1 or more"),
         ({"attempts": 0}, "1 or more"),
         ({"timeout": 0.0}, "above 0"),
+        ({"timeout": float("nan")}, "above 0"),
+        ({"timeout": float("inf")}, "finite"),
+        ({"parameters": ["hidden"]}, "key: value"),
+        ({"parameters": {"model": "hidden"}}, "may not hold 'model'"),
+        ({"parameters": {1: "hidden"}}, "may not hold 1"),
+        ({"parameters": {"a": float("nan")}}, "what JSON can hold"),
+        ({"parameters": {"a": {2}}}, "what JSON can hold"),
         ({"model": ""}, "which model"),
     ],
 )
@@ -286,3 +469,15 @@ def test_options_check_themselves_without_repeating_a_secret(options: dict[str, 
     with pytest.raises(ConfigError, match=problem) as error:
         EndpointOptions(**{"url": "https://host/v1", "model": "m", **options})
     assert "hidden" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://é", "http://\u2603/v1", "http://xn--/v1", "http://1.2.3.4.5/v1", "http://[::1]/v1"]
+)
+def test_an_odd_address_is_refused_or_nobody_is_there(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    with pytest.raises((ConfigError, NoAnswer)):
+        Endpoint(EndpointOptions(url=url, model="m", attempts=1)).post(QUESTION, words)

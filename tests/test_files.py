@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,62 @@ def test_what_changed_is_named_and_what_was_unusable_may_change(tmp_path: Path) 
     files.refuse_changes(tmp_path, stored, now, ("settings", "prompts"))
     with pytest.raises(RunError, match=r"settings\.top_p was 0\.9, is now 0\.5; give another --out"):
         files.refuse_changes(tmp_path, stored, now | {"settings": {"seed": 0, "top_p": 0.5}}, ("settings", "prompts"))
+
+
+def test_a_pipe_and_a_device_are_refused_at_once_and_nothing_waits(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("/dev/zero")
+    for path in (pipe, link):
+        for read in (files.read_bytes, files.read_text, files.read_json, files.count_lines, list_of_lines):
+            with pytest.raises(DataError, match="a pipe or a device, not a regular file"):
+                read(path)
+        with pytest.raises(RunError, match="not a regular file"):
+            files.mend(path)
+
+
+def list_of_lines(path: Path) -> list[files.Line | files.Fault]:
+    return list(files.read_lines(path))
+
+
+def test_nothing_is_read_beyond_its_cap(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.json"
+    with path.open("wb") as file:
+        file.truncate(8 * 2**30)
+    with pytest.raises(DataError, match="larger than 65536 KiB"):
+        files.read_text(path)
+    with pytest.raises(DataError, match="larger than 1 KiB"):
+        files.read_json(path, most=1024)
+
+
+def test_a_line_without_end_is_a_fault_and_the_others_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_LINE", 2**20)
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"a": "' + b"x" * 5 * 2**20 + b'"}\n{"a": 3}\n[')
+    first, second, third, fourth = files.read_lines(path)
+    assert isinstance(first, files.Line)
+    assert isinstance(second, files.Fault)
+    assert (second.where, second.reason) == (f"{path}:2", "a line of more than 1 MiB")
+    assert isinstance(third, files.Line)
+    assert third.value == {"a": 3}
+    assert isinstance(fourth, files.Fault)
+    assert files.count_lines(path) == 4
+
+
+@given(st.binary(max_size=200))
+def test_whatever_the_bytes_only_lines_and_faults_come_out(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "lines.jsonl"
+        path.write_bytes(content)
+        assert len(list(files.read_lines(path))) == files.count_lines(path)
+        with suppress(DataError):
+            files.read_json(path)
+
+
+def test_a_value_is_cut_before_it_is_told() -> None:
+    many: list[object] = ["x" * 10**6]
+    for _ in range(60):
+        many = [many] * 10  # 10^60 entries, if they were written out
+    assert len(files.short(many)) <= 60
+    assert len(files.short({"a" * 10**6: 10**5000})) <= 60
+    assert files.short({"a": [1, True, None, "b"]}) == '{"a": [1, true, null, "b"]}'

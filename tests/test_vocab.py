@@ -73,3 +73,9 @@ def test_a_hole_or_a_double_is_an_error(change: dict[str, int | None], said: str
 def test_no_picture_vocabulary_is_an_error() -> None:
     with pytest.raises(CheckpointError, match="image token"):
         replace(vocab(), image_tokens=())
+
+
+def test_a_double_among_many_is_found_in_one_pass_and_digits_have_an_end() -> None:
+    with pytest.raises(CheckpointError, match="id 59999 is given two meanings"):  # minutes, were it quadratic
+        replace(vocab(), size=2**17, image_tokens=(*range(20, 60_000), 59_999))
+    assert image_code("IMGIMG" + "B" * 5000 + "Z") is None

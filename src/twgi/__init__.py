@@ -47,33 +47,11 @@ _NAMES_OF = {
 _HOME_OF = {name: home for home, names in _NAMES_OF.items() for name in names.split()}
 
 __all__ = [
-    "Anomaly",
-    "CheckpointError",
-    "ConfigError",
-    "DataError",
-    "Done",
-    "Guidance",
-    "GuidancePlan",
-    "ImageError",
-    "ImageFinished",
-    "ImageProgress",
-    "ImageSegment",
-    "ImageStarted",
-    "PromptError",
-    "RunError",
-    "SamplingParams",
-    "Scales",
-    "Settings",
-    "Task",
-    "TextPiece",
-    "TextSegment",
-    "Thinker",
-    "ThoughtFailed",
-    "Trace",
-    "TraceError",
-    "TwgiError",
-    "load",
-]
+    "Anomaly", "CheckpointError", "ConfigError", "DataError", "Done", "Guidance", "GuidancePlan", "ImageError",
+    "ImageFinished", "ImageProgress", "ImageSegment", "ImageStarted", "PromptError", "RunError", "SamplingParams",
+    "Scales", "Settings", "Task", "TextPiece", "TextSegment", "Thinker", "ThoughtFailed", "Trace", "TraceError",
+    "TwgiError", "load",
+]  # fmt: skip
 
 
 def load(

@@ -1,8 +1,10 @@
 """A picture gives the same pixels everywhere, and no file can do harm."""
 
 import json
+import os
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -10,10 +12,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import load_file
 
-from twgi.errors import ImageError
+from twgi.errors import CheckpointError, ImageError
 from twgi.model.config import VQConfig
 from twgi.model.vqvae import VQModel
 from twgi.tokenizer.image import MAX_BYTES, ImageTokenizer, flatten, open_picture, read_picture, to_square
@@ -127,6 +131,78 @@ def test_the_camera_says_which_way_is_up() -> None:
 def test_broken_exif_says_nothing() -> None:
     data = encoded(Image.new("RGB", (9, 5)), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\xff" * 40)
     assert read_picture(data, name="it").size == (9, 5)
+
+
+def png_of(bits: int, color: int, row: bytes, width: int, transparent: bytes) -> bytes:
+    """One row of pixels with one transparent value, as few programs but all specifications have it."""
+    header = width.to_bytes(4) + (1).to_bytes(4) + bytes([bits, color, 0, 0, 0])
+    chunks = [(b"IHDR", header), (b"tRNS", transparent), (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
+    body = b"".join(len(d).to_bytes(4) + n + d + zlib.crc32(n + d).to_bytes(4) for n, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize(
+    ("bits", "color", "row", "transparent", "second"),
+    [
+        (16, 0, "1234 abcd", "1234", (0xAB,) * 3),
+        (16, 2, "123456789abc 000100020003", "123456789abc", (0, 0, 0)),
+        (8, 2, "010203 040506", "000100020003", (4, 5, 6)),
+        (8, 0, "01 02", "0001", (2, 2, 2)),
+        (4, 0, "1e", "0001", (0xEE,) * 3),
+        (2, 0, "60", "0001", (0xAA,) * 3),
+    ],
+)
+def test_the_transparent_value_of_a_file_of_any_depth_is_white(
+    bits: int, color: int, row: str, transparent: str, second: tuple[int, ...]
+) -> None:
+    data = png_of(bits, color, bytes.fromhex(row), 2, bytes.fromhex(transparent))
+    read = read_picture(data, name="it")
+    assert [read.getpixel((x, 0)) for x in range(2)] == [(255, 255, 255), second]
+
+
+def test_of_a_cameras_file_with_several_pictures_the_first_is_read() -> None:
+    first, preview = Image.new("RGB", (32, 16), (200, 30, 30)), Image.new("RGB", (8, 4), (0, 0, 255))
+    data = encoded(first, "MPO", save_all=True, append_images=[preview])
+    read = read_picture(data, name="DSC0001.JPG")
+    assert read.size == (32, 16)
+    assert np.abs(np.asarray(read).astype(int) - (200, 30, 30)).max() <= 3
+
+
+def test_bands_of_a_large_picture_are_the_picture() -> None:
+    rgba = np.random.default_rng(0).integers(0, 256, (600, 3, 4), dtype=np.uint8)
+    alpha = rgba[:, :, 3:] / 255.0
+    expected = ((1 - alpha) * 255 + alpha * rgba[:, :, :3]).astype(np.uint8)
+    assert np.array_equal(np.asarray(flatten(Image.fromarray(rgba))), expected)
+
+
+def test_a_picture_that_memory_cannot_hold_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(picture: Image.Image) -> Image.Image:
+        raise MemoryError
+
+    monkeypatch.setattr("twgi.tokenizer.image.flatten", full)
+    with pytest.raises(ImageError, match="it: too little memory for 9 x 5 pixels"):
+        read_picture(encoded(Image.new("RGB", (9, 5))), name="it")
+
+
+def test_values_that_are_no_numbers_are_no_picture() -> None:
+    with pytest.raises(CheckpointError, match="no numbers"):
+        tokenizer().picture(np.full((3, 2, 2), np.nan, dtype=np.float32))
+
+
+def test_a_pipe_is_no_picture_and_nothing_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", "/dev/zero"):
+        with pytest.raises(ImageError, match=r"cannot be read .*not a regular file"):
+            open_picture(path)
+
+
+@given(st.sampled_from([("PNG", {}), ("JPEG", {}), ("MPO", {}), ("WEBP", {})]), st.data())
+def test_whatever_is_damaged_only_user_errors_come_out(kind: tuple[str, dict[str, Any]], data: st.DataObject) -> None:
+    whole = bytearray(encoded(Image.fromarray(RAMP), kind[0]))
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    with suppress(ImageError):
+        read_picture(bytes(whole[: data.draw(st.integers(0, len(whole)))]), name="it")
 
 
 def bomb(width: int, height: int) -> bytes:

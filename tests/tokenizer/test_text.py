@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from tests.tokenizer.tiny import CONTROL, KINDS, text_tokenizer, tokenizer_json
 
 from twgi.errors import CheckpointError, PromptError
+from twgi.tokenizer import text as text_module
 from twgi.tokenizer.text import TextTokenizer
 
 TOKENIZERS = {kind: text_tokenizer(kind) for kind in KINDS}
@@ -103,3 +106,46 @@ def test_encoding_agrees_with_the_reference(shared: Callable[[str], Path]) -> No
             assert tokenizer.decode(case["ids_plain"]) == case["decoded"]
     for name in tokenizer.names:
         assert not tokenizer.forbidden & set(tokenizer.encode(name))
+
+
+def with_steps(**steps: Any) -> str:
+    return json.dumps(json.loads(tokenizer_json()) | steps)
+
+
+def test_a_tokenizer_that_makes_texts_many_times_as_long_is_refused() -> None:
+    times = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
+    for steps in ({"type": "Sequence", "normalizers": [times] * 7}, {"type": "Prepend", "prepend": "a" * 10**6}):
+        with pytest.raises(CheckpointError, match=r"up to \d+ times as long"):
+            TextTokenizer.from_json(with_steps(normalizer=steps))
+    bytewise = json.loads(tokenizer_json())["pre_tokenizer"]
+    with pytest.raises(CheckpointError, match="times as long"):
+        TextTokenizer.from_json(with_steps(pre_tokenizer={"type": "Sequence", "pretokenizers": [bytewise] * 20}))
+    usual = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
+    TextTokenizer.from_json(with_steps(normalizer={"type": "Sequence", "normalizers": usual}))
+
+
+def test_a_text_without_end_is_refused_before_it_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_module, "MAX_TEXT", 1000)
+    assert len(text_tokenizer().encode("x" * 1000)) == 1000
+    with pytest.raises(PromptError, match="too long: 1001 characters, and at most 1000"):
+        text_tokenizer().encode("x" * 1001)
+
+
+def test_a_panic_of_the_library_is_the_failure_of_one_text() -> None:
+    split = {"type": "Split", "pattern": {"Regex": "(a+)+$|(x+x+)+y"}, "behavior": "Isolated", "invert": False}
+    tokenizer = TextTokenizer.from_json(with_steps(pre_tokenizer=split))
+    with pytest.raises(PromptError, match=r"this tokenizer cannot write 'aaaaa.*retry-limit"):
+        tokenizer.encode("a" * 40 + "b")
+    assert tokenizer.encode("xy")
+
+
+STEPS = ["model", "normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens"]
+ANY = st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda x: st.lists(x, max_size=2), max_leaves=4)
+
+
+@given(ANY, st.sampled_from(STEPS))
+def test_whatever_a_tokenizer_file_says_only_user_errors_come_out(value: Any, key: str) -> None:
+    content = json.loads(tokenizer_json())
+    for step in (value, {"type": value}, {"type": "Sequence", "normalizers": value, "pretokenizers": value}):
+        with suppress(CheckpointError, PromptError):
+            TextTokenizer.from_json(json.dumps({**content, key: step})).encode("a red ab")

@@ -1,12 +1,15 @@
 """Laws of recipes."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from twgi.config import load_recipe
+from twgi.config import load_recipe, load_yaml
 from twgi.errors import ConfigError
 from twgi.training.icons.lm import LMRecipe
 from twgi.training.icons.vq import VQRecipe
@@ -52,6 +55,21 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path
         ("name: a\n", ["lr"], "not of the form key=value"),
         ("- a\n", [], "must be a mapping"),
         ("name: [\n", [], "not valid YAML"),
+        ("name: a\nname: b\n", [], 'line 2: the key "name" stands twice'),
+        ("name: a\ninner: {size: 010}\n", [], 'inner: size must be a whole number, got "010"'),
+        ("name: a\ninner: {shape: word}\n", [], 'shape must be a list, got "word"'),
+        ("name: a\nlr: .nan\n", [], "lr must be a number"),
+        ("name: a\n", ["lr=nan"], "lr must be a number"),
+        ("name: a\n", ["lr=1e999"], "lr must be a number"),
+        ("name: a\n", ["lr=[1"], "not valid YAML"),
+        ("name: a\nlr: " + "9" * 5000, [], "lr must be a number"),
+        ("name: &a b\n", [], "line 1: anchors and aliases are not read"),
+        ("name: *a\n", [], "anchors and aliases are not read"),
+        ("name: !!python/object/apply:os.abort []\n", [], "tags are not read"),
+        ("name: " + "[" * 3000, [], "nested too deep"),
+        ('name: "\\ud800"\n', [], "half a surrogate pair"),
+        ("# " + "x" * 2**16, [], "larger than 64 KiB"),
+        ("? [1]\n: 2\n", [], "a key must be a word"),
     ],
 )
 def test_a_recipe_with_a_mistake_is_refused_in_one_line(
@@ -65,6 +83,27 @@ def test_a_recipe_with_a_mistake_is_refused_in_one_line(
 def test_a_recipe_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         load_recipe(Outer, tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_recipe_that_is_not_utf_8_is_refused(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes("name: café\n".encode(encoding))
+    with pytest.raises(ConfigError, match="not UTF-8 at byte"):
+        load_recipe(Outer, path)
+
+
+def test_aliases_are_refused_before_they_grow(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [l, l, l, l, l, l, l, l, l, l]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    with pytest.raises(ConfigError, match="line 1: anchors and aliases are not read"):
+        load_recipe(Outer, write(tmp_path, "\n".join(lines)))
+
+
+@given(st.text(alphabet="ab:-[]{}&*!? \n'\"0.~<", max_size=60) | st.text(max_size=40))
+def test_whatever_the_text_only_user_errors_come_out(text: str) -> None:
+    with suppress(ConfigError):
+        load_yaml(text)
 
 
 OWN = {"icons_vq.yaml": VQRecipe, "icons_lm.yaml": LMRecipe}

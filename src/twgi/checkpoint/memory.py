@@ -68,7 +68,9 @@ def check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtyp
     cache = config.max_positions * (kv_bytes_per_token(config, dtype) + rotary)  # of one thought of the whole context
     if free is None or weights + cache <= free:
         return
-    ways = ["dtype bfloat16"] * (dtype == torch.float32) + ["int8"] * (not int8) + ["a shorter context"] * (cache > GB)
+    ways = ["dtype bfloat16"] * (dtype == torch.float32)
+    if cache > weights or not int8:
+        ways.append("a shorter context" if cache > weights else "int8")
     advice = f"; less is needed with {' or '.join(ways)}" if ways else "; free some, or use another device"
     needs = f"the weights need {weights / GB:.1f} GB and a thought of {config.max_positions} tokens {cache / GB:.1f} GB"
     raise ConfigError(f"{checkpoint.name}: {needs}, and {free / GB:.1f} GB are free on {device}{advice}")

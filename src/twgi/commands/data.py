@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from twgi.commands.options import Device, Model, Resume, Vq
-from twgi.console import shown, tracked
+from twgi.commands.think import INTERRUPTED
+from twgi.console import complain, shown, tracked
 from twgi.errors import ConfigError, DataError, TwgiError
 
 if TYPE_CHECKING:
@@ -83,6 +84,10 @@ def build_chains(
 
     settings = load_recipe(BuildRecipe, recipe, overrides or [])
     report = build(settings, out, resume=resume, reuse=reuse or (), track=partial(tracked, quiet=json))
+    if report.interrupted:
+        done = f"{len(report.items)} of {report.planned} chains are in {out}, {report.count('kept')} of them kept"
+        complain(f"stopped: {done}; --resume goes on")
+        return INTERRUPTED
     return _tell(report, json=json, good=report.count("kept") > 0 and not report.count("failed"))
 
 

@@ -28,7 +28,8 @@ def score_geneval(
     out: Out = None,
     json: Json = False,
 ) -> int:
-    """Judge pictures by GenEval's rules. What is missing makes the score PARTIAL, and the exit status 2.
+    """Judge pictures by GenEval's rules. What is missing, or could not be looked at, makes the score PARTIAL, and the
+    exit status 2.
 
     In the icon world: twgi score geneval out/critique
 
@@ -49,8 +50,7 @@ def score_geneval(
         asked, pictures = benchmark.from_run(folder)
         benchmark.lay_out(asked, pictures)
     content = score(benchmark, asked, pictures, out or folder, which=which, counting=counting)
-    show(content, benchmark.table(content), json=json)
-    return TwgiError.exit_status if content["partial"] else 0
+    return shown_status(content, benchmark.table(content), json=json)
 
 
 @app.command("dpg")
@@ -73,6 +73,9 @@ def score_dpg(
     key_variable: Annotated[
         str, option("Variable with the endpoint's key. Default: TWGI_JUDGE_KEY.", JUDGE, "--key-env")
     ] = "TWGI_JUDGE_KEY",
+    parameter: Annotated[
+        list[str] | None, option("key=value: a field of each request to an endpoint, such as max_tokens=2048.", JUDGE)
+    ] = None,
     test: Annotated[
         bool, option("Whether a model must first tell red from blue.", JUDGE, "--self-test/--no-self-test")
     ] = True,
@@ -80,7 +83,8 @@ def score_dpg(
 ) -> int:
     """DPG-Bench, DSG-1k and GenEval 2: ask a judge about every picture, and make the scores of its answers.
 
-    Answers are kept: run it again to go on where it stopped. The status is 2 where anything is missing.
+    Answers are kept: run it again to go on where it stopped. The status is 2 where anything is missing, or more than
+    5 % of the answers are neither yes nor no.
 
     Example: twgi score dpg out/direct --questions dpg_bench.csv --judge openai:http://127.0.0.1:8000/v1#qwen
 
@@ -97,18 +101,25 @@ def score_dpg(
 
     part, asked = parse_part(shard), read_questions(questions)
     judging = judge_named(
-        judge, concurrency=concurrency, timeout=timeout, key_variable=key_variable, probabilities=asked.soft
-    )
+        judge, concurrency=concurrency, timeout=timeout, key_variable=key_variable, probabilities=asked.soft,
+        parameters=parameter or (),
+    )  # fmt: skip
     benchmark = Dpg(asked, judging, gating=gating, compat=compat, self_test=test)
     found = benchmark.asked, benchmark.pictures(pictures, crops=crops, samples=samples)
     place = out or pictures or Path("out") / "recorded"
     if part != (1, 1):
         thoughts = judge_all(benchmark, *found, place, which=which, counting=counting, part=part)
         print(f"the answers of part {shard} are in {place}; when all parts are there, score without --shard")
-        return TwgiError.exit_status if any(thought.pending for thought in thoughts) else 0
+        whole = not any(thought.pending or thought.status == "not looked at" for thought in thoughts)
+        return 0 if whole else TwgiError.exit_status
     content = score(benchmark, *found, place, which=which, counting=counting)
-    show(content, benchmark.table(content), json=json)
-    return TwgiError.exit_status if content["partial"] else 0
+    return shown_status(content, benchmark.table(content), json=json)
+
+
+def shown_status(content: Any, table: str, *, json: bool) -> int:
+    """Print a score; the exit status says whether it is one of everything that was asked."""
+    show(content, table, json=json)
+    return TwgiError.exit_status if content["partial"] or content["unknown"] else 0
 
 
 def show(content: Any, table: str, *, json: bool) -> None:

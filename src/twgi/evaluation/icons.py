@@ -62,15 +62,16 @@ class IconJudge:
     needs_test = False
 
     def answer(self, queries: Iterable[Query]) -> Iterator[tuple[Query, Answer]]:
-        seen: tuple[str, list[checker.Found] | None] | None = None
+        seen: tuple[str, str | None, list[checker.Found]] | None = None
         for query in queries:
             assert query.picture is not None
             if seen is None or seen[0] != query.picture.sha256:  # questions about one picture come together
                 image = query.picture.image
-                seen = query.picture.sha256, None if checker.stranger(image) else checker.find(image)
-            claim, found = Claim.read(query.question), seen[1]
-            if claim is None or found is None:
-                yield query, understood("I cannot tell.")
+                why = checker.stranger(image)
+                seen = query.picture.sha256, why, [] if why else checker.find(image)
+            (_, why, found), claim = seen, Claim.read(query.question)
+            if claim is None or why:
+                yield query, understood(f"I cannot tell: {why}" if why else "I cannot tell.")
             else:
                 yes = holds(claim, found)
                 yield query, understood("yes" if yes else "no", p_yes=float(yes))

@@ -26,7 +26,7 @@ class ReconstructionScore:
 
 
 def judge_tokenizer(images: ImageTokenizer, *, scenes: int = 1000, seed: int = 0) -> list[ReconstructionScore]:
-    """Encode and decode so many random scenes over GenEval's six tasks, in equal parts. Raises `ConfigError`: too few."""
+    """Encode and decode random scenes over GenEval's six tasks, in equal parts. Raises `ConfigError`: too few."""
     each = -(-scenes // len(GENEVAL_TASKS))
     if scenes < len(GENEVAL_TASKS):
         raise ConfigError(f"scenes must be {len(GENEVAL_TASKS)} or more, got {scenes}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from twgi.errors import ConfigError
-from twgi.files import UNUSABLE
+from twgi.files import UNUSABLE, open_regular
 from twgi.runs.prompts import BadLine, PromptLine
 from twgi.thinking.events import Task
 from twgi.thinking.settings import Settings
@@ -104,7 +104,7 @@ def digest(line: PromptLine | BadLine) -> str:
     content = hashlib.sha256(json.dumps([line.prompt, line.mode, line.seed]).encode())
     for image in line.images:
         try:
-            with open(image, "rb") as file:
+            with open_regular(image) as file:
                 content.update(hashlib.sha256(file.read(MAX_BYTES + 1)).digest())
         except (OSError, ValueError):
             return UNUSABLE

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
 
 from PIL import Image
 
@@ -28,23 +27,16 @@ class Task:
     given: Sequence[int] = ()  # tokens that the thought begins with, as if it had thought them itself
 
 
-@dataclass(frozen=True, slots=True)
 class ThoughtEvent:
-    """Something that happens in a thought; `to_json` leaves pictures and traces to their files."""
+    """Something that happens in a thought."""
 
-    type: ClassVar[str]
-
-    def to_json(self) -> dict[str, Any]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        plain = {name: value for name, value in values.items() if isinstance(value, str | int | float | None)}
-        return {"type": self.type, **plain}
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TextPiece(ThoughtEvent):
     """The next words."""
 
-    type: ClassVar[str] = "text"
     text: str
 
 
@@ -52,7 +44,6 @@ class TextPiece(ThoughtEvent):
 class ImageStarted(ThoughtEvent):
     """Picture `number` (from 0) begins; `kind` says what it is drawn as (see `twgi.thinking.modes.KINDS`)."""
 
-    type: ClassVar[str] = "image.started"
     number: int
     kind: str
 
@@ -61,7 +52,6 @@ class ImageStarted(ThoughtEvent):
 class ImageProgress(ThoughtEvent):
     """`done` of `total` image tokens of picture `number` are drawn; `token` is the newest of them."""
 
-    type: ClassVar[str] = "image.progress"
     number: int
     done: int
     total: int
@@ -72,7 +62,6 @@ class ImageProgress(ThoughtEvent):
 class ImageFinished(ThoughtEvent):
     """Picture `number` is whole."""
 
-    type: ClassVar[str] = "image.finished"
     number: int
     picture: Image.Image
 
@@ -81,7 +70,6 @@ class ImageFinished(ThoughtEvent):
 class Done(ThoughtEvent):
     """The thought is over; always the last event of a thought that began."""
 
-    type: ClassVar[str] = "done"
     trace: Trace
 
 
@@ -89,8 +77,4 @@ class Done(ThoughtEvent):
 class ThoughtFailed(ThoughtEvent):
     """The task cannot be thought about, or its thought broke off; always the last event."""
 
-    type: ClassVar[str] = "failed"
     error: TwgiError
-
-    def to_json(self) -> dict[str, Any]:
-        return {"type": self.type, "error": str(self.error)}

@@ -20,7 +20,7 @@ from twgi.vocab import is_control_name
 
 MAX_BYTES, MAX_TOKENS = 32 * 2**20, 2**18  # of a tokenizer.json; four times as many as Chameleon's
 MAX_TEXT = 2**18  # characters that are encoded at once
-MAX_GROWTH = 16  # how many times longer a text may become before it is cut into tokens
+MAX_GROWTH = 24  # how many times longer a text may become before it is cut into tokens
 CUTS = {"Sequence", "Split", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit", "Strip", "Fuse", "ByteFallback"}
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.data.factory.building import KEPT, SECRET, built, everything, lines, recipe_file, records
-from tests.data.factory.studio import Asked, Reply, studio
+from tests.data.factory.studio import Asked, Reply, Studio, studio
 
 from twgi.cli import execute
 from twgi.data.factory.build import ITEMS, REPORT
@@ -212,6 +212,23 @@ def test_the_key_is_in_no_file_and_no_message(tmp_path: Path, capfd: pytest.Capt
     assert SECRET.encode() not in told
     assert b"bad key [key]" in told
     assert base64.b64encode(SECRET.encode()) not in told
+
+
+def test_a_key_with_quotes_that_a_server_repeats_is_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIO_KEY", 'sk-TEST"SECRET\\0123456789\r\n')
+    with studio(trouble=lambda asked, number: Reply(body=repeated(asked))) as served:
+        built(tmp_path, served, overrides=["modes=[critique]", "endpoints.all.attempts=1"])
+    assert served.asked[0].key == 'sk-TEST"SECRET\\0123456789'
+    assert b"SECRET" not in b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+
+
+def repeated(asked: Asked) -> bytes:
+    """What a studio would say, with the key wherever it fits."""
+    reply = Studio().answer(asked)
+    for choice in reply.get("choices", ()):
+        said = choice["message"]["content"].replace("All of it", asked.key.replace("\\", "\\\\").replace('"', '\\"'))
+        choice["message"]["content"] = [{"type": "text", "text": said}, {"type": "text", "text": asked.key}]
+    return json.dumps({**reply, "usage": {asked.key: 1}}).encode()
 
 
 def test_a_refused_key_ends_the_build_at_once(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twgi.client import Unusable
 from twgi.data.factory import words
 from twgi.data.records import Part, parse_record
+from twgi.replies import Unusable
 
 
 @pytest.mark.parametrize("around", ["{}", "Here you are:\n```json\n{}\n```\nI hope it helps.", "\n\n{}"])

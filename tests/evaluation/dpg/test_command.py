@@ -164,14 +164,14 @@ def test_an_endpoint_that_fails_leaves_invalid_answers_and_a_run_to_go_on_with(
         first = scores(tmp_path)
         assert first["partial"] == "15/16"
         assert first["missing"] == [f"{PROMPTS[0].id}, sample 0: 1 questions without an answer"]
-        # "yes [key]" is no answer either; three answers are unknown, and none of them is a no
-        assert (first["answers"]["invalid"], first["answers"]["no"]) == (3, 0)
+        # "yes [key]" is a yes by its first word; two answers are unknown, and none of them is a no
+        assert (first["answers"]["invalid"], first["answers"]["no"]) == (2, 0)
         assert first["overall"] == 100 > first["bounds"][0]
         assert execute(command) == 0
         assert len(stub.requests) == asked + 1, "only what had no answer is asked again"
-    assert scores(tmp_path)["answers"]["invalid"] == 2
+    assert scores(tmp_path)["answers"]["invalid"] == 1
     told = "".join(capfd.readouterr())
-    assert "INVALID answers: 3 of" in told
+    assert "INVALID answers: 2 of" in told
     everything = told + "".join(p.read_text() for p in (tmp_path / "pictures").glob("*.json*"))
     assert "sk-very-secret" not in everything
 

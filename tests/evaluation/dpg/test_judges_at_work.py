@@ -75,7 +75,7 @@ def test_geneval_2_is_scored_by_the_probabilities_of_the_wanted_answers(
     questions = geneval2(tmp_path)
     said = [
         Reply(text="four", logprobs=[("four", -0.1053605), ("4", -3.0)]),
-        Reply(text="No", logprobs=[("Yes", -1.6094379)]),
+        Reply(text="No", logprobs=[("No", -0.2231436), ("Yes", -1.6094379)]),
     ]
     with endpoint(*said) as stub:
         command = ["score", "dpg", f"{tmp_path}/pictures", "--questions", f"{questions}", "--crops", "1"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from twgi.cli import execute
 from twgi.errors import ConfigError, PromptError, RunError
@@ -140,3 +141,18 @@ def test_what_is_laid_out_reads_back_as_the_last_pictures(tmp_path: Path, pictur
     last = pictures / "00000/samples/0001.png"
     assert (root / "00000/samples/00000.png").read_bytes() == last.read_bytes()
     assert sorted(read(root, prompts).generations) == [("00000", 0), ("00001", 1)]
+
+
+def test_pictures_may_be_jpeg_or_webp_and_one_number_is_one_picture(pictures: Path, prompts: Path) -> None:
+    for ending in ("jpg", "webp"):
+        for path in (pictures / "00001" / "samples").glob("*.png"):
+            with Image.open(path) as picture:
+                picture.convert("RGB").save(path.with_suffix(f".{ending}"))
+        with pytest.raises(RunError):
+            read(pictures, prompts)
+        for path in (pictures / "00001" / "samples").glob("*.png"):
+            path.unlink()
+        found = read(pictures, prompts)
+        assert len(found.generations) == 6
+        for path in (pictures / "00001" / "samples").glob(f"*.{ending}"):
+            path.rename(path.with_suffix(".png"))

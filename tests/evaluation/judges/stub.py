@@ -29,6 +29,7 @@ class Reply:
     sees: bool = False
     slow: float = 0.0
     logprobs: list[tuple[str, float]] | None = None
+    tokens: list[Any] | None = None  # stands for what is made of `logprobs`
 
 
 @dataclass
@@ -75,6 +76,8 @@ def content(reply: Reply, key: str, request: dict[str, Any]) -> bytes:
     if reply.logprobs is not None:
         top = [{"token": token, "logprob": logprob} for token, logprob in reply.logprobs]
         choice["logprobs"] = {"content": [{"token": top[0]["token"], "top_logprobs": top}]}
+    if reply.tokens is not None:
+        choice["logprobs"] = {"content": reply.tokens}
     return json.dumps({"choices": [choice]}).encode()
 
 

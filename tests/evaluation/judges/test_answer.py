@@ -26,31 +26,67 @@ JUDGE = IconJudge()
 RED = Picture(image=Image.new("RGB", (3, 2), (255, 0, 0)))
 
 
-@pytest.mark.parametrize("raw", ["yes", "Yes", " YES.\n", "yes, there is", "Yes. It is red.", "**Yes**", '"yes"'])
+@pytest.mark.parametrize("raw", [
+    "yes", "Yes", " YES.\n", "yes, there is", "Yes. It is red.", "**Yes**", '"yes"', "Yes the picture is red",
+    "Yes - red", "Yes (red)", "Yes\u2014red", "yes indeed", "Answer: yes", "**Answer:** Yes", "The answer is yes.",
+    "yes</s>", "yes<|im_end|>", "<b>Yes</b>", "<think>No? Yes.</think>\nYes", "[yes]", '{"answer": "yes"}',
+])  # fmt: skip
 def test_a_yes_may_be_said_in_many_ways(raw: str) -> None:
     assert understood(raw).parsed == "yes"
 
 
-@pytest.mark.parametrize("raw", ["no", "No.", "no, there is none", "NO!"])
+@pytest.mark.parametrize("raw", [
+    "no", "No.", "no, there is none", "NO!", "No the picture is blue", "No it isn\u2019t", "No - blue", "No (blue)",
+    "Answer: no", "no</s>", "no there is no bus",
+])  # fmt: skip
 def test_a_no_must_be_said(raw: str) -> None:
     assert understood(raw).parsed == "no"
 
 
-@pytest.mark.parametrize("raw", ["", "no bus", "1000000000000", "maybe", "yes and no", "nothing", "yesterday", "n/a"])
+@pytest.mark.parametrize("raw", [
+    "", "no bus", "1000000000000", "maybe", "yes and no", "nothing", "yesterday", "n/a",
+    "yes or no", "Yes/No", "yes, or no", "no or yes", "not yes", "I cannot tell.", "Answer:", "<think>yes", "3",
+])  # fmt: skip
 def test_what_is_neither_is_invalid(raw: str) -> None:
     assert understood(raw).parsed == "invalid"
 
 
 @pytest.mark.parametrize(
-    ("raw", "parsed"), [("four", "yes"), ("4", "yes"), ("Five.", "no"), ("12", "no"), ("a lot", "invalid")]
-)
-def test_a_number_is_right_in_words_and_digits(raw: str, parsed: str) -> None:
-    assert understood(raw, expected="four").parsed == parsed
+    ("raw", "parsed"),
+    [
+        ("four", "yes"), ("4", "yes"), ("4.0", "yes"), ("04", "yes"), ("Four cups", "yes"), ("There are four.", "yes"),
+        ("Five.", "no"), ("12", "no"), ("fourteen", "no"), ("9" * 5000, "no"), ("a lot", "invalid"), ("yes", "invalid"),
+        ("4 or 5", "invalid"), ("four cups and two dogs", "invalid"), ("blue", "invalid"), ("", "invalid"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("wanted", ["four", "4", "Four"])
+def test_a_number_is_right_in_words_and_digits(wanted: str, raw: str, parsed: str) -> None:
+    assert understood(raw, expected=wanted).parsed == parsed
+
+
+@pytest.mark.parametrize(("raw", "parsed"), [("No.", "yes"), ("no, none", "yes"), ("Yes", "no"), ("no bus", "invalid")])
+def test_the_wanted_answer_may_be_a_no(raw: str, parsed: str) -> None:
+    assert understood(raw, expected="no").parsed == parsed
+
+
+@pytest.mark.parametrize(
+    ("wanted", "raw", "parsed"),
+    [
+        ("red", "Red.", "yes"), ("red", "It is red", "yes"), ("red", "red, like a rose", "yes"), ("red", "blue", "no"),
+        ("a dog", "dog", "yes"), ("dog", "a dog", "yes"), ("light blue", "dark blue", "no"),
+        ("red", "red and white", "invalid"), ("red", "I cannot tell", "invalid"), ("red", "unknown", "invalid"),
+        ("red", "yes", "invalid"), ("red", "", "invalid"),
+    ],
+)  # fmt: skip
+def test_of_another_word_any_other_of_its_kind_is_a_no_and_what_evades_is_invalid(
+    wanted: str, raw: str, parsed: str
+) -> None:
+    assert understood(raw, expected=wanted).parsed == parsed
 
 
 def test_spellings_are_four_and_digits_for_numbers() -> None:
     assert set(spellings("yes")) == {"yes", " yes", "Yes", " Yes"}
-    assert {"4", " 4"} < set(spellings("four"))
+    assert {"4", " 4", "four", " Four"} < set(spellings("four")) == set(spellings("4"))
 
 
 def test_equal_bytes_of_another_shape_or_mode_are_another_picture() -> None:
@@ -87,6 +123,27 @@ def test_a_book_keeps_its_answers_and_is_a_recording(tmp_path: Path) -> None:
     row = json.loads(path.read_text())
     assert row["judge"] == {"name": "icons", "version": "1"}
     assert row["picture"] == RED.sha256
+
+
+def test_what_was_kept_is_understood_anew_and_a_line_without_words_is_asked_again(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    line = {"key": key(query(), JUDGE), "raw": "Yes the picture is red", "parsed": "invalid", "p_yes": None}
+    with AnswerBook(path) as book:
+        book.add(line)
+        assert kept(book, query(), JUDGE) == Answer(raw="Yes the picture is red", parsed="yes")
+        book.add({**line, "raw": None})
+        assert kept(book, query(), JUDGE) is None
+
+
+def test_numbers_as_pandas_writes_them_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "float.csv"
+    path.write_text("item_id,question_id,sample,answer\na,1.0,0.0,yes\n")
+    ((_, answer),) = ReplayJudge(path).answer([Query(picture=None, question="Is it?", item="a", proposition=1)])
+    assert answer.parsed == "yes"
+    for number in ("1.5", "nan", "inf", "one"):
+        path.write_text(f"item_id,question_id,answer\na,{number},yes\n")
+        with pytest.raises(ConfigError, match=r"float\.csv:2: .*whole number"):
+            ReplayJudge(path)
 
 
 def test_a_release_of_several_models_asks_which(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """The judge behind an endpoint; when the endpoint is asked again, and what stops it, is tested with its client."""
 
 import base64
+import math
+import threading
+import time
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from tests.evaluation.judges.stub import Reply, Stub, endpoint
 from twgi.answers import AnswerBook
 from twgi.errors import ConfigError, RunError
 from twgi.evaluation.judges.answer import Answer, Picture, Query, keep
+from twgi.evaluation.judges.named import judge_named
 from twgi.evaluation.judges.openai import KEY, JudgeOptions, OpenAIJudge
 
 SECRET = "sk-very-secret"
@@ -95,6 +99,104 @@ def test_probabilities_are_those_of_the_first_token() -> None:
     assert stub.requests[0]["logprobs"] is True
     assert "logprobs" not in stub.requests[1]
     assert without.p_yes is not None
+
+
+def token(name: str, *others: str, p: float = 0.9, **more: Any) -> dict[str, Any]:
+    """A token as a server tells of it, with what else was likely."""
+    rest = (1 - p) / max(1, len(others))
+    top = [{"token": name, "logprob": math.log(p)}, *({"token": one, "logprob": math.log(rest)} for one in others)]
+    return {"token": name, "logprob": math.log(p), "bytes": None, "top_logprobs": top, **more}
+
+
+LETTERS = list(b" yes")
+
+
+@pytest.mark.parametrize(
+    ("said", "tokens", "p_yes"),
+    [
+        ("yes", [token("yes", "no")], 0.9),
+        ("YES", [token("YES", "NO")], 0.9),
+        ("yes", [token("\u0120yes", "\u0120no")], 0.9),
+        ("yes", [token("\u2581Yes", "\u2581No")], 0.9),
+        ("yes", [token("yes</w>", "no</w>")], 0.9),
+        ("no", [token(" no", " yes")], 0.1),
+        ("\nyes", [token("\n", "no"), token("yes", "no")], 0.9),
+        ("\nyes", [token("\u010a", "no"), token("yes", "no")], 0.9),
+        ("\nyes", [token("<0x0A>", "no"), token("yes", "no")], 0.9),
+        ("yes", [token("yes", "no"), token("<|im_end|>")], 0.9),
+        ("**Yes**", [token("**", "Yes"), token("Yes", "No"), token("**")], 0.9),
+        ("Answer: yes", [token("Answer", "yes"), token(":", ","), token(" yes", " no")], 0.9),
+        ("yes", [token("I", "no"), token("</think>"), token("yes", "no")], 0.9),
+        ("yes", [token("yes", top_logprobs=[])], 0.9),
+        ("yes", [token("y", "n", p=0.8), token("es", p=0.5)], 0.4),
+        ("no", [token("no", p=0.99, top_logprobs=[])], 0.0),
+        ("no", [token("no", "maybe", p=0.99)], 0.0),
+        ("no", [token("no", "y", p=0.6)], None),  # the other is a beginning of yes
+        ("no", [token("no", "", p=0.6)], None),
+        ("no", [token("no", "token_id:9", p=0.6)], None),
+        ("yes", [token("token_id:9891", "token_id:2201")], None),
+        ("yes", [token("", "")], None),
+        ("yes", [token("no", "yes")], None),  # not what was said
+        ("yes", [token("<unk>", "yes")], None),
+        ("yes", [{"token": "yes"}], None),
+        ("yes", [{"token": "yes", "logprob": None}], None),
+        ("yes", [{"token": "yes", "logprob": 0.9}], None),  # a probability, not its logarithm
+        ("yes", [{"token": "yes", "logprob": "0"}], None),
+        ("yes", [{"token": "yes", "logprob": 0, "bytes": "x"}], None),
+        ("yes", [], None),
+        ("yes", [7], None),
+        ("yes", [{"token": "token_id:9", "bytes": LETTERS, "logprob": 0}], 1.0),
+    ],
+)
+def test_a_token_has_many_names_and_what_was_not_understood_is_never_a_zero(
+    said: str, tokens: list[Any], p_yes: float | None
+) -> None:
+    with endpoint(Reply(text=said, tokens=tokens)) as stub:
+        (answer,) = ask(judge(stub, logprobs=True))
+    assert answer.parsed == ("no" if said == "no" else "yes")
+    assert answer.p_yes == (None if p_yes is None else pytest.approx(p_yes))
+
+
+def test_a_word_of_several_tokens_has_the_probability_of_them_all() -> None:
+    parts = [token("seven", "six", p=0.5), token("teen", p=0.5)]
+    with endpoint(Reply(text="seventeen", tokens=parts), Reply(text="blue", tokens=[token("blue", "dal")])) as stub:
+        (sure,) = ask(judge(stub, logprobs=True), expected="seventeen")
+        (other,) = ask(judge(stub, logprobs=True), expected="dalmatian")
+    assert (sure.parsed, other.parsed, other.p_yes) == ("yes", "no", None)
+    assert sure.p_yes == pytest.approx(0.25)
+
+
+def test_a_model_that_refuses_sampling_options_is_asked_without() -> None:
+    named = ("max_tokens", "temperature", "logprobs", "logprobs")  # first as many as it gives, then none
+    refusals = [Reply(status=400, body=f'{{"error": {{"message": "unsupported: {name}"}}}}'.encode()) for name in named]
+    with endpoint(*refusals, Reply(text="yes")) as stub:
+        answers = ask(judge(stub, logprobs=True, attempts=1, concurrency=1), 2)
+    assert [answer.parsed for answer in answers] == ["yes", "yes"]
+    assert len(stub.requests) == 6
+    assert {*stub.requests[-1]} == {"model", "messages", "max_completion_tokens"}
+
+
+def test_parameters_go_out_with_each_question_and_are_part_of_the_judge() -> None:
+    parameters = {"max_tokens": 2048, "reasoning_effort": "low"}
+    with endpoint(Reply(text="yes")) as stub:
+        ask(asked := judge(stub, parameters=parameters))
+        assert asked.version != judge(stub).version
+        named = judge_named(f"openai:{stub.url}#eyes-1", parameters=["max_tokens=2048", "reasoning_effort=low"])
+        assert (named.name, named.version) == (asked.name, asked.version)
+    assert parameters.items() <= stub.requests[0].items()
+    with pytest.raises(ConfigError, match="key=value"):
+        judge_named(f"openai:{stub.url}#eyes-1", parameters=["max_tokens"])
+
+
+def test_who_stops_asking_waits_for_no_answer() -> None:
+    with endpoint(Reply(text="yes"), Reply(slow=2.0)) as stub:
+        answers = judge(stub, concurrency=2).answer(Query(picture=PICTURE, question=f"Is it {n}?") for n in range(9))
+        next(answers)
+        start = time.monotonic()
+        del answers
+        while any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate()):
+            assert time.monotonic() - start < 1.5
+            time.sleep(0.01)
 
 
 def test_a_number_is_asked_for_and_read_as_one() -> None:

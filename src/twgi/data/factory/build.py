@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ RECORDS, ITEMS, PROMPTS, ANSWERS, REPORT = (
     "records.jsonl", "items.jsonl", "prompts.jsonl", "answers.jsonl", "report.json",
 )  # fmt: skip
 STOP_AFTER = 20  # chains in a row that failed: an endpoint is down, and --resume can go on later
+MANY = 2**53  # tokens that no reply has
 STATUSES = ("kept", "dropped", "failed")
 COUNTS = ("answers", "unanswered", "attempts", "input_tokens", "output_tokens", "untold", "pictures", "cost")
 _IN, _OUT = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")  # of words, of pictures
@@ -67,24 +68,36 @@ def build(
         AnswerBook(out / ANSWERS, others=books) as book,
         closing(_Build(recipe, out, book, reuse, track or (lambda things, total, doing: things))) as work,
     ):
-        jobs = work.jobs()
+        jobs, interrupted = work.jobs(), False
         try:
             work.make(jobs)
+        except KeyboardInterrupt:
+            interrupted = True
         finally:
+            work.close()
             report = work.written(jobs)
-    return report
+    return replace(report, interrupted=interrupted)
 
 
 class _Build:
-    """A build at work. What is on its way when it ends is waited for and its answers are kept."""
+    """A build at work. What is on its way when it ends is waited for a moment (`GRACE`), and its answers are kept."""
 
     def __init__(self, recipe: BuildRecipe, out: Path, book: AnswerBook, reuse: Sequence[Path], track: Track) -> None:
         self.recipe, self.out, self.book, self.track, self.start = recipe, out, book, track, time.monotonic()
         self.pictures = PictureStore(out, reuse)
         self.teachers, self.pool = Teachers(recipe, self.pictures, book), ThreadPoolExecutor(recipe.workers)
-        stored = read_objects(out / ITEMS) if mend(out / ITEMS).exists() else ()
-        self.items: dict[str, Object] = {line.value["id"]: line.value for line in stored}
+        self.items = self._stored()
         self.prompts: Counter[str] = Counter()
+
+    def _stored(self) -> dict[str, Object]:
+        """What became of each chain, as it is on disk. Raises `DataError` where a line is none of ours."""
+        items: dict[str, Object] = {}
+        for line in read_objects(self.out / ITEMS) if mend(self.out / ITEMS).exists() else ():
+            item, kept = line.value, line.value.get("status") == "kept"
+            if not {"id", "mode", "status", "step", "reason", *(["record"] if kept else [])} <= item.keys():
+                raise DataError(f"{line.where}: not what became of a chain; remove this line")
+            items[str(item["id"])] = item
+        return items
 
     def close(self) -> None:
         self.teachers.dismiss()
@@ -122,6 +135,7 @@ class _Build:
 
     def written(self, jobs: Jobs) -> "BuildReport":
         """Write records and report; chains in the order of the jobs, then those no longer among them."""
+        self.items = self._stored()  # an interruption may have come between the disk and our count
         items = [self.items[name] for name in dict.fromkeys((*jobs, *self.items)) if name in self.items]
         with writing_lines(self.out / RECORDS) as lines:
             for item in items:
@@ -143,6 +157,7 @@ class BuildReport:
     prompts: Mapping[str, int] = field(default_factory=dict)  # kept and dropped; empty where none are needed
     spent: Sequence[Object] = ()  # see `account`
     seconds: float  # of this run
+    interrupted: bool = False  # somebody told it to stop
 
     def count(self, status: str, mode: str | None = None) -> int:
         """How many chains (of a mode) ended so."""
@@ -191,6 +206,8 @@ def account(entries: Iterable[Mapping[str, Any]], prices: Mapping[str, Price]) -
     """
     spent: dict[tuple[str, str], Counter[str]] = {}
     for entry in entries:
+        if entry.get("role") not in ROLES or not {"endpoint", "usages", "attempts"} <= entry.keys():
+            continue  # a line of somebody else
         price, usages = prices.get(entry["endpoint"], Price()), entry["usages"]
         tokens_in, tokens_out = (sum(_told(usage, keys) for usage in usages) for keys in (_IN, _OUT))
         picture, answered = int("picture" in entry), int("problem" not in entry)
@@ -205,8 +222,8 @@ def account(entries: Iterable[Mapping[str, Any]], prices: Mapping[str, Price]) -
 
 
 def _told(usage: Mapping[str, Any], keys: Sequence[str]) -> int:
-    told = next((usage[key] for key in keys if isinstance(usage.get(key), int)), 0)
-    return max(0, int(told))
+    told = (usage[key] for key in keys if isinstance(usage.get(key), int) and 0 <= usage[key] < MANY)
+    return int(next(told, 0))
 
 
 def _table(spent: Sequence[Object]) -> list[str]:

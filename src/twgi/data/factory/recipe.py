@@ -1,7 +1,7 @@
 """What `twgi data build` reads: who makes the chains, of what, and which are kept. Explained in docs/data_build.md."""
 
+import math
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,7 +17,6 @@ STEPS: Mapping[str, tuple[str, ...]] = {  # mode -> the roles that work on a cha
 }
 ROLES = tuple(dict.fromkeys(("prompts", *STEPS["subgoal"], *STEPS["critique"])))
 BEST = 10  # of the judge's scores
-_OURS = ("model", "messages", "prompt", "image", "image[]", "modalities", "stream", "n")
 _OPERATION = ("key_variable", "concurrency", "attempts", "timeout", "price")  # may change while a build goes on
 
 
@@ -30,8 +29,8 @@ class Price:
     picture: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.input, self.output, self.picture) < 0:
-            raise ConfigError("a price cannot be below 0")
+        if not all(0 <= price < math.inf for price in (self.input, self.output, self.picture)):
+            raise ConfigError("a price must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +38,12 @@ class TeacherEndpoint(EndpointOptions):
     """A model behind an endpoint."""
 
     pictures: str = "images"  # where it draws: images (/images/...) or chat (/chat/completions with pictures)
-    parameters: dict[str, Any] = field(default_factory=dict)  # further fields of each request, such as `size`
     price: Price = field(default_factory=Price)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pictures not in ("images", "chat"):
             raise ConfigError(f"pictures must be images or chat, got {self.pictures!r}")
-        if wrong := [key for key in self.parameters if key in _OURS or not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", key)]:
-            raise ConfigError(f"parameters may not hold {wrong[0]!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,12 @@ from zlib import crc32
 from PIL import Image
 
 from twgi.answers import AnswerBook
-from twgi.client import CHAT, EDIT, GENERATE, Call, Endpoint, NoAnswer, Unusable
+from twgi.client import CHAT, EDIT, GENERATE, Call, Endpoint, NoAnswer
 from twgi.data.factory.recipe import BuildRecipe
 from twgi.data.factory.words import WORDS
 from twgi.errors import DataError, ImageError
 from twgi.files import Object, read_bytes, write_whole
+from twgi.replies import Unusable, picture, words
 from twgi.tokenizer.image import MAX_BYTES, read_picture
 from twgi.trace import IMAGES, png
 
@@ -74,68 +75,64 @@ class Teachers:
 
     def __init__(self, recipe: BuildRecipe, pictures: PictureStore, book: AnswerBook) -> None:
         self._recipe, self._pictures, self._book = recipe, pictures, book
-        self._over = threading.Event()
-        self._endpoints = {name: Endpoint(s, sleep=self._wait) for name, s in recipe.endpoints.items()}
+        self._endpoints = {name: Endpoint(settings) for name, settings in recipe.endpoints.items()}
 
     def dismiss(self) -> None:
-        """Let pauses end at once, and nothing more be asked."""
-        self._over.set()
-
-    def _wait(self, seconds: float) -> None:
-        if self._over.wait(seconds):
-            raise NotMade("failed", "", "stopped")
+        """Let pauses end at once, what is on its way soon, and nothing more be asked."""
+        for endpoint in self._endpoints.values():
+            endpoint.stop()
 
     def ask(
         self, role: str, wanted: str, read: Callable[[str], T], pictures: Sequence[str] = (), **about: str | int
     ) -> T:
         """What `read` makes of the words that the role answers to one of `WORDS`; it raises `Unusable` at those it
         cannot use. Raises `NotMade` where the role gave nothing usable."""
-        words = WORDS[wanted].format(**about)
-        name = self._turn(role, words)
-        call = Call(path=CHAT, fields=self._chat(name, words, pictures))
-        return self._answer(role, name, call, lambda value: {"text": _words(value)}, lambda kept: read(kept["text"]))
+        question = WORDS[wanted].format(**about)
+        name = self._turn(role, question)
+        call = Call(path=CHAT, fields=self._chat(name, question, pictures))
+        return self._answer(role, name, call, lambda value: {"text": words(value)}, lambda kept: read(kept["text"]))
 
     def paint(self, role: str, wanted: str, pictures: Sequence[str] = (), **about: str) -> str:
         """A picture (its path in the build's folder) by one of `WORDS`, and from pictures if there are any.
 
         Raises `NotMade` where the role gave no picture.
         """
-        words = WORDS[wanted].format(**about)
-        name = self._turn(role, words)
+        wish = WORDS[wanted].format(**about)
+        name = self._turn(role, wish)
         options = self._recipe.endpoints[name]
         if options.pictures == "chat":
-            fields = {**self._chat(name, words, pictures), "modalities": ["image", "text"]}
+            fields = {**self._chat(name, wish, pictures), "modalities": ["image", "text"]}
             call = Call(path=CHAT, fields=fields, limit=PICTURE_LIMIT)
         else:
-            fields = {**options.parameters, "model": options.model, "prompt": words, "n": 1}
+            fields = {**options.parameters, "model": options.model, "prompt": wish, "n": 1}
             files = tuple(self._pictures.read(path) for path in pictures)
             call = Call(path=EDIT if files else GENERATE, fields=fields, pictures=files, limit=PICTURE_LIMIT)
         return self._answer(role, name, call, self._kept_picture, self._path)
 
-    def _turn(self, role: str, words: str) -> str:
+    def _turn(self, role: str, text: str) -> str:
         """Endpoints of a role take turns, by what is asked and not by when."""
         names = self._recipe.roles[role]
-        return names[crc32(words.encode("utf-8", "replace")) % len(names)]
+        return names[crc32(text.encode("utf-8", "replace")) % len(names)]
 
-    def _chat(self, name: str, words: str, pictures: Sequence[str]) -> Object:
+    def _chat(self, name: str, text: str, pictures: Sequence[str]) -> Object:
         options = self._recipe.endpoints[name]
         files = (base64.b64encode(self._pictures.read(path)).decode() for path in pictures)
         shown = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{file}"}} for file in files]
-        content = [*shown, {"type": "text", "text": words}] if shown else words
+        content = [*shown, {"type": "text", "text": text}] if shown else text
         return {**options.parameters, "model": options.model, "messages": [{"role": "user", "content": content}]}
 
     def _answer(self, role: str, name: str, call: Call, keep: Callable[[Any], Object], use: Callable[[Object], T]) -> T:
         """`keep`: what of a reply goes into the book; `use`: what is made of that."""
         endpoint = self._endpoints[name]
         entry: Object = {"key": endpoint.digest(call), "role": role, "endpoint": name}
-        with suppress(Unusable):
+        with suppress(Unusable, KeyError, TypeError, AttributeError):
             if (found := self._book.get(entry["key"])) is not None:
                 return use(found)
-        self._wait(0)
         try:
             reply = endpoint.post(call, lambda value: (kept := keep(value), use(kept)))
         except NoAnswer as error:
-            self._book.add({**entry, "problem": str(error), "attempts": error.attempts, "usages": error.usages})
+            if error.attempts:
+                self._book.add({**entry, "problem": str(error), "attempts": error.attempts, "usages": error.usages})
             raise NotMade("failed", role, str(error)) from None
         kept, made = reply.value
         took = {"attempts": reply.attempts, "usages": reply.usages, "seconds": round(reply.seconds, 3)}
@@ -144,7 +141,7 @@ class Teachers:
 
     def _kept_picture(self, value: Any) -> Object:
         try:
-            return {"picture": self._pictures.add(read_picture(_picture(value), name="the picture"))}
+            return {"picture": self._pictures.add(read_picture(picture(value), name="the picture"))}
         except ImageError as error:
             raise Unusable(str(error)) from None
 
@@ -152,28 +149,3 @@ class Teachers:
         if not self._pictures.has(kept["picture"]):
             raise Unusable("its picture is gone")
         return str(kept["picture"])
-
-
-def _words(value: Any) -> str:
-    text = value["choices"][0]["message"]["content"]
-    if not isinstance(text, str) or not text.strip():
-        raise Unusable("no words")
-    return text
-
-
-def _picture(value: Any) -> bytes:
-    """The file of a reply's first picture, as either service sends it."""
-    if "data" in value:
-        first = value["data"][0]
-        if "b64_json" not in first and "url" in first:
-            raise Unusable("an address instead of a picture: set response_format: b64_json under parameters")
-        return base64.b64decode(first["b64_json"], validate=True)
-    message = value["choices"][0]["message"]
-    parts = [*(message.get("images") or ()), *(message["content"] if isinstance(message.get("content"), list) else ())]
-    urls = [part["image_url"]["url"] for part in parts if part.get("type") == "image_url"]
-    if not urls:
-        raise Unusable("no picture")
-    head, _, data = urls[0].partition(",")
-    if not head.startswith("data:image/") or not head.endswith(";base64"):
-        raise Unusable("an address instead of a picture")
-    return base64.b64decode(data, validate=True)

@@ -3,12 +3,13 @@
 The steps are those of the paper's section on data (Chern et al., 2025, arXiv 2505.22525); the words are ours.
 """
 
-import json
 from collections.abc import Callable
 from typing import Any
 
-from twgi.client import Unusable
 from twgi.data.factory.recipe import BEST
+from twgi.errors import DataError
+from twgi.files import parse_object
+from twgi.replies import Unusable
 from twgi.thinking.modes import subgoal_kind
 from twgi.tokenizer.multimodal import PLACEHOLDER
 
@@ -91,12 +92,9 @@ def read_judgement(answer: str) -> tuple[float, str]:
 def _object(answer: str) -> dict[str, Any]:
     start, end = answer.find("{"), answer.rfind("}")
     try:
-        value = json.loads(answer[start : end + 1]) if 0 <= start < end else None
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise Unusable("no JSON object")
-    return value
+        return parse_object(answer[start : end + 1])
+    except DataError:
+        raise Unusable("no JSON object") from None
 
 
 def _text(value: Any, key: str) -> str:

@@ -147,7 +147,7 @@ def step_of(traces: Sequence[Trace]) -> str | None:
 
 
 def interventions(thoughts: Sequence[AboutItem], tokenizer: MultimodalTokenizer) -> list[Intervention]:
-    """Every thought with such a step, in every condition; a donor is about another prompt. Raises `ConfigError`: none."""
+    """Every thought with such a step, in every condition; a donor is about another prompt. Raises `ConfigError`."""
     step = step_of([trace for _, trace in thoughts])
     usable = [(i, t) for i, t in thoughts if step and len(t.images) > 1 and all(image.tokens for image in t.images)]
     blank, made = blank_tokens(tokenizer), []
@@ -255,7 +255,7 @@ class Audited:
         return subgoal_rates([(right(i, *parts), right(i, t.images[-1])) for i, t, parts in found if parts])
 
     def changes(self, thinker: Thinker, limit: int) -> list[Intervention]:
-        """So many thoughts, spread evenly over the prompts, in all conditions. Raises `ConfigError` for another model."""
+        """So many thoughts, evenly over the prompts, in all conditions. Raises `ConfigError` for another model."""
         sha = self.run.model.sha256
         if thinker.identity.sha256 != sha:
             raise ConfigError(f"these thoughts are of another model ({sha[:12]}): give it as --model")

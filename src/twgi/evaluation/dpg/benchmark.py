@@ -22,7 +22,7 @@ from twgi.evaluation.judges.answer import Answer, Judge, Picture, Query, keep, k
 from twgi.evaluation.judges.named import self_test
 from twgi.evaluation.judges.replay import ReplayJudge
 from twgi.evaluation.pictures import GRID, PROMPTS, PictureSet, read_named, read_pictures, recorded_pictures
-from twgi.files import read_objects, read_text, to_line, write_whole
+from twgi.files import read_objects, read_text, short, to_line, write_whole
 from twgi.runs.parts import link, parts_in
 from twgi.tokenizer.image import open_picture
 from twgi.trace import RUN, png
@@ -136,6 +136,7 @@ class Dpg:
             },
             "self_test": tested if self.judging.needs_test else "not needed",
             "gating": self.rule,
+            "answers_by": "number" if isinstance(self.judging, ReplayJudge) and self.judging.numbered else "words",
         }  # fmt: skip
 
     def scores(self, evaluation: Evaluation) -> dict[str, Any]:
@@ -157,6 +158,7 @@ class Dpg:
             "first_picture": {"overall": score(firsts, rule)["overall"]} if which == "each" else None,
             "by_picture": costs(costly, upto),
             "unknown": self._unknown(judged),
+            "unknown_answers": _unknown_answers(judged),
             "wrong": [f"{thought.label}: {thought.status}" for thought in thoughts if thought.wrong],
             "nothing_known": [thought.label for thought in thoughts if thought.verdict.score is None],
             "question_faults": list(self.questions.notes),
@@ -248,10 +250,19 @@ def _remarks(scores: Mapping[str, Any], official: Mapping[str, Any]) -> Iterator
     for key, words in REMARKED.items():
         if scores[key]:
             yield f"{len(scores[key])} {words}, as {scores[key][0]}"
+    if scores["judged"]["answers_by"] == "number":
+        yield "recorded answers are told by the number of their question alone, not by its words"
     if scores["unknown"]:
-        yield f"UNKNOWN {scores['unknown']} answers, more than {MOST_UNKNOWN:.0%}: not comparable"
+        said = ", ".join(map(short, scores["unknown_answers"]))
+        yield f"UNKNOWN {scores['unknown']} answers, more than {MOST_UNKNOWN:.0%}: not comparable" + f"; as {said}" * bool(said)
     if scores["partial"]:
         yield f"PARTIAL {scores['partial']}: not comparable; missing are {', '.join(scores['missing'][:3])}"
+
+
+def _unknown_answers(judged: Iterable[AnsweredPicture]) -> list[str]:
+    """Some of what was said that is neither yes nor no."""
+    said = (answer for picture in judged for answer in picture.said.values())
+    return list(dict.fromkeys(one.raw for one in said if one.parsed == "invalid" and one.problem is None))[:3]
 
 
 def _answered(thought: JudgedThought, verdict: Verdict) -> AnsweredPicture:

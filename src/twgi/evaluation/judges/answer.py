@@ -11,11 +11,31 @@ from typing import Any, Literal, Protocol
 from PIL import Image
 
 from twgi.answers import AnswerBook
+from twgi.replies import THOUGHT
 
 Parsed = Literal["yes", "no", "invalid"]
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NUMBERS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)  # fmt: skip
 _EDGES = " \t\r\n.,;:!?\"'*`"
-_FIRST = re.compile(r"(yes|no)\s*[,.;:!\n]")
+_TAGS = re.compile(r"<[^<>\s]{1,40}>")  # ends of text, "<b>"
+_ARTICLE = re.compile(r"\A(?:an?|the)\s+")
+_LEAD = re.compile(r"(?:(?:the|my)\W+)?(?:(?:final|short)\W+)?answer\b(?:\W+is\b)?\W*")
+_TURN = r"(?:\W*(?:and|or|but)\W+|\s*/\s*|\s+)(?:yes|no)\b"  # "yes and no" is neither
+_YES = re.compile(rf"yes\b(?!{_TURN})")
+_NO = re.compile(  # "no bus" is neither: it may answer another question than was asked
+    rf"no\b(?!{_TURN})(?=\W*\Z|\s*[^\w\s]|\s*\n|\s+"
+    r"(?:it|its|there|this|that|these|those|the|they|he|she|i|we|you|not|isn't|in|at|on|as|because)\b)"
+)
+_LEADS = re.compile(r"(?:there\s+(?:are|is)|i\s+(?:can\s+)?(?:see|count)|it(?:'s|\s+is)|they\s+are)\s+")
+_VAGUE = frozenset(  # what is said where nothing is known
+    (
+        "yes", "no", "unknown", "unsure", "uncertain", "unclear", "unable", "maybe", "perhaps", "possibly", "sorry",
+        "cannot", "can't", "invalid", "undefined", "null", "nan", "none", "nothing", "n/a", "idk", "?", "many",
+        "several", "some", "few", "both", "neither", "either",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +52,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """Question `proposition` of prompt `item` on picture `image` of thought `sample`; `expected`: the wanted answer."""
+    """Question `proposition` of `item`, a `prompt`, on picture `image` of thought `sample`; `expected` is wanted."""
 
     picture: Picture | None
     question: str
@@ -41,10 +61,11 @@ class Query:
     sample: int = 0
     image: int = 0
     proposition: int = 0
+    prompt: str = ""
 
     @property
-    def place(self) -> tuple[str, int, int, int]:
-        return self.item, self.sample, self.image, self.proposition
+    def place(self) -> tuple[str, int, int, int, str]:
+        return self.item, self.sample, self.image, self.proposition, self.prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,28 +102,57 @@ class Judge(Protocol):
 
 
 def understood(raw: str, *, expected: str = "yes", p_yes: float | None = None) -> Answer:
-    """Words of a judge as an answer: only a plain yes or no (or number, where one is wanted) is one.
+    """Words of a judge as an answer.
 
-    "Yes, there is." is a yes; "no bus" and "1000000" are neither yes nor no.
+    A wanted yes or no is told by the first word: "Yes, there is." is a yes; "no bus" and "1000000" are neither. A
+    wanted number is told by the numbers that are said, in digits or words. Of another word any other one of its kind
+    is a no. What evades the question ("I cannot tell", "many") is invalid.
     """
-    text = raw.strip(_EDGES).lower()
-    first = _FIRST.match(text)
-    word = first[1] if first and expected == "yes" else text
-    if word in {expected, _digit(expected)}:
-        return Answer(raw=raw, parsed="yes", p_yes=p_yes)
-    other = word == "no" if expected == "yes" else word in NUMBERS or word.isdecimal()
-    return Answer(raw=raw, parsed="no" if other else "invalid", p_yes=p_yes)
+    text, expected = plain(raw), _canonical(expected)
+    if expected in ("yes", "no"):
+        said = "yes" if _YES.match(text) else "no" if _NO.match(text) else None
+    elif expected.isdecimal():
+        numbers = {_canonical(word) for word in re.findall(r"[\w.]+", text)}
+        numbers = {number for number in numbers if number.isdecimal()}
+        first = _canonical(re.split(r"[^\w.]", _LEADS.sub("", text, count=1), maxsplit=1)[0])
+        said = first if numbers == {first} else None
+    else:
+        clause = re.split(r"[.,;:!?\n(]|\s-+\s", _LEADS.sub("", text, count=1), maxsplit=1)[0]
+        said, expected = _ARTICLE.sub("", clause).strip(_EDGES), _ARTICLE.sub("", expected)
+        words = said.split()
+        if said != expected and (not words or len(words) > len(expected.split()) or _VAGUE & set(words)):
+            said = None
+    parsed: Parsed = "invalid" if said is None else "yes" if said == expected else "no"
+    return Answer(raw=raw, parsed=parsed, p_yes=p_yes)
+
+
+def plain(raw: str) -> str:
+    """Words in small letters, without thoughts, tags, signs around them, and "Answer:" before them."""
+    text = _TAGS.sub(" ", THOUGHT.sub("", raw, count=1)).lower().replace("\u2019", "'").strip(_EDGES + "[](){}<>_\\-")
+    return _LEAD.sub("", text, count=1) if _LEAD.match(text) else text
+
+
+def bare(word: str) -> str:
+    """A word or the beginning of one, in small letters without signs around it."""
+    return re.sub(r"^[\W_]+|[\W_]+$", "", word.lower())
+
+
+def _canonical(word: str) -> str:
+    """A number in digits, another word in small letters."""
+    word = word.strip(_EDGES).lower()
+    if word in NUMBERS:
+        return str(NUMBERS.index(word))
+    number = re.fullmatch(r"0*(\d{1,18})(?:\.0+)?", word, re.ASCII)
+    return number[1] if number else word
 
 
 def spellings(expected: str) -> tuple[str, ...]:
-    """How an answer may begin (Soft-TIFA): four spellings, and the digits where it is a number."""
+    """How an answer may begin (Soft-TIFA): four spellings, and for a number those of its word and digits."""
+    number = _canonical(expected)
     words = [expected, expected.capitalize()]
-    words += [_digit(expected)] if expected in NUMBERS else []
-    return tuple(lead + word for word in words for lead in ("", " "))
-
-
-def _digit(word: str) -> str:
-    return str(NUMBERS.index(word)) if word in NUMBERS else word
+    if number.isdecimal():
+        words = [*words, number, *(w for n in NUMBERS[int(number) : int(number) + 1] for w in (n, n.capitalize()))]
+    return tuple(dict.fromkeys(lead + word for word in words for lead in ("", " ")))
 
 
 def key(query: Query, judge: Judge) -> str:
@@ -114,8 +164,11 @@ def key(query: Query, judge: Judge) -> str:
 
 def kept(book: AnswerBook, query: Query, judge: Judge) -> Answer | None:
     """This judge's answer to this question about this picture, where a book has it."""
-    line = book.get(key(query, judge))
-    return Answer(raw=line["raw"], parsed=line["parsed"], p_yes=line["p_yes"]) if line else None
+    line = book.get(key(query, judge)) or {}
+    if not isinstance(raw := line.get("raw"), str):
+        return None
+    p_yes = line.get("p_yes")
+    return understood(raw, expected=query.expected, p_yes=p_yes if isinstance(p_yes, int | float) else None)
 
 
 def keep(book: AnswerBook, query: Query, judge: Judge, answer: Answer) -> None:
@@ -124,10 +177,11 @@ def keep(book: AnswerBook, query: Query, judge: Judge, answer: Answer) -> None:
         book.add({
             "key": key(query, judge), "item_id": query.item, "sample": query.sample, "image": query.image,
             "proposition_id": query.proposition, "picture": query.picture.sha256 if query.picture else None,
-            "question": query.question, **answer.to_json(), "judge": {"name": judge.name, "version": judge.version},
+            "question": query.question, "expected": query.expected, "prompt": query.prompt, **answer.to_json(),
+            "judge": {"name": judge.name, "version": judge.version},
         })  # fmt: skip
 
 
 def instruction(expected: str) -> str:
     """What follows the question: GenEval 2's words where its answers are numbers."""
-    return "Answer with a single word: yes or no." if expected == "yes" else "Answer in one word."
+    return "Answer with a single word: yes or no." if expected in ("yes", "no") else "Answer in one word."

@@ -4,7 +4,10 @@ A server that drops the picture, or a model that loads with the wrong weights, s
 the score looks fine. So a judge is first asked about two plain pictures, once for a yes and once for a no each.
 """
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -39,9 +42,18 @@ def self_test(judge: Judge) -> None:
 
 
 def judge_named(
-    name: str, *, concurrency: int = 8, timeout: float = 60.0, key_variable: str = KEY, probabilities: bool = False
+    name: str,
+    *,
+    concurrency: int = 8,
+    timeout: float = 60.0,
+    key_variable: str = KEY,
+    probabilities: bool = False,
+    parameters: Sequence[str] = (),
 ) -> Judge:
-    """The judge of this name; the options are for endpoints. Raises `ConfigError` or `CheckpointError`."""
+    """The judge of this name; the options are for endpoints, `parameters` as key=value.
+
+    Raises `ConfigError` or `CheckpointError`.
+    """
     kind, _, rest = name.partition(":")
     if name == "icons":
         return IconJudge()
@@ -53,9 +65,20 @@ def judge_named(
     if kind == "openai" and rest:
         options = JudgeOptions(
             url=target, model=model, key_variable=key_variable, concurrency=concurrency, timeout=timeout,
-            logprobs=probabilities,
+            logprobs=probabilities, parameters=dict(map(_parameter, parameters)),
         )  # fmt: skip
         return OpenAIJudge(options)
     if kind == "replay" and rest:
         return ReplayJudge(Path(target), model=model or None)
     raise ConfigError(f"unknown judge {name!r}; known are icons, hf:PATH, openai:URL#MODEL, replay:FILE")
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    """A value is JSON; what is none is a text."""
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise ConfigError(f"a parameter must be key=value, got {text!r}")
+    try:
+        return key, json.loads(value)
+    except (ValueError, RecursionError):
+        return key, value

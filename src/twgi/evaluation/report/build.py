@@ -70,7 +70,7 @@ class ScoredRun:
 
 
 def read_runs(folders: Sequence[Path]) -> list[ScoredRun]:
-    """Scored folders, each with a name of its own. Raises `ConfigError` for one twice, `RunError` for one not scored."""
+    """Scored folders, each with a name of its own. Raises `ConfigError`: one twice, `RunError`: not scored."""
     if not folders or len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError("give the folders of one run or of several, each once")
     plain = [folder.resolve().name for folder in folders]
