@@ -116,7 +116,7 @@ def score_dpg(
     return shown_status(content, benchmark.table(content), json=json)
 
 
-def shown_status(content: Any, table: str, *, json: bool) -> int:
+def shown_status(content: Any, table: str, *, json: bool = False) -> int:
     """Print a score; the exit status says whether it is one of everything that was asked."""
     show(content, table, json=json)
     return TwgiError.exit_status if content["partial"] or content["unknown"] else 0

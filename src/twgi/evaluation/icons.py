@@ -45,8 +45,9 @@ def icon_suite() -> DetectorSuite:
             known.append(KnownPicture(where=where, picture=picture, item=item, correct=drawn is scene))
     detector = IconDetector()
     return DetectorSuite(
-        detector=detector, colors=detector, names=frozenset(world.NAMES), known=tuple(known), blind=_blind
-    )
+        detector=detector, colors=detector, names=frozenset(world.NAMES), known=tuple(known), blind=_blind,
+        side=world.PICTURE_PX,
+    )  # fmt: skip
 
 
 def _blind(picture: Image.Image) -> str | None:

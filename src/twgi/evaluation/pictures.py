@@ -69,8 +69,9 @@ class PictureReader:
                     content = file.read(MAX_BYTES * ACROSS**2 + 1)
             except FileNotFoundError:
                 raise ImageError(f"{ref.file}: no such file") from None
-            except OSError as error:
-                raise RefusedImageError(f"{ref.file}: cannot be read ({error.strerror})") from None
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or error
+                raise RefusedImageError(f"{ref.file}: cannot be read ({why})") from None
             whole = read_picture(content, name=str(ref.file), across=ACROSS)
             self._last = ref.file, hashlib.sha256(content).hexdigest(), whole
         _, digest, whole = self._last

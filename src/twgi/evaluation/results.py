@@ -19,11 +19,12 @@ The first line of `results.jsonl` holds what all rows share, each other line is 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from twgi.errors import DataError, RunError
-from twgi.files import read_objects, writing_lines
+from twgi.files import read_objects, short, writing_lines
 
 VERSION = 2
 RESULTS, SCORES = "results.jsonl", "scores.json"
@@ -99,15 +100,50 @@ def read_results(folder: Path) -> Results:
         return Results(benchmark="", rows=())
     head, rows = lines[0].value, []
     if head.get("version") != VERSION or not head.keys() >= set(HEAD):
-        raise RunError(f"{lines[0].where}: results of version {head.get('version')!r}; this reads {VERSION}")
+        raise RunError(f"{lines[0].where}: results of version {short(head.get('version'))}; this reads {VERSION}")
+    if not isinstance(head["benchmark"], str) or not all(isinstance(head[key], dict) for key in ("made", "judged")):
+        raise RunError(f"{lines[0].where}: benchmark must be a name, made and judged objects")
     for line in lines[1:]:
         try:
-            value = line.value
-            pictures = tuple(PictureResult(**{**each, "reasons": tuple(each["reasons"])}) for each in value["pictures"])
-            parts = {name: (float(total), float(count)) for name, (total, count) in value["parts"].items()}
-            rows.append(Result(**{**value, "pictures": pictures, "parts": parts}))
+            rows.append(_row(line.value))
         except RunError as error:
             raise RunError(f"{line.where}: {error}") from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise RunError(f"{line.where}: not a row of results: {type(error).__name__} {error}") from None
     return Results(rows=rows, **{key: head[key] for key in HEAD})
+
+
+_NONE = type(None)
+_ROW: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("id", "task", "prompt", "status"), (str,)),
+    **{"sample": (int,), "score": (int, float), "pictures": (list,), "parts": (dict,), "detail": (dict,)},
+}
+_PICTURE: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("image", "kind", "sha256"), (str, _NONE)),
+    **{"score": (int, float, _NONE), "reasons": (list,), "image_tokens": (int,)},
+}
+
+
+def _row(value: Mapping[str, Any]) -> Result:
+    """Raises `KeyError`, `TypeError` or `ValueError` for a value that is none."""
+    _check(value, _ROW)
+    pictures = []
+    for each in value["pictures"]:
+        _check(each, _PICTURE)
+        if not all(isinstance(reason, str) for reason in each["reasons"]):
+            raise TypeError("reasons must be texts")
+        if each["score"] is not None and not 0 <= each["score"] <= 1:
+            raise ValueError("the score of a picture must be in 0..1")
+        pictures.append(PictureResult(**{**each, "reasons": tuple(each["reasons"])}))
+    parts = {name: (float(total), float(count)) for name, (total, count) in value["parts"].items()}
+    if not all(isfinite(total) and 0 < count < float("inf") for total, count in parts.values()):
+        raise ValueError("parts must be (sum, how many)")
+    return Result(**{**value, "pictures": tuple(pictures), "parts": parts})
+
+
+def _check(value: Any, kinds: Mapping[str, tuple[type, ...]]) -> None:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, got {short(value)}")
+    for key, kind in kinds.items():
+        if isinstance(value[key], bool) or not isinstance(value[key], kind):
+            raise TypeError(f"{key} cannot be {short(value[key])}")

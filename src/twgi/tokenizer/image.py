@@ -71,7 +71,9 @@ def _opened(data: bytes, name: str) -> Image.Image:
             return JpegImagePlugin.JpegImageFile(BytesIO(data))  # Image.open makes an animation of several
         return Image.open(BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise RefusedImageError(f"{name}: more than {MAX_PIXELS // 10**6} megapixels; give a smaller picture") from error
+        raise RefusedImageError(
+            f"{name}: more than {MAX_PIXELS // 10**6} megapixels; give a smaller picture"
+        ) from error
     except Exception as error:  # a hostile file may raise anything
         raise ImageError(f"{name}: not a picture; give a PNG, JPEG or WebP file") from error
 

@@ -254,7 +254,10 @@ def _remarks(scores: Mapping[str, Any], official: Mapping[str, Any]) -> Iterator
         yield "recorded answers are told by the number of their question alone, not by its words"
     if scores["unknown"]:
         said = ", ".join(map(short, scores["unknown_answers"]))
-        yield f"UNKNOWN {scores['unknown']} answers, more than {MOST_UNKNOWN:.0%}: not comparable" + f"; as {said}" * bool(said)
+        yield (
+            f"UNKNOWN {scores['unknown']} answers, more than {MOST_UNKNOWN:.0%}: not comparable"
+            + f"; as {said}" * bool(said)
+        )
     if scores["partial"]:
         yield f"PARTIAL {scores['partial']}: not comparable; missing are {', '.join(scores['missing'][:3])}"
 
