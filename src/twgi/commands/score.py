@@ -123,7 +123,8 @@ def shown_status(content: Any, table: str, *, json: bool = False) -> int:
 
 
 def show(content: Any, table: str, *, json: bool) -> None:
-    """Print what was found as a table, or as the JSON file that holds it."""
+    """Print what was found as a table, or as the JSON file that holds it. Half a surrogate pair becomes its escape."""
     from json import dumps
 
-    print(dumps(content, ensure_ascii=False, indent=2) if json else table)
+    text = dumps(content, ensure_ascii=False, indent=2) if json else table
+    print(text.encode("utf-8", "backslashreplace").decode())

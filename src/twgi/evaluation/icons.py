@@ -13,6 +13,7 @@ from twgi.icons.dense import Claim
 from twgi.icons.tasks import GENEVAL_TASKS, TASKS, make_scene
 
 SELF_TEST_SEED = 553
+SIDE: int | None = world.PICTURE_PX
 
 
 class IconDetector:
@@ -46,7 +47,7 @@ def icon_suite() -> DetectorSuite:
     detector = IconDetector()
     return DetectorSuite(
         detector=detector, colors=detector, names=frozenset(world.NAMES), known=tuple(known), blind=_blind,
-        side=world.PICTURE_PX,
+        side=SIDE,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ picture is of, its prompt's words say wherever they are known (`matched`).
 """
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -66,7 +67,9 @@ class PictureReader:
             self._last = None
             try:
                 with open_regular(ref.file) as file:
-                    content = file.read(MAX_BYTES * ACROSS**2 + 1)
+                    if os.fstat(file.fileno()).st_size > MAX_BYTES * ACROSS**2:
+                        raise RefusedImageError(f"{ref.file}: more than {MAX_BYTES * ACROSS**2 // 2**20} MiB")
+                    content = file.read(MAX_BYTES * ACROSS**2)
             except FileNotFoundError:
                 raise ImageError(f"{ref.file}: no such file") from None
             except (OSError, ValueError) as error:
@@ -204,7 +207,7 @@ def told_of(folder: Path, run: Description) -> Mapping[str, Any]:
         usable = len(told["ids"]) == len(told["lines"]) and all(isinstance(line, dict) for line in told["lines"])
         usable &= all(isinstance(line.get("prompt", ""), str) for line in told["lines"])
         usable &= isinstance(told["whole"], int) and isinstance(told["left_out"], list)
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         usable = False
     if not usable or not all(isinstance(id, str) for id in told["ids"]):
         raise RunError(f"{folder}: what its run.json says of its benchmark cannot be read")
