@@ -1,14 +1,16 @@
 # make venv   build .venv with all that development needs
-# make demo   watch the bundled model think: one subgoal thought, one critique thought
+# make demo   watch the bundled model think: one subgoal thought, one critique thought (installs only what that needs)
 # make test   the tests, offline, in two processes (WORKERS=4: in four)
 # make check  lint, format, types, import layers, spelling, file lengths
-# The last three build .venv first where it is missing or older than what it was built from.
+# Each builds .venv first where it is missing or older than what it was built from.
 
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.built
+PLAIN := .venv/.plain
+comma := ,
 PROMPT := a photo of a red couch and a blue horse
 LONGEST := 400
 WORKERS := 2
@@ -18,13 +20,20 @@ CODE := src tests $(wildcard benchmarks examples scripts)
 
 venv: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+define install
 	@test -n "$(PYTHON)" || { echo "twgi needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,train]'
-	@touch $@
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(1)'
+	@touch $(PLAIN) $@
+endef
 
-demo: $(STAMP)
+$(STAMP): pyproject.toml constraints.txt
+	$(call install,[dev$(comma)train])
+
+$(PLAIN): pyproject.toml constraints.txt
+	$(call install,)
+
+demo: $(PLAIN)
 	@rm -rf out/demo
 	@think() { \
 		echo "== $$1: $(PROMPT)"; \

@@ -112,6 +112,18 @@ def test_every_place_that_the_documents_name_is_there(repository: Path) -> None:
     assert [name for name in named if not package_path(repository, name).exists()] == []
 
 
+def test_every_promise_of_reliability_has_its_test(repository: Path) -> None:
+    page = (repository / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", page)
+    assert len(named) > 40
+    missing = [
+        f"{path}::{name}" for path, name in named if f"def {name}(" not in (repository / "tests" / path).read_text()
+    ]
+    assert missing == []
+    for row in re.findall(r"^\| (?!promise|---)(.+) \|$", page, re.M):
+        assert "::" in row or "no test" in row, row
+
+
 def walks_of(repository: Path) -> list[str]:
     page = (repository / "docs" / "design.md").read_text()
     return page.split("## Two walks")[1].split("## Decisions")[0].split("### ")[1:]

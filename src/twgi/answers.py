@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twgi.errors import DataError
-from twgi.files import LOCK, FolderLock, Object, append_line, mend, parse_object, reading
+from twgi.files import LOCK, FolderLock, Object, append_line, mend, open_regular, parse_object, raw_lines, reading
 
 KeyOf = Callable[[Mapping[str, Any]], str | None]
 
@@ -60,8 +60,7 @@ class AnswerBook(FolderLock):
     def add(self, entry: Mapping[str, Any]) -> None:
         """One more line. Raises `RunError` where it cannot be written; then the book is as it was."""
         with self._mutex:
-            start = self.path.stat().st_size if self.path.exists() else 0
-            append_line(self.path, entry)
+            start, _ = append_line(self.path, entry)
             if (key := self._key_of(entry)) is not None:
                 self._places[key] = (self.path, start)
 
@@ -73,8 +72,8 @@ class AnswerBook(FolderLock):
 def _entries(path: Path) -> Iterator[tuple[int, Object]]:
     """The lines of a file with the byte where each begins. What is no JSON object is no answer and passed over."""
     start = 0
-    with reading(path), path.open("rb") as lines:
-        for line in lines:
+    with reading(path), open_regular(path) as file:
+        for line in raw_lines(file):
             with suppress(DataError):
                 yield start, parse_object(line)
-            start += len(line)
+            start = file.tell()

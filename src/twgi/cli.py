@@ -16,7 +16,7 @@ from twgi.commands.checkpoint import convert, info
 from twgi.commands.data import decode, encode
 from twgi.commands.report import report
 from twgi.commands.think import INTERRUPTED, think
-from twgi.console import complain
+from twgi.console import complain, steady
 from twgi.errors import TwgiError, is_out_of_memory
 
 CLOSED_PIPE, OURS = 141, 1
@@ -53,14 +53,23 @@ for name, group in {"icons": icons, "train": train, "data": data, "eval": evalua
 def main() -> None:
     """The command `twgi`. A request to end (as a cluster's scheduler sends it) is the same as Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(execute(sys.argv[1:]))
+    steady()
+    status = execute(sys.argv[1:])
+    if lost := getattr(sys.stdout, "lost", ""):
+        complain(f"cannot write to standard output: {lost}; what was finished is kept")
+        status = status or TwgiError.exit_status
+    sys.exit(status)
 
 
 def execute(arguments: Sequence[str]) -> int:
     """Run a command; the exit status is 0 when all went well, 2 when the user can put it right, 1 when we must."""
     command = typer.main.get_command(app)
     try:
-        status = command.main(list(arguments) or ["--help"], prog_name="twgi", standalone_mode=False)
+        try:
+            with command.make_context("twgi", list(arguments) or ["--help"]) as context:
+                status = command.invoke(context)
+        except typer.Exit as end:
+            status = end.exit_code
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except TwgiError as error:
@@ -69,15 +78,14 @@ def execute(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         complain("stopped")
         return INTERRUPTED
-    except (BrokenPipeError, SystemExit):  # the parser makes the one the other
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to read what is still buffered
+    except (BrokenPipeError, SystemExit):  # rich makes the one the other
         return CLOSED_PIPE
-    except Exception as error:
+    except BaseException as error:  # native libraries have exceptions of their own
         return _other(error)
 
 
-def _other(error: Exception) -> int:
-    """A wrong option (the parser's own exception), or a bug of ours."""
+def _other(error: BaseException) -> int:
+    """A wrong option (the parser's own exception), a disk or a machine that gives no more, or a bug of ours."""
     if hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
         complain(f"{error.format_message()} (see {context.command_path if context else 'twgi'} --help)")
@@ -87,5 +95,8 @@ def _other(error: Exception) -> int:
         return 2
     if os.environ.get("TWGI_DEBUG"):
         traceback.print_exc()
+    if isinstance(error, OSError) and error.errno:
+        complain(f"{error.filename or 'a file or a socket'}: {error.strerror}; what was finished is kept")
+        return 2
     complain(f"a mistake of ours: {type(error).__name__}: {error}; TWGI_DEBUG=1 shows where, please report it")
     return OURS

@@ -127,7 +127,8 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     if plain is tuple and isinstance(value, list):
         return tuple(_convert(v, get_args(kind)[0], where) for v in value)
     if plain is dict and isinstance(value, dict):
-        return {k: _convert(v, get_args(kind)[1], where) for k, v in value.items()}
+        of_key, of_value = get_args(kind)
+        return {_convert(k, of_key, where): _convert(v, of_value, f"{where}.{k}") for k, v in value.items()}
     if plain is float and type(value) is int:
         value = float(value)
     if plain in KINDS and (type(value) is not plain or (isinstance(value, float) and not math.isfinite(value))):

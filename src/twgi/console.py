@@ -5,12 +5,14 @@ Stories and JSON lines go to stdout, progress and complaints to stderr.
 
 from __future__ import annotations
 
+import codecs
+import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:  # the command line starts, and complains, without torch
     from collections.abc import Iterable
@@ -32,6 +34,57 @@ SHOWN = 10**9  # bytes from which on a bar is shown
 def complain(text: str) -> None:
     """One line on stderr."""
     print(f"twgi: {shown(' '.join(text.split()))}", file=sys.stderr, flush=True)
+
+
+class Steady:
+    """A stream of text that loses what it cannot take, instead of ending what is at work; `lost` is why.
+
+    With `ends`, a reader who has gone ends it still: `BrokenPipeError`.
+    """
+
+    def __init__(self, stream: IO[str], *, ends: bool) -> None:
+        self._stream, self._ends, self.lost = stream, ends, ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._tried(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._tried(self._stream.flush)
+
+    def _tried(self, act: Callable[..., Any], *given: str) -> None:
+        try:
+            if not self.lost:
+                act(*given)
+        except (OSError, ValueError) as error:
+            self.lost = str(getattr(error, "strerror", None) or error)
+            with suppress(OSError, ValueError):  # what is still buffered goes nowhere
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            if self._ends and isinstance(error, BrokenPipeError):
+                self.lost = ""
+                raise
+
+
+def steady() -> None:
+    """From now on no stream ends the program: one that is closed is nowhere, one that cannot be written loses what is
+    told, and what its encoding lacks is escaped as in JSON."""
+    codecs.register_error("json", _escaped)
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name) or open(os.devnull, "r+", encoding="utf-8")  # it takes the number of the closed one
+        if name != "stdin":
+            with suppress(AttributeError):
+                stream.reconfigure(errors="json")
+            stream = Steady(stream, ends=name == "stdout")
+        setattr(sys, name, stream)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4)), error.end
 
 
 class Quiet:

@@ -9,23 +9,23 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from io import BufferedReader
-from itertools import count, islice
 from pathlib import Path
 from typing import IO, Any, Self
 
-from twgi.errors import DataError, RunError
+from twgi.errors import DataError, RunError, TwgiError
+from twgi.strict import Object, checked, decoded, parse_json, parse_object, short
+
+__all__ = ["Object", "checked", "parse_json", "parse_object", "short"]
 
 TEMPORARY, LOCK = ".tmp-", ".lock"
 MAX_FILE, MAX_LINE = 64 * 2**20, 16 * 2**20
 """Bytes of a file that is read as one, and of one line."""
-Object = dict[str, Any]
+BLANK = b" \t\r\n\xef\xbb\xbf"  # a byte order mark too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +59,29 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"cannot read {path}: {_reason(error)}") from None
 
 
+def inside(folder: Path, name: str, error: type[TwgiError] = DataError) -> Path:
+    """The path of a name below a folder. Raises `error` where `..`, an absolute path or a link leads out of it."""
+    path = folder / name
+    if "\0" in name or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise error(f"{short(str(path))} leads out of {folder}: no link and no path may")
+    return path
+
+
 def open_regular(path: str | Path) -> BufferedReader:
     """A file opened for reading; `OSError` for a pipe or a device, which would wait for ever or never end."""
     return open(path, "rb", opener=_open_regular)
 
 
+def _open_own(path: str, flags: int) -> int:
+    """For writing into a file that is there already: never through a link, which may lead anywhere."""
+    try:
+        return _open_regular(path, flags | getattr(os, "O_NOFOLLOW", 0))
+    except OSError as error:
+        raise (OSError(error.errno, "a link, which is not followed") if error.errno == errno.ELOOP else error) from None
+
+
 def _open_regular(path: str, flags: int) -> int:
-    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # else a pipe waits here for its writer
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)  # else a pipe waits here for its writer
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)
@@ -86,8 +102,10 @@ def read_bytes(path: Path, *, most: int = MAX_FILE) -> bytes:
 def read_text(path: Path, *, most: int = MAX_FILE) -> str:
     """The whole of a UTF-8 file, without a byte order mark."""
     content = read_bytes(path, most=most)
-    with reading(path):
-        return content.decode("utf-8-sig")
+    try:
+        return decoded(content)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def read_json(path: Path, *, most: int = MAX_FILE // 2) -> Any:
@@ -99,49 +117,14 @@ def read_json(path: Path, *, most: int = MAX_FILE // 2) -> Any:
         raise DataError(f"{path}: {error}") from None
 
 
-def parse_json(content: bytes | str) -> Any:
-    """The value of a JSON text; NaN, Infinity, and a key that stands twice are no JSON. Raises `DataError`."""
-    try:
-        text = content.decode("utf-8") if isinstance(content, bytes) else content
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_double)
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 at byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"broken JSON at column {error.colno}: {error.msg}") from None
-    except ValueError as error:
-        raise DataError(f"broken JSON: {error}") from None
-    except RecursionError:
-        raise DataError("broken JSON: nested too deep") from None
-
-
-def parse_object(content: bytes | str) -> Object:
-    """The JSON object of a text; raises `DataError` for anything else."""
-    value = parse_json(content)
-    if not isinstance(value, dict):
-        raise DataError(f"expected a JSON object, got {type(value).__name__}")
-    return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _no_double(pairs: Iterable[tuple[str, Any]]) -> Object:
-    kept: Object = {}
-    for key, value in pairs:
-        if key in kept:
-            raise ValueError(f"the key {key!r} stands twice")
-        kept[key] = value
-    return kept
-
-
 def read_lines(path: Path) -> Iterator[Line | Fault]:
     """Every line that is not blank, in order, one in memory at a time; a bad line is a `Fault`."""
     with reading(path), open_regular(path) as file:
-        for number, line in enumerate(raw_lines(file), 1):
-            content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if not content.strip():
+        for number, content in enumerate(raw_lines(file), 1):
+            if not content.strip(BLANK):
                 continue
+            if number == 1 and content.startswith((b"\xff\xfe", b"\xfe\xff", b"{\0", b"\0{")):
+                raise DataError(f"{path}: UTF-16, not UTF-8: save it as UTF-8")
             try:
                 if len(content) > MAX_LINE:
                     raise DataError(f"a line of more than {MAX_LINE // 2**20} MiB")
@@ -172,7 +155,7 @@ def read_objects(path: Path) -> Iterator[Line]:
 def count_lines(path: Path) -> int:
     """How many lines `read_lines` gives."""
     with reading(path), open_regular(path) as file:
-        return sum(1 for line in raw_lines(file) if line.strip())
+        return sum(1 for line in raw_lines(file) if line.strip(BLANK))
 
 
 @contextmanager
@@ -191,9 +174,14 @@ def _reason(error: OSError | ValueError) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
+def escaped(text: str) -> str:
+    """A text that UTF-8 can hold: half a surrogate pair becomes its escape, as in JSON."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def to_line(value: Any) -> bytes:
-    """One line of JSON, with its end. Half a surrogate pair becomes its escape."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
+    """One line of JSON, with its end."""
+    return escaped(json.dumps(value, ensure_ascii=False, allow_nan=False)).encode() + b"\n"
 
 
 def write_whole(path: Path, content: bytes, *, sync_folder: bool = True) -> None:
@@ -204,8 +192,7 @@ def write_whole(path: Path, content: bytes, *, sync_folder: bool = True) -> None
 
 def write_json(path: Path, value: Any) -> None:
     """A JSON value for people to read: indented, whole or not at all."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
-    write_whole(path, text.encode("utf-8", "backslashreplace") + b"\n")
+    write_whole(path, escaped(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)).encode() + b"\n")
 
 
 @dataclass
@@ -228,14 +215,20 @@ def writing_lines(path: Path) -> Iterator[LineWriter]:
 @contextmanager
 def writing_whole(path: Path, *, sync_folder: bool = True) -> Iterator[IO[bytes]]:
     """A file that appears under its name when the block is left, and not where something is raised."""
+    with replacing(path, sync_folder=sync_folder) as temporary, temporary.open("xb") as file:
+        yield file
+
+
+@contextmanager
+def replacing(path: Path, *, sync_folder: bool = True) -> Iterator[Path]:
+    """A name, of nothing, for a file that is to be put in place of another when the block is left."""
     temporary = path.with_name(TEMPORARY + path.name)
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
+            temporary.unlink(missing_ok=True)  # of a killed process, or a link to elsewhere
+            yield temporary
+            _sync(temporary, os.O_RDWR)
             temporary.replace(path)
         except BaseException:
             with suppress(OSError, ValueError):
@@ -247,34 +240,41 @@ def writing_whole(path: Path, *, sync_folder: bool = True) -> Iterator[IO[bytes]
 
 def sync(folder: Path) -> None:
     """Make renames in a folder outlive a power cut, where the system can (Windows opens no folders)."""
-    if os.name == "nt":
-        return
-    with writing(folder):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    if os.name != "nt":
+        with writing(folder):
+            _sync(folder, os.O_RDONLY)
 
 
-def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """One more line of JSON, on disk when this returns. One that cannot be written whole is cut off again."""
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def append_line(path: Path, value: Mapping[str, Any]) -> tuple[int, int]:
+    """One more line of JSON, on disk when this returns; where it starts, and its length in bytes.
+
+    One that is not written whole, whatever the reason, is cut off again.
+    """
     line = to_line(value)
-    with writing(path), path.open("ab") as file:
-        size = file.tell()
+    with writing(path), open(path, "ab", buffering=0, opener=_open_own) as file:  # no buffer that is written later
+        size, rest = file.tell(), memoryview(line)
         try:
-            file.write(line)
-            file.flush()
+            while rest:
+                rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
-        except OSError:
-            os.truncate(path, size)
+        except BaseException:
+            file.truncate(size)
             raise
+    return size, len(line)
 
 
 def mend(path: Path) -> Path:
     """Cut off a torn last line, as a killed process leaves it, from a file that need not be there."""
     if path.exists():
-        with writing(path), open(path, "rb+", opener=_open_regular) as file:
+        with writing(path), open(path, "rb+", opener=_open_own) as file:
             whole, end = 0, file.seek(0, os.SEEK_END)
             while end and not whole:  # backwards from the end, as a line may be of any length
                 start = file.seek(max(0, end - 2**16))
@@ -297,6 +297,7 @@ class FolderLock:
         path = folder / name
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            os.close(_open_own(str(path), os.O_RDWR | os.O_CREAT))
             self._lock = FileLock(path, is_singleton=False)
             try:
                 self._lock.acquire(blocking=False)
@@ -304,7 +305,8 @@ class FolderLock:
                 with suppress(OSError):
                     owner = path.read_text("ascii").strip()
                 raise RunError(f"{folder} is in use by process {owner or 'unknown'}: {otherwise}") from None
-            path.write_text(f"{os.getpid()}\n", "ascii")
+            with open(path, "w", opener=_open_own) as file:
+                file.write(f"{os.getpid()}\n")
 
     def __enter__(self) -> Self:
         return self
@@ -341,53 +343,3 @@ def clear_leftovers(folder: Path) -> None:
     """Remove the temporary files that a killed process left."""
     for leftover in folder.glob(f"{TEMPORARY}*"):
         leftover.unlink()
-
-
-def fresh_folder(parent: Path, title: str) -> Path:
-    """A path in `parent` where nothing is yet, named by the time and the title."""
-    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40].strip("-")
-    name = "-".join(part for part in (datetime.now().strftime("%Y%m%d-%H%M%S"), words) if part)
-    candidates = (parent / (name if number == 1 else f"{name}-{number}") for number in count(1))
-    return next(path for path in candidates if not path.exists())
-
-
-UNUSABLE = "unusable"  # a stored value that may differ from what it is now: nothing came of it
-
-
-def refuse_changes(
-    folder: Path,
-    stored: Mapping[str, Any],
-    now: Mapping[str, Any],
-    keys: Iterable[str],
-    *,
-    otherwise: str = "give another --out for a new run",
-) -> None:
-    """Raises `RunError` where what is stored in a folder is not what is asked for now, under these keys; says what."""
-    changes = [text for key in keys for text in _differences(key, stored.get(key), now.get(key))]
-    if changes:
-        more = f" (and {len(changes) - 3} more)" if len(changes) > 3 else ""
-        raise RunError(f"cannot resume {folder}: {'; '.join(changes[:3])}{more}; {otherwise}")
-
-
-def _differences(name: str, there: Any, now: Any) -> Iterator[str]:
-    if isinstance(there, dict) and isinstance(now, dict):
-        for key in dict.fromkeys([*there, *now]):
-            yield from _differences(f"{name}.{key}", there.get(key), now.get(key))
-    elif there not in (now, UNUSABLE):
-        yield f"{name} was {short(there)}, is now {short(now)}"
-
-
-def short(value: Any) -> str:
-    """A value as JSON in at most 60 signs; it is cut before it is written, however large or deep it is."""
-    text = json.dumps(_cut(value, 3), ensure_ascii=False, default=lambda other: type(other).__name__)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _cut(value: Any, depth: int) -> Any:
-    if isinstance(value, dict):
-        return {str(_cut(k, 0)): _cut(v, depth - 1) for k, v in islice(value.items(), 20)} if depth else "..."
-    if isinstance(value, list | tuple):
-        return [_cut(entry, depth - 1) for entry in value[:20]] if depth else "..."
-    if isinstance(value, int) and value.bit_length() > 256:
-        return "a number of many digits"
-    return value[:61] if isinstance(value, str) else value

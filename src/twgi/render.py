@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from twgi.trace import Failure, ImageSegment, TextSegment, Trace, png
+from twgi.errors import DataError
+from twgi.files import read_bytes
+from twgi.trace import MAX_PICTURE, Failure, ImageSegment, TextSegment, Trace, png
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -86,14 +88,14 @@ class _Pictures:
             content = png(segment.picture) if segment.picture is not None else self._stored(segment)
             with Image.open(BytesIO(content), formats=("PNG",)) as picture:
                 size = picture.size
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        except (DataError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             return shown | {"why": "the file is missing" if segment.image else "an image that was not drawn"}
         return shown | {"size": size, "small": max(size) <= _SMALL, "source": self._source(segment, content)}
 
     def _stored(self, segment: ImageSegment) -> bytes:
-        if self.folder is None or segment.image is None:
+        if self.folder is None or (file := segment.file(self.folder)) is None:
             raise FileNotFoundError
-        return (self.folder / segment.image).read_bytes()
+        return read_bytes(file, most=MAX_PICTURE)
 
     def _source(self, segment: ImageSegment, content: bytes) -> str:
         if segment.image is not None and self.embedded + len(content) > MAX_EMBEDDED:

@@ -5,6 +5,7 @@ reader is strict: an unknown version, key or tag is a `TraceError`, so that no l
 not know.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,11 +17,12 @@ from typing import Any, Literal, get_args
 from PIL import Image
 
 from twgi.errors import DataError, TraceError
-from twgi.files import Fault, parse_object, read_lines, short
+from twgi.files import Fault, checked, inside, parse_object, read_bytes, read_lines, short
 from twgi.files import to_line as json_line
 
 VERSION = 2
 TRACES, RUN, PAGE, IMAGES = "traces.jsonl", "run.json", "index.html", "images"
+MAX_PICTURE = 2**24  # bytes, and pixels, of a stored picture that is read
 
 Role = Literal["input", "subgoal", "draft", "final"]
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -59,7 +61,15 @@ class ImageSegment:
         if self.role == "input" and self.tokens:
             raise TraceError("an input picture stands in the prompt: its segment has no tokens")
         if self.image is not None and not _RELATIVE_PATH.fullmatch(self.image):
-            raise TraceError(f"the path of an image must be relative and plain, got {self.image!r}")
+            raise TraceError(f"the path of an image must be relative and plain, got {short(self.image)}")
+
+    def file(self, folder: Path) -> Path | None:
+        """Its file in a run folder, where there is one that does not lead out of it."""
+        try:
+            path = inside(folder, self.image) if self.image is not None else None
+        except DataError:
+            return None
+        return path if path and os.path.isfile(path) else None
 
     def to_json(self) -> dict[str, Any]:
         said = {"image": self.image, "role": self.role, "kind": self.kind}
@@ -159,12 +169,13 @@ class Trace:
         """The same trace with the pictures of its files, read from a run folder; those not there stay None."""
 
         def read(segment: ImageSegment) -> ImageSegment:
-            if segment.picture is not None or segment.image is None:
+            if segment.picture is not None or (file := segment.file(Path(folder))) is None:
                 return segment
             try:
-                with Image.open(Path(folder) / segment.image, formats=("PNG",)) as picture:
-                    return replace(segment, picture=picture.convert("RGB"))
-            except (OSError, SyntaxError, Image.DecompressionBombError):
+                with Image.open(BytesIO(read_bytes(file, most=MAX_PICTURE)), formats=("PNG",)) as picture:
+                    whole = picture.width * picture.height <= MAX_PICTURE
+                    return replace(segment, picture=picture.convert("RGB")) if whole else segment
+            except (DataError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
                 return segment
 
         return self._with_images(read)
@@ -181,13 +192,15 @@ class Trace:
     @classmethod
     def from_json(cls, value: object) -> "Trace":
         """Read `to_json` back. Raises `TraceError` for anything unknown, missing, or of another type."""
-        keys = _fields(_of_today(value), "a trace", _TRACE_FIELDS)
-        _check_ids([keys["end_token"]] if keys["end_token"] is not None else [])
-        own = {key: said for key, said in keys.items() if key != "version"}
-        own["model"] = ModelId(**_fields(keys["model"], "model", {"name": str, "sha256": str}))
-        own["segments"] = tuple(_segment(item) for item in keys["segments"])
-        of_anomaly = {"position": int, "kind": str, "detail": str}
-        own["anomalies"] = tuple(Anomaly(**_fields(item, "an anomaly", of_anomaly)) for item in keys["anomalies"])
+        try:
+            keys = checked(_of_today(value), "a trace", _TRACE_FIELDS)
+            of_anomaly = {"position": int, "kind": str, "detail": str}
+            own = {key: said for key, said in keys.items() if key != "version"}
+            own["model"] = ModelId(**checked(keys["model"], "model", {"name": str, "sha256": str}))
+            own["segments"] = tuple(_segment(item) for item in keys["segments"])
+            own["anomalies"] = tuple(Anomaly(**checked(item, "an anomaly", of_anomaly)) for item in keys["anomalies"])
+        except DataError as error:
+            raise TraceError(str(error)) from None
         return cls(**own)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -248,16 +261,16 @@ def png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-_TRACE_FIELDS: Mapping[str, type] = {
+_TRACE_FIELDS: Mapping[str, Any] = {
     **dict.fromkeys(("version", "seed", "sample"), int),
     **dict.fromkeys(("id", "prompt", "mode", "finish_reason"), str),
     **dict.fromkeys(("model", "settings", "timing"), dict),
     **dict.fromkeys(("segments", "anomalies"), list),
-    "end_token": object,
+    "end_token": int | None,
 }
-_SEGMENT_FIELDS: Mapping[str, Mapping[str, type]] = {
+_SEGMENT_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "text": {"type": str, "text": str, "tokens": list},
-    "image": {"type": str, "image": object, "role": str, "kind": object, "tokens": list},
+    "image": {"type": str, "image": str | None, "role": str, "kind": str | None, "tokens": list},
 }
 
 
@@ -275,7 +288,7 @@ def _of_today(value: object) -> object:
         return today
     try:
         kinds = iter([str(picture["kind"]) for picture in value["settings"]["guidance"]["pictures"]])
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         kinds = iter(())
     today["segments"] = []
     for part in value["segments"]:
@@ -288,39 +301,19 @@ def _of_today(value: object) -> object:
     return today
 
 
-def _fields(value: object, what: str, wanted: Mapping[str, type]) -> dict[str, Any]:
-    """A JSON object that has exactly the wanted keys, each of its type."""
-    if not isinstance(value, dict):
-        raise TraceError(f"{what} must be a JSON object, got {short(value)}")
-    wrong = sorted(wanted.keys() ^ value.keys())
-    if wrong:
-        raise TraceError(f"{what} {'lacks' if wrong[0] in wanted else 'has the unknown key'} {wrong[0]!r}")
-    for key, kind in wanted.items():
-        if not isinstance(value[key], kind) or (kind is int and isinstance(value[key], bool)):
-            raise TraceError(f"{what}: {key!r} must be of type {kind.__name__}, got {short(value[key])}")
-    return value
-
-
 def _segment(value: object) -> Segment:
     tag = value.get("type") if isinstance(value, dict) else None
     if not isinstance(tag, str) or tag not in _SEGMENT_FIELDS:
         raise TraceError(f"a segment must have the type {' or '.join(_SEGMENT_FIELDS)}, got {short(tag)}")
-    keys = _fields(value, f"a segment of type {tag}", _SEGMENT_FIELDS[tag])
+    keys = checked(value, f"a segment of type {tag}", _SEGMENT_FIELDS[tag])
     tokens = tuple(keys["tokens"])
-    _check_ids(tokens)
+    if not all(type(token) is int for token in tokens):
+        raise TraceError("the tokens of a segment must be whole numbers")
     if tag == "text":
         return TextSegment(text=keys["text"], tokens=tokens)
-    for key, what in (("image", "a path"), ("kind", "a name")):
-        if not isinstance(keys[key], str | None):
-            raise TraceError(f"the {key} of a segment must be {what} or null, got {short(keys[key])}")
     return ImageSegment(tokens=tokens, image=keys["image"], role=keys["role"], kind=keys["kind"])
-
-
-def _check_ids(ids: Any) -> None:
-    if not all(type(token) is int for token in ids):
-        raise TraceError("the tokens of a segment must be whole numbers")
 
 
 def _check_choice(what: str, value: object, choices: Any) -> None:
     if value not in get_args(choices):
-        raise TraceError(f"{what} must be one of {', '.join(get_args(choices))}, got {value!r}")
+        raise TraceError(f"{what} must be one of {', '.join(get_args(choices))}, got {short(value)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from twgi.checkpoint.convert import convert
 from twgi.checkpoint.layout import Checkpoint, open_checkpoint
 from twgi.checkpoint.load import load
 from twgi.checkpoint.save import save
-from twgi.errors import CheckpointError, ConfigError
+from twgi.errors import CheckpointError, ConfigError, RunError
 from twgi.model.config import TransformerConfig
 from twgi.model.transformer import Transformer
 
@@ -122,8 +123,31 @@ def test_a_wrong_wish_is_one_line(tmp_path: Path, options: dict[str, Any], said:
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     source = random_folder(tmp_path / "source")
-    with pytest.raises(ConfigError, match="not an empty folder"):
+    with pytest.raises(RunError, match="not empty: give a new or empty folder as TARGET"):
         convert(open_checkpoint(source), source, layout="hf")
+
+
+@pytest.mark.parametrize(("layout", "name"), [("hf", "model.safetensors"), ("meta", "consolidated.pth")])
+def test_a_disk_that_is_full_is_told_in_a_line_and_leaves_no_half_file(tmp_path: Path, layout: str, name: str) -> None:
+    resource = pytest.importorskip("resource")
+    source = open_checkpoint(random_folder(tmp_path / "source"))
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1][1]))
+    try:
+        with pytest.raises(RunError, match=f"cannot write to .*{name}"):
+            convert(source, tmp_path / "out", layout=layout)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before[1])
+        signal.signal(signal.SIGXFSZ, before[0])
+    assert not [file for file in (tmp_path / "out").rglob("*") if name in file.name]
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_line(tmp_path: Path) -> None:
+    source = open_checkpoint(random_folder(tmp_path / "source"))
+    (tmp_path / "file").touch()
+    for layout in ("hf", "meta"):
+        with pytest.raises(RunError, match="cannot"):
+            convert(source, tmp_path / "file" / "out", layout=layout)
 
 
 def test_the_files_of_a_large_checkpoint_are_named_by_its_index(tmp_path: Path) -> None:
@@ -247,6 +271,8 @@ def set_params(folder: Path, **params: Any) -> None:
         (lambda f: (f / "tokenizer/vqgan.yaml").unlink(), r"cannot read .*vqgan\.yaml"),
         (lambda f: (f / "tokenizer/vqgan.yaml").write_text("model: ["), "vqgan.yaml: not valid YAML: line 1"),
         (lambda f: (f / "tokenizer/vqgan.yaml").write_text("!!python/object/apply:os.abort []"), "tags are not read"),
+        (lambda f: (f / "tokenizer/vqgan.yaml").write_text("a: &a [l, l]\nb: [*a, *a]\n"), "anchors and aliases"),
+        (lambda f: (f / "tokenizer/vqgan.yaml").write_text("model: {params: {embed_dim: 010}}"), "needs embed_dim"),
         (lambda f: set_params(f, n_heads=3), "hidden_size 32 must be a multiple"),
         (lambda f: set_params(f, dim=10**9), "hidden_size must be a whole number"),
         (lambda f: set_params(f, multiple_of=0), "multiple_of 0"),

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tests.tiny import save_tiny
@@ -138,21 +138,16 @@ def test_a_hostile_file_is_refused_in_words_in_bounded_memory_and_without_a_sock
     grown, said = json.loads(done.stdout)
     for number, (name, _, words) in enumerate(CASES):
         message = said[f"{number:02d}"]
-        assert re_search(words, message), (name, words, message)
+        assert any(word in message for word in words.split("|")), (name, words, message)
         assert f"{number:02d}" in message, "it names the folder or the file"
         assert len(message) < 5000
         assert "\n" not in message
     assert grown < 400 * 2**20
 
 
-def re_search(words: str, message: str) -> bool:
-    return any(word in message for word in words.split("|"))
-
-
+@settings(max_examples=40)
 @given(
-    name=st.sampled_from(
-        ["config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"]
-    ),
+    name=st.sampled_from(["config", "generation_config", "preprocessor_config", "processor_config"]),
     key=st.integers(0, 40),
     value=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

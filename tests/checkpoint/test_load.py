@@ -102,7 +102,7 @@ def test_half_precision_is_kept_on_disk_and_computed_in_float32(tmp_path: Path, 
 def test_a_loaded_model_draws_no_gradients_and_is_packed(saved: Path) -> None:
     loaded = load(saved)
     assert not any(tensor.requires_grad for tensor in all_tensors(loaded).values())
-    assert loaded.model.head.packed is not None
+    assert loaded.model.packed is not None
     assert not loaded.model.training
 
 

@@ -14,7 +14,7 @@ from tests.tiny import save_tiny
 
 from twgi import cli
 from twgi.decoding.compat import Quirk
-from twgi.files import fresh_folder
+from twgi.runs.folder import fresh_folder
 from twgi.trace import Trace
 
 

@@ -130,7 +130,7 @@ def test_rows_are_combined_by_their_weights_at_the_allowed_ids() -> None:
     logits = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
     ids = torch.tensor([2, 3, 7])
     rows = [[(0, 3.0), (2, -2.0)], [(1, 1.0)], [(3, 0.5), (1, 0.25), (0, 0.25)]]
-    total = combined(logits, rows, ids)
+    total = combined(logits[:, ids], rows)
     for made, own in zip(total, rows, strict=True):
         torch.testing.assert_close(made, sum(weight * logits[place, ids] for place, weight in own))
 
@@ -140,6 +140,6 @@ def test_a_combination_does_not_depend_on_its_neighbours() -> None:
     logits[2] = float("nan")
     rows = [[(0, 3.0), (1, -2.0)], [(2, 1.0)], [(1, 1.0)]]
     ids = torch.arange(0, 1000, 3)
-    together = combined(logits, rows, ids)
-    assert torch.equal(together[0], combined(logits, rows[:1], ids)[0])
+    together = combined(logits[:, ids], rows)
+    assert torch.equal(together[0], combined(logits[:, ids], rows[:1])[0])
     assert torch.equal(together[2], logits[1, ids])

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from twgi.errors import RunError, TraceError
-from twgi.runs.folder import RunFolder
-from twgi.trace import ImageSegment, ModelId, Trace
+from twgi.render import page
+from twgi.runs.folder import UNUSABLE, RunFolder, refuse_changes
+from twgi.trace import ImageSegment, ModelId, Trace, read_traces
 
 RUN: dict[str, Any] = {
     "settings": {"sampling": {"text_top_p": 0.9}, "seed": 0},
@@ -179,6 +180,33 @@ def test_killing_the_process_loses_nothing_and_frees_the_folder(tmp_path: Path) 
     assert all((tmp_path / "images" / f"{number}-0.png").exists() for number in range(len(prompts)))
 
 
+@pytest.mark.parametrize("name", ["images", "traces.jsonl", ".lock"])
+def test_a_part_of_a_run_that_is_a_link_is_not_followed(tmp_path: Path, name: str) -> None:
+    out, victim = tmp_path / "out", tmp_path / "victim"
+    with RunFolder(out, run=RUN) as folder:
+        add(folder, 0)
+    (out / name).rename(victim)
+    (out / name).symlink_to(victim)
+    before = {path: path.read_bytes() for path in (victim, *victim.glob("*")) if path.is_file()}
+    with pytest.raises(RunError, match="leads out of|a link, which is not followed"):
+        RunFolder(out, run=RUN, resume=True)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_picture_that_is_a_link_is_neither_shown_nor_kept(tmp_path: Path) -> None:
+    out, private = tmp_path / "out", tmp_path / "private.png"
+    Image.new("RGB", (4, 4), "red").save(private)
+    with RunFolder(out, run=RUN) as folder:
+        add(folder, 0)
+    (out / "images" / "0-0.png").unlink()
+    (out / "images" / "0-0.png").symlink_to(private)
+    (trace,) = read_traces(out)
+    assert trace.with_pictures(out).final is None
+    assert "the file is missing" in "".join(page(lambda: iter([trace]), 1, folder=out))
+    with RunFolder(out, run=RUN, resume=True) as folder:
+        assert not list(folder.thoughts())
+
+
 @pytest.mark.parametrize("out", ["file/out", "/proc/out", "nul\0byte"])
 def test_a_folder_that_cannot_be_written_is_the_users_error(tmp_path: Path, out: str) -> None:
     (tmp_path / "file").touch()
@@ -200,3 +228,11 @@ def test_a_full_disk_leaves_no_half_thought(tmp_path: Path, monkeypatch: pytest.
             add(folder, 2)
     assert stored(tmp_path) == ["prompt 0"]
     assert sorted(file.name for file in (tmp_path / "images").iterdir()) == ["0-0.png"]
+
+
+def test_what_changed_is_named_and_what_was_unusable_may_change(tmp_path: Path) -> None:
+    stored = {"settings": {"seed": 0, "top_p": 0.9}, "prompts": {"0": "ab", "1": UNUSABLE}, "when": 1}
+    now = {"settings": {"seed": 0, "top_p": 0.9}, "prompts": {"0": "ab", "1": "cd"}, "when": 2}
+    refuse_changes(tmp_path, stored, now, ("settings", "prompts"))
+    with pytest.raises(RunError, match=r"settings\.top_p was 0\.9, is now 0\.5; give another --out"):
+        refuse_changes(tmp_path, stored, now | {"settings": {"seed": 0, "top_p": 0.5}}, ("settings", "prompts"))

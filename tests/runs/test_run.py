@@ -1,10 +1,13 @@
 """A run thinks about each job once, whatever stops it, and gives the same thoughts in any order and any batch."""
 
 import json
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -17,7 +20,7 @@ from twgi.runs.folder import RunFolder, read_thoughts
 from twgi.runs.plan import RunPlan, digest
 from twgi.runs.prompts import BadLine, PromptLine
 from twgi.runs.run import Outcome, describe, run
-from twgi.thinking.events import Task, ThoughtEvent
+from twgi.thinking.events import Done, Task, ThoughtEvent
 from twgi.thinking.settings import Settings
 from twgi.trace import ImageSegment, Trace, read_traces
 
@@ -282,3 +285,62 @@ def test_a_thought_that_is_stored_when_the_run_is_stopped_is_kept(
     outcome = go(tmp_path, SIX)
     assert (outcome.interrupted, outcome.thoughts) == (True, 1)
     assert outcome.page is not None
+
+
+class Ready:
+    """A thinker that has thought already: two thoughts with a picture each."""
+
+    def __init__(self) -> None:
+        self.inner = thinker()
+        self.identity, self.resolved = self.inner.identity, self.inner.resolved
+        picture = ImageSegment(picture=Image.new("RGB", (2, 2)), role="final")
+        blank = Trace(prompt="a", mode="general", seed=0, model=self.identity, finish_reason="stop", segments=(picture,))
+        self.traces = [blank, replace(blank, sample=1)]
+
+    def stream_many(self, tasks: Iterable[Task], *, batch: int = 8) -> Iterator[tuple[int, ThoughtEvent]]:
+        for index, (_, trace) in enumerate(zip(tasks, self.traces, strict=True)):
+            yield index, Done(trace)
+
+
+def test_counts_that_are_told_are_counts_that_are_stored_whenever_the_run_is_stopped(tmp_path: Path) -> None:
+    """Ctrl-C at each line of the code that stores a thought."""
+    ready, ended = Ready(), []
+    for moment in count():
+        left = moment
+
+        def step(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal left
+            if Path(frame.f_code.co_filename).name not in ("files.py", "folder.py"):
+                return None
+            if event == "line" and left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            left -= event == "line"
+            return step
+
+        out = tmp_path / str(moment)
+        log = Log(lambda number: sys.settrace(step) if number == 1 else sys.settrace(None))
+        outcome = run(ready, plan(prompts("a"), samples=2), out, report=log)
+        sys.settrace(None)
+        lines = (out / "traces.jsonl").read_bytes().splitlines()
+        assert outcome.thoughts == len(lines) == len(list(read_thoughts(out))), f"at moment {moment}"
+        assert f"{len(lines)} of 2 thoughts" in outcome.kept
+        assert f"{len(lines)} thought" in (out / "index.html").read_text() or len(lines) == 1
+        ended.append(len(lines))
+        if not outcome.interrupted:
+            break
+    assert ended[0] == 1
+    assert ended[-1] == 2
+    assert len(ended) > 20, "there were moments"
+
+
+def test_a_run_of_many_samples_begins_at_once(tmp_path: Path) -> None:
+    log = Log(stop_at_first)
+    outcome = go(tmp_path, plan(prompts("a", "b"), samples=100_000), log=log)
+    assert (log.todo, outcome.thoughts, outcome.jobs) == (200_000, 1, 200_000)
+    with pytest.raises(ConfigError, match="samples must be 1 or more, and 100000 at most"):
+        plan(prompts("a"), samples=100_001)
+
+
+def stop_at_first(count: int) -> None:
+    raise KeyboardInterrupt

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from torch import Tensor
 from twgi.checkpoint import hf, meta
 from twgi.checkpoint.layout import CONVERTED, Checkpoint
 from twgi.checkpoint.save import LARGEST_FILE, json_files, write_groups, write_json_files
-from twgi.checkpoint.tensors import Progress, read_json
+from twgi.checkpoint.tensors import MAX_JSON, Progress, read_json
 from twgi.errors import CheckpointError, ConfigError
-from twgi.files import write_json, writing_whole
+from twgi.files import check_new, read_bytes, write_json, write_whole, writing_whole
 from twgi.tokenizer.text import TextTokenizer
 
 SMALL_FILES = (
@@ -52,9 +52,7 @@ def convert(
         raise ConfigError(f"unknown layout {layout!r}; known are {', '.join(LAYOUTS)}")
     if shards is not None and layout != "meta":
         raise ConfigError("only Meta's layout has shards")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is there and not an empty folder; give a new one")
-    folder.mkdir(parents=True, exist_ok=True)
+    check_new(folder, option="TARGET")
     if layout == "hf":
         _write_hf(source, folder, dtype, largest_file, progress)
         return ()
@@ -75,7 +73,7 @@ def _write_hf(
     if source.layout == "hf":
         for name in SMALL_FILES:
             if (source.folder / name).is_file():
-                shutil.copyfile(source.folder / name, folder / name)
+                write_whole(folder / name, read_bytes(source.folder / name, most=MAX_JSON))
         raw = read_json(source.folder / "config.json")
         raw.pop("dtype", None)
         config = raw | {"torch_dtype": str(kept).removeprefix("torch.")}
@@ -107,7 +105,7 @@ def _write_meta(source: Checkpoint, folder: Path, dtype: torch.dtype | None, sha
         _save_torch(part, models / name)
     params, outer = meta.write_params(source.config, count), {"model_parallel_size": count}
     for name, content in {"params.json": params, "consolidate_params.json": outer}.items():
-        (models / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_whole(models / name, json.dumps(content, indent=1).encode() + b"\n")
     _write_meta_tokenizer(source, tokenizer)
     _write_checklist(models)
     _write_checklist(tokenizer)
@@ -120,9 +118,9 @@ def _write_meta_tokenizer(source: Checkpoint, folder: Path) -> None:
     names = [name for name in source.tensors.stored if name.startswith(hf.VQ_PREFIX)]
     image = source.tensors.read(names)
     _save_torch({"state_dict": {n.removeprefix(hf.VQ_PREFIX): t for n, t in image.items()}}, folder / "vqgan.ckpt")
-    (folder / "vqgan.yaml").write_text(meta.write_vqgan(source.vq_config), encoding="utf-8")
+    write_whole(folder / "vqgan.yaml", meta.write_vqgan(source.vq_config).encode())
     text = _renamed(source.text, PLACEHOLDER, META_PLACEHOLDER)
-    (folder / "text_tokenizer.json").write_text(text.bpe.to_str(), encoding="utf-8")
+    write_whole(folder / "text_tokenizer.json", text.bpe.to_str().encode())
 
 
 def _renamed(text: TextTokenizer, old: str, new: str) -> TextTokenizer:
@@ -142,7 +140,10 @@ def _cast(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 def _save_torch(content: Any, file: Path) -> None:
     with writing_whole(file) as opened:
-        torch.save(content, opened)
+        try:
+            torch.save(content, opened)
+        except RuntimeError as error:  # torch's own words for a full disk
+            raise OSError(errno.EIO, f"the file could not be written ({error})") from None
 
 
 def _write_checklist(folder: Path) -> None:
@@ -150,4 +151,4 @@ def _write_checklist(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         with path.open("rb") as data:
             lines.append(f"{hashlib.file_digest(data, 'md5').hexdigest()}  {path.name}\n")
-    (folder / "checklist.chk").write_text("".join(lines), encoding="utf-8")
+    write_whole(folder / "checklist.chk", "".join(lines).encode())

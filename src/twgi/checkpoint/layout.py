@@ -195,9 +195,11 @@ def _check_names(names: Mapping[str, int], tokenizer_names: Mapping[str, int]) -
     for name, token in tokenizer_names.items():
         if names.get(name, token) != token:
             ids = f"{names[name]} in config.json and {token} in tokenizer.json"
-            raise CheckpointError(f"token {name!r} is id {ids}")
+            raise CheckpointError(f"token {short(name)} is id {ids}")
         if token not in named or (name not in names and name not in aliases):
-            raise CheckpointError(f"config.json: vocabulary_map has no {name!r} (id {token}), which tokenizer.json has")
+            raise CheckpointError(
+                f"config.json: vocabulary_map has no {short(name)} (id {token}), which tokenizer.json has"
+            )
 
 
 def _published_pixels(folder: Path, resolution: int) -> bool:

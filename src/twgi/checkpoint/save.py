@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from twgi.checkpoint import hf
 from twgi.checkpoint.layout import OURS, REFERENCE
 from twgi.checkpoint.tensors import INDEX, WEIGHTS, Progress
-from twgi.files import write_json
+from twgi.files import replacing, write_json, write_whole
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
@@ -55,7 +57,6 @@ def save(
         generation={**marks, "do_sample": True, "twgi": dict(defaults or {})},
     )  # fmt: skip
     if writes:
-        folder.mkdir(parents=True, exist_ok=True)
         write_json_files(folder, files, tokenizer.text)
     sizes, read = _stored(model.config, vq, tensor or model.state_dict().__getitem__, dtype)
     write_groups(folder, sizes, read, largest_file, writes=writes)
@@ -127,15 +128,17 @@ def write_json_files(folder: Path, files: Mapping[str, Mapping[str, Any]], text:
     """Write them, and the text tokenizer."""
     for name, content in files.items():
         write_json(folder / name, content)
-    (folder / "tokenizer.json").write_text(text.bpe.to_str(), encoding="utf-8")
+    write_whole(folder / "tokenizer.json", text.bpe.to_str().encode())
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """One safetensors file, which is there as a whole or not at all."""
-    unfinished = file.with_name(file.name + ".part")
-    save_file(dict(tensors), unfinished, metadata={"format": "pt"})
-    unfinished.chmod(0o644)  # safetensors writes files that only their owner can read
-    unfinished.replace(file)
+    """One safetensors file, which is there as a whole or not at all. Raises `RunError`."""
+    with replacing(file) as unfinished:
+        try:
+            save_file(dict(tensors), unfinished, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(errno.EIO, str(error)) from None
+        unfinished.chmod(0o644)  # safetensors writes files that only their owner can read
 
 
 def write_groups(

@@ -19,7 +19,7 @@ from twgi.commands.groups import (
     thinks,
 )
 from twgi.commands.options import ASK, RUN, option
-from twgi.commands.score import shown_status
+from twgi.commands.score import show
 from twgi.commands.think import conclude
 from twgi.errors import ConfigError
 
@@ -83,7 +83,7 @@ def eval_geneval(
         else:
             found = benchmark.from_run(folder)
             content = score(benchmark, *found, folder, which=which, counting=counting)
-            return shown_status(content, benchmark.table(content))
+            return show(content, benchmark.table(content), json=False)
         return 0
 
     if plain:
@@ -117,8 +117,8 @@ def eval_dpg(
         print(f"pictures: {laid_out}; judge them with: twgi score dpg {folder} --questions FILE --judge JUDGE")
         return 0
 
-    benchmark = Dpg()
-    asked, again = benchmark.prompts(prompts).limited(how.limit), f"twgi score dpg {out} --questions FILE --judge JUDGE"
+    benchmark, again = Dpg(), f"twgi score dpg {out} --questions FILE --judge JUDGE"
+    asked = benchmark.prompts(prompts).limited(how.limit)
     return _draw(benchmark, asked, out, options, drawing, how, then=then, again=again)
 
 

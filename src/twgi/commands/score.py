@@ -50,7 +50,7 @@ def score_geneval(
         asked, pictures = benchmark.from_run(folder)
         benchmark.lay_out(asked, pictures)
     content = score(benchmark, asked, pictures, out or folder, which=which, counting=counting)
-    return shown_status(content, benchmark.table(content), json=json)
+    return show(content, benchmark.table(content), json=json)
 
 
 @app.command("dpg")
@@ -113,18 +113,16 @@ def score_dpg(
         whole = not any(thought.pending or thought.status == "not looked at" for thought in thoughts)
         return 0 if whole else TwgiError.exit_status
     content = score(benchmark, *found, place, which=which, counting=counting)
-    return shown_status(content, benchmark.table(content), json=json)
+    return show(content, benchmark.table(content), json=json)
 
 
-def shown_status(content: Any, table: str, *, json: bool = False) -> int:
-    """Print a score; the exit status says whether it is one of everything that was asked."""
-    show(content, table, json=json)
-    return TwgiError.exit_status if content["partial"] or content["unknown"] else 0
+def show(content: dict[str, Any], table: str, *, json: bool) -> int:
+    """Print what was found as a table, or as the JSON file that holds it; the exit status.
 
-
-def show(content: Any, table: str, *, json: bool) -> None:
-    """Print what was found as a table, or as the JSON file that holds it. Half a surrogate pair becomes its escape."""
+    That is 2 where it is PARTIAL or too much of it UNKNOWN. Half a surrogate pair becomes its escape.
+    """
     from json import dumps
 
     text = dumps(content, ensure_ascii=False, indent=2) if json else table
     print(text.encode("utf-8", "backslashreplace").decode())
+    return TwgiError.exit_status if content.get("partial") or content.get("unknown") else 0

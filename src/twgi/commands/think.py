@@ -47,8 +47,7 @@ def think(
 
     Many, and again after a crash: twgi think --prompts prompts.jsonl --mode critique --out out/many --resume
     """
-    from twgi.files import fresh_folder
-    from twgi.runs.folder import check_folder
+    from twgi.runs.folder import check_folder, fresh_folder
     from twgi.runs.plan import RunPlan
 
     mode = mode or ("general" if image else "direct")

@@ -29,6 +29,8 @@ def draw_and_judge(watching: Watching, thinker: Thinker, folder: Path) -> Mappin
     plan = RunPlan(prompts=asked.lines(), settings=Settings(mode=watching.mode), samples=watching.samples)
     with closing(reporter(many=True, json=False)) as report:
         outcome, _ = draw(thinker, benchmark, asked, plan, folder, report=report, batch=watching.batch)
+    if outcome.interrupted:
+        raise KeyboardInterrupt
     if not outcome.thoughts or any(not item.include for item in asked.items):
         return {}
     scores = score(benchmark, *benchmark.from_run(folder), folder, which="final", counting=counting)

@@ -12,7 +12,7 @@ from pathlib import Path
 from twgi.data.records import TrainingRecord, parse_record, paths_of, text_of
 from twgi.data.rows import Piece, TrainingRow, check_row, pieces_of
 from twgi.errors import DataError, TwgiError
-from twgi.files import Fault, Line, Object, read_lines, writing_lines
+from twgi.files import Fault, Line, Object, inside, read_lines, writing_lines
 from twgi.tokenizer.image import open_picture
 from twgi.tokenizer.multimodal import PLACEHOLDER, Codes, MultimodalTokenizer
 from twgi.tokenizer.published import PublishedTokenizer
@@ -109,7 +109,7 @@ class RowEncoder:
         tokens, pictures = list(row.tokens), (path for turn in record.turns for path in turn.pictures)
         images = (span for span in row.spans if span.kind == "image")
         for span, path in zip(images, pictures, strict=True):
-            tokens[span.start : span.end] = self.tokenizer.image_block(self._codes(record.folder / path))
+            tokens[span.start : span.end] = self.tokenizer.image_block(self._codes(inside(record.folder, path)))
         return replace(row, tokens=tuple(tokens))
 
     def _codes(self, path: Path) -> Codes:
@@ -126,7 +126,7 @@ class RowEncoder:
         if "images" in said and not paths:
             raise DataError('"images" is empty; the published code needs a picture, or no such key')
         wanted = paths[: response.count(PLACEHOLDER)]
-        pictures = [self._codes((self.images or line.folder) / path) for path in wanted]
+        pictures = [self._codes(inside(self.images or line.folder, path)) for path in wanted]
         tokens = self._publisher.record(prompt, response, pictures)
         if self.limit is not None and len(tokens) > self.limit:
             return TooLong(where=line.where, tokens=len(tokens))

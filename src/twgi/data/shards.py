@@ -21,7 +21,7 @@ import numpy.typing as npt
 from twgi.data.encode import Encoded, EncodingReport, LineOutcome, RowEncoder
 from twgi.data.rows import Span, TokenRow, TrainingRow
 from twgi.errors import ConfigError, DataError
-from twgi.files import Object, read_json, read_lines, reading, write_json, writing_whole
+from twgi.files import Object, escaped, read_json, read_lines, reading, write_json, writing_whole
 from twgi.tokenizer.multimodal import MultimodalTokenizer
 
 VERSION = 1
@@ -102,8 +102,8 @@ class ShardWriter:
         columns = {
             "ids": [row.tokens for row in rows],
             "segments": [[vars(span) for span in row.spans] for row in rows],
-            "source": [row.source for row in rows],
-            "id": [row.id for row in rows],
+            "source": [escaped(row.source) for row in rows],
+            "id": [None if row.id is None else escaped(row.id) for row in rows],
             "length": [len(row.tokens) for row in rows],
         }
         meta = {"made_of": self.made_of, "end": end, "report": self.report.to_json()}

@@ -1,12 +1,13 @@
 """The keys and values of all pages, and attention over them.
 
 Law: on a CPU, in float32 and with packed matrices, what a position computes is a function of the tokens up to it,
-whatever shares the pass, however the row was cut into pieces, and wherever its pages are. So every query is a call of
-its own, and a pass has at least `MIN_TOKENS` tokens. (In bfloat16 the matrices sum in another order from some 40 tokens
-on.) On other devices more than `SINGLE` new tokens of a row are one masked call.
+whatever shares the pass, however the row was cut into pieces, and wherever its pages are. So on a CPU in float32 no
+product has fewer than `LEAST` queries (the kernels then give one the same bits in any company), what is looked at is
+padded to whole lines of `LINE` positions, and sums run over `BLOCK` positions at a time. Elsewhere up to `SINGLE` new
+tokens of a row are calls of their own, and more are one masked call, whose bits depend on their number.
 
-Shapes: L twice the layers, K key/value heads, N query heads, G = N / K, T positions, H head size, P packed tokens of a
-step (padded to `MIN_TOKENS`), n new tokens of one row.
+Shapes: L layers, K key/value heads, N query heads, G = N / K, T positions, H head size, P packed tokens of a step
+(padded to `MIN_TOKENS`), n new tokens of one row, Q = n G.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from torch import Tensor
 
 from twgi.decoding.pages import Copy, Pages, Row
 from twgi.model.config import TransformerConfig
+from twgi.model.packed import plain_is_alike
 from twgi.model.step import MIN_TOKENS
 
+LINE, BLOCK, LEAST = 32, 256, 16
 SINGLE = 16  # the most new tokens of a row whose queries are calls of their own on every device
 
 
@@ -41,21 +44,37 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         compute: torch.device | str | None = None,
     ) -> None:
-        shape = (2 * config.num_layers, 1, config.num_kv_heads, pages.count * pages.size, config.head_dim)
-        self.pages, self.max_positions = pages, config.max_positions
-        self.kv_L1KTH = torch.empty(shape, device=device, dtype=dtype)  # keys of a layer, then its values
-        self.by_place_LTKH = [kv_1KTH[0].transpose(0, 1) for kv_1KTH in self.kv_L1KTH]
-        self.device = self.kv_L1KTH.device
+        shape = (config.num_layers, pages.count * pages.size + LINE, config.num_kv_heads, config.head_dim)
+        self.pages, self.max_positions, self.device = pages, config.max_positions, torch.device(device)
         self.compute = torch.device(device if compute is None else compute)
+        self.exact = self.device.type == self.compute.type == "cpu" and dtype == torch.float32
+        # zeros, not whatever there was: positions beyond the end of a row are multiplied by zero
+        self.k_LTKH, self.v_LTKH = (torch.zeros(shape, device=device, dtype=dtype) for _ in range(2))
+        self.together = plain_is_alike(2 * LINE, config.head_dim, torch.get_num_threads())  # queries of a row at once
+        self._causal_TT = torch.empty(0, 0)
 
     def copy(self, copy: Copy) -> None:
         """Do what opening a row asked for."""
-        sources = torch.tensor(copy.sources, device=self.device)
-        self.kv_L1KTH.narrow(3, copy.target, len(sources)).copy_(self.kv_L1KTH.index_select(3, sources))
+        sources, end = torch.tensor(copy.sources, device=self.device), copy.target + len(copy.sources)
+        for memory_LTKH in (self.k_LTKH, self.v_LTKH):
+            memory_LTKH[:, copy.target : end] = memory_LTKH.index_select(1, sources)
+
+    def clear(self, row: Row) -> None:
+        """Forget numbers that may not be finite."""
+        places = torch.tensor(self.pages.places(row.pages, len(row.pages) * self.pages.size), device=self.device)
+        for memory_LTKH in (self.k_LTKH, self.v_LTKH):
+            memory_LTKH.index_fill_(1, places.long(), 0)
 
     def step(self, pieces: Sequence[tuple[Row, int]]) -> CacheStep:
         """One pass over the next ids of each row, so many of each; every row once."""
         return CacheStep(self, pieces)
+
+    def causal(self, first: int, end: int, length: int) -> Tensor:
+        """0 where the queries at these positions may look, minus infinity beyond: a view, QT."""
+        if len(self._causal_TT) < max(end, length):
+            side = 2 * max(end, length)
+            self._causal_TT = torch.full((side, side), -torch.inf).triu_(1)
+        return self._causal_TT[first:end, :length]
 
 
 class CacheStep:
@@ -82,44 +101,79 @@ class CacheStep:
         self.last_indices = [end - 1 for end in accumulate(count for _, count in pieces)]  # of each row, in N
         self._past = [self._past_of(row, row.read + count) for row, count in pieces]
 
-    def _past_of(self, row: Row, end: int) -> tuple[Tensor, ...] | Tensor:
-        """Keys and values 1KTH of a row in each layer, in turn; or where they are to be gathered from."""
+    def _past_of(self, row: Row, end: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | Tensor:
+        """Keys KHT and values KTH of a row in each layer; or the places they are to be gathered from."""
+        cache, length = self.cache, -(-end // LINE) * LINE if self.cache.exact else end
         if row.start is None:
-            return torch.tensor(self.cache.pages.places(row.pages, end), device=self.cache.device)
-        return self.cache.kv_L1KTH.narrow(3, row.start, end).unbind(0)
+            places = cache.pages.places(row.pages, end)
+            return torch.tensor(places + places[-1:] * (length - end), device=cache.device)
+        keys, values = (memory.narrow(1, row.start, length) for memory in (cache.k_LTKH, cache.v_LTKH))
+        return keys.permute(0, 2, 3, 1).unbind(), values.transpose(1, 2).unbind()
 
     def attend(self, layer: int, q_PNH: Tensor, k_PKH: Tensor, v_PKH: Tensor) -> Tensor:
         """Store the new keys and values, then let each row's new tokens look at that row alone: PNH."""
-        heads, size = q_PNH.shape[1:]
-        for new_PKH, cache_TKH in zip((k_PKH, v_PKH), self.cache.by_place_LTKH[2 * layer : 2 * layer + 2], strict=True):
-            cache_TKH.index_copy_(0, self._places_N, new_PKH[: self.tokens].to(self.cache.device))
-        queries = q_PNH.view(len(q_PNH), 1, k_PKH.shape[1], -1, size).unbind(0)
+        cache, shape = self.cache, q_PNH.shape
+        for memory_LTKH, new_PKH in ((cache.k_LTKH, k_PKH), (cache.v_LTKH, v_PKH)):
+            memory_LTKH[layer].index_copy_(0, self._places_N, new_PKH[: self.tokens].to(cache.device))
+        if cache.exact:
+            q_PNH = F.pad(q_PNH, (0, 0, 0, 0, 0, LEAST))
+        q_PKGH = q_PNH.view(q_PNH.shape[0], k_PKH.shape[1], -1, shape[2])
         out: list[Tensor] = []
-        for (_, count), past in zip(self.pieces, self._past, strict=True):
-            k_1KTH, v_1KTH = self._of_layer(layer, past)
-            if count == 1:
-                out.append(F.scaled_dot_product_attention(queries[len(out)], k_1KTH, v_1KTH))
+        begin = 0
+        for (row, count), past in zip(self.pieces, self._past, strict=True):
+            k_KHT, v_KTH = self._of_layer(layer, past)
+            if cache.exact:
+                for first in (0,) if cache.together else range(count):
+                    n = count if cache.together else 1
+                    causal_nT = cache.causal(row.read + first, row.read + first + max(n, 2), k_KHT.shape[2])
+                    out.append(attend_together(q_PKGH, begin + first, n, k_KHT, v_KTH, causal_nT))
             else:
-                attend = attend_singly if count <= SINGLE or q_PNH.device.type == "cpu" else attend_masked
-                out += attend(queries[len(out) : len(out) + count], k_1KTH, v_1KTH)
-        out += [torch.zeros_like(queries[0])] * self.padding
-        return torch.cat(out).view(len(q_PNH), heads, size)
+                single = count <= SINGLE or q_PNH.device.type == "cpu"
+                attend = attend_singly if single else attend_masked
+                out += attend(q_PKGH[begin : begin + count, None].unbind(), k_KHT.mT[None], v_KTH[None])
+            begin += count
+        if self.padding:
+            out.append(q_PNH.new_zeros(self.padding, *out[0].shape[1:]))
+        return torch.cat(out).view(shape)
 
-    def _of_layer(self, layer: int, past: tuple[Tensor, ...] | Tensor) -> tuple[Tensor, Tensor]:
+    def _of_layer(
+        self, layer: int, past: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | Tensor
+    ) -> tuple[Tensor, Tensor]:
         if isinstance(past, tuple):
-            keys, values = past[2 * layer], past[2 * layer + 1]
+            k_KHT, v_KTH = past[0][layer], past[1][layer]
         else:
-            keys, values = self.cache.kv_L1KTH[2 * layer : 2 * layer + 2].index_select(3, past)
+            k_KHT = self.cache.k_LTKH[layer].index_select(0, past).permute(1, 2, 0)
+            v_KTH = self.cache.v_LTKH[layer].index_select(0, past).transpose(0, 1)
         if self.cache.device != self.cache.compute:
-            return keys.to(self.cache.compute), values.to(self.cache.compute)
-        return keys, values
+            return k_KHT.to(self.cache.compute), v_KTH.to(self.cache.compute)
+        return k_KHT, v_KTH
 
     def commit(self) -> None:
         """Count the new tokens as read."""
         for row, count in self.pieces:
             row.read += count
-            if count > 1 or row.read % self.cache.pages.size == 0:
+            size = self.cache.pages.size
+            if row.read // size > row.noted // size or (count > 1 and not row.drafts):
                 self.cache.pages.note(row)
+
+
+def attend_together(q_PKGH: Tensor, begin: int, n: int, k_KHT: Tensor, v_KTH: Tensor, causal_nT: Tensor) -> Tensor:
+    """The n tokens from `begin` on look back at their row, nKGH. There are `LEAST` queries from there on."""
+    _, heads, group, size = q_PKGH.shape
+    length = k_KHT.shape[2]
+    if group == 1:
+        q_KQH = q_PKGH[begin : begin + max(n, LEAST), :, 0].transpose(0, 1)
+        queries = max(n, 2)
+    else:
+        q_KQH = q_PKGH[begin : begin + max(n, LEAST)].transpose(0, 1).reshape(heads, -1, size)
+        queries = n * group
+        causal_nT = causal_nT[:n, None].expand(n, group, length).reshape(queries, length)
+    scores_KQT = torch.bmm(q_KQH, k_KHT)[:, :queries]
+    seen_KQT = torch.add(causal_nT, scores_KQT, alpha=size**-0.5).softmax(-1)
+    out_KQH = torch.bmm(seen_KQT[..., :BLOCK], v_KTH[:, :BLOCK])
+    for first in range(BLOCK, length, BLOCK):
+        out_KQH.baddbmm_(seen_KQT[..., first : first + BLOCK], v_KTH[:, first : first + BLOCK])
+    return out_KQH[:, : n * group].reshape(heads, n, group, size).transpose(0, 1)
 
 
 def attend_singly(queries: Sequence[Tensor], k_1KTH: Tensor, v_1KTH: Tensor) -> list[Tensor]:

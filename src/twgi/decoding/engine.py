@@ -7,6 +7,7 @@ Sequences enter and leave at any step. What a sequence says is the same alone an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -19,13 +20,10 @@ from twgi.decoding.request import Request
 from twgi.decoding.runner import Runner
 from twgi.decoding.sampler import combined, draw
 from twgi.decoding.scheduler import Batch, Scheduler, longest_rows
-from twgi.decoding.sequence import Sequence
+from twgi.decoding.sequence import Drawn, Sequence
 from twgi.errors import ConfigError, PromptError
 from twgi.model.transformer import Transformer
 from twgi.vocab import Vocab
-
-Drawn = tuple[Sequence, int | None, float | None]
-"""A sequence, its next token (None where the logits were not numbers), and log p of that where it was asked for."""
 
 
 class Engine:
@@ -37,13 +35,23 @@ class Engine:
         tokens: positions of the cache, the bound on memory; see `scheduler.most_positions`.
         serial: rows in turn and their cache in host memory, where the device has too little.
         page: positions of a page of the cache.
+        window: tokens of a sequence that are drawn in one step, if all but the last of them were guessed; the tokens do
+            not depend on it. None: as many as pay, and 1 where the model's bits depend on how a row is cut into pieces.
     """
 
     def __init__(
-        self, model: Transformer, vocab: Vocab, *, tokens: int, serial: bool = False, page: int = PAGE
+        self,
+        model: Transformer,
+        vocab: Vocab,
+        *,
+        tokens: int,
+        serial: bool = False,
+        page: int = PAGE,
+        window: int | None = None,
     ) -> None:
         self.model, self.vocab, self.pages = model, vocab, Pages(tokens, page)
-        self.scheduler, self.runner = Scheduler(self.pages), Runner(model, self.pages, serial=serial)
+        self.runner = Runner(model, self.pages, serial=serial)
+        self.scheduler = Scheduler(self.pages, window or (None if self.runner.exact else 1))
         self._outbox: list[Event] = []
         device = next(model.parameters()).device
         self._ids = {choice: torch.tensor(allowed_ids(vocab, choice), device=device) for choice in Choice}
@@ -111,38 +119,56 @@ class Engine:
         events += self.scheduler.admit()
         batch = self.scheduler.schedule()
         if batch.pieces:
-            logits_RV = self.runner.run(batch)
-            for drawn in self._sample(batch, logits_RV):
+            for drawn in self._sample(batch, self.runner.run(batch)):
                 events += self._accept(*drawn)
         return events
 
     @torch.inference_mode()
-    def _sample(self, batch: Batch, logits_RV: Tensor) -> list[Drawn]:
-        drawn: list[Drawn] = []
-        groups: dict[tuple[Choice, Filter], list[tuple[Sequence, int]]] = {}
+    def _sample(self, batch: Batch, hidden_ND: Tensor) -> list[tuple[Sequence, list[Drawn]]]:
+        """What is drawn of each sequence that is ready, at each of its drafts and after them."""
+        out: list[tuple[Sequence, list[Drawn]]] = []
+        groups: dict[tuple[Choice, Filter], list[tuple[list[Drawn], Sequence, int, list[tuple[int, float]]]]] = {}
         first = 0
         for sequence in batch.ready:
-            choice = sequence.request.grammar.choice(sequence.state)
-            by = sequence.request.image if choice is Choice.IMAGE else sequence.request.text
-            groups.setdefault((choice, by), []).append((sequence, first))
-            first += len(sequence.mix)
-        for (choice, by), members in groups.items():
-            rows = [[(first + i, weight) for i, (_, weight) in enumerate(one.mix)] for one, first in members]
-            starts = [one.noise.start(len(one.full.ids)) for one, _ in members]
-            asked = any(one.request.logprobs for one, _ in members)
-            ids_A, starts_R = self._ids[choice], torch.tensor(starts, device=logits_RV.device)
-            draws = draw(combined(logits_RV, rows, ids_A), ids_A, by, starts_R, logprobs=asked)
-            logprobs = [None] * len(members) if draws.logprobs_R is None else draws.logprobs_R.tolist()
-            tokens = zip(members, draws.tokens_R.tolist(), draws.finite_R.tolist(), logprobs, strict=True)
-            for (sequence, _), token, finite, logprob in tokens:
-                drawn.append((sequence, token if finite else None, logprob if sequence.request.logprobs else None))
-        return drawn
+            choices, found = list(sequence.choices()), list[Drawn]()
+            out.append((sequence, found))
+            for number, choice in enumerate(choices):
+                by = sequence.request.image if choice is Choice.IMAGE else sequence.request.text
+                rows = [(first + i * len(choices) + number, weight) for i, (_, weight) in enumerate(sequence.mix)]
+                groups.setdefault((choice, by), []).append((found, sequence, sequence.position + number, rows))
+            first += len(sequence.mix) * len(choices)
+        for (choice, by), draws in groups.items():
+            self._draw(hidden_ND, choice, by, draws)
+        return out
 
-    def _accept(self, sequence: Sequence, token: int | None, logprob: float | None) -> list[Event]:
-        if token is None:
+    def _draw(
+        self,
+        hidden_ND: Tensor,
+        choice: Choice,
+        by: Filter,
+        wanted: list[tuple[list[Drawn], Sequence, int, list[tuple[int, float]]]],
+    ) -> None:
+        """Draw once for each of these, in order; what is drawn goes to their lists."""
+        ids_A, rows = self._ids[choice], [rows for _, _, _, rows in wanted]
+        if sum(map(len, rows)) < len(hidden_ND):
+            used = [place for own in rows for place, _ in own]
+            hidden_ND, counter = hidden_ND[used], count()
+            rows = [[(next(counter), weight) for _, weight in own] for own in rows]
+        starts = [sequence.noise.start(position) for _, sequence, position, _ in wanted]
+        asked = any(sequence.request.logprobs for _, sequence, _, _ in wanted)
+        mixed_RA = combined(self.model.logits(hidden_ND, ids_A), rows)
+        draws = draw(mixed_RA, ids_A, by, torch.tensor(starts, device=ids_A.device), logprobs=asked)
+        logprobs = [None] * len(rows) if draws.logprobs_R is None else draws.logprobs_R.tolist()
+        tokens = zip(wanted, draws.tokens_R.tolist(), draws.finite_R.tolist(), logprobs, strict=True)
+        for (found, sequence, _, _), token, finite, logprob in tokens:
+            found.append((token if finite else None, logprob if sequence.request.logprobs else None))
+
+    def _accept(self, sequence: Sequence, drawn: list[Drawn]) -> list[Event]:
+        if any(token is None for token, _ in sequence.agreed(drawn)):
+            self.runner.forget(sequence.rows)
             self.scheduler.remove(sequence, keep=False)
             problem = "the model's logits are not finite numbers: load it in float32 or bfloat16, and check its weights"
             return [Failed(sequence.request.id, problem)]
-        events = sequence.accept(token, logprob)
+        events = sequence.accept(drawn)
         self.scheduler.remove_finished(sequence)
         return events

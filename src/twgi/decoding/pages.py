@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from twgi.decoding.guidance import Ids
 
-PAGE = 16
+PAGE = 32
 _BUSY = np.iinfo(np.int64).max
 
 
@@ -26,13 +26,14 @@ _BUSY = np.iinfo(np.int64).max
 class Row:
     """One row of the cache: ids, of which the first `read` are in its pages; it never holds more than `most`.
 
-    `start` is its first position in the cache where its pages lie one after the other. `noted` positions of it can be
+    The last `drafts` of its ids are guesses. `start` is its first position in the cache where its pages lie one after the other. `noted` positions of it can be
     found by other rows; `keys` names what comes before each of its pages.
     """
 
     ids: list[int]
     most: int
     read: int = 0
+    drafts: int = 0
     pages: list[int] = field(default_factory=list)
     start: int | None = None
     noted: int = 0
@@ -123,11 +124,12 @@ class Pages:
         row.pages, row.start, row.read, row.noted, row.keys = [], None, 0, 0, [b""]
 
     def note(self, row: Row) -> None:
-        """Let others find what the row has read."""
-        while row.noted < row.read:
+        """Let others find what the row has read, but no guesses."""
+        end = min(row.read, len(row.ids) - row.drafts)
+        while row.noted < end:
             number, known = divmod(row.noted, self.size)
             page, key, begin = row.pages[number], row.keys[number], number * self.size
-            ids = tuple(row.ids[begin : min(begin + self.size, row.read)])
+            ids = tuple(row.ids[begin : min(begin + self.size, end)])
             for count in range(known + 1, len(ids) + 1):
                 self._holders.setdefault((key, ids[:count]), {})[page] = None
             self._held[page] = (key, ids)

@@ -1,6 +1,8 @@
-"""The only caller of the model: from the pieces of a step to logits."""
+"""The only caller of the model: from the pieces of a step to hidden states."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -24,20 +26,31 @@ class Runner:
         weight = model.embed.weight
         device = torch.device("cpu") if serial else weight.device
         self.model, self.serial, self.device = model, serial, weight.device
+        self.exact = model.packed is not None and not serial
         self.cache = KVCache(model.config, pages, device=device, dtype=weight.dtype, compute=weight.device)
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> Tensor:
-        """Read everything; the logits RV after the last ids of all rows of the sequences that are ready, in order."""
+        """Read everything; the hidden states ND after the last ids of all rows that are drawn from, in order."""
         for copy in batch.copies:
             self.cache.copy(copy)
-        parts = [[piece] for piece in batch.pieces] if self.serial else [batch.pieces]
-        hidden_RD = torch.cat([self._read(pieces) for pieces in parts])[: len(batch.last)]
-        return self.model.logits(hidden_RD) if batch.last else hidden_RD
+        wanted = batch.drawn_after + [0] * len(batch.early)
+        if not self.serial:
+            return self._read(batch.pieces, wanted)
+        return torch.cat([self._read([piece], [count]) for piece, count in zip(batch.pieces, wanted, strict=True)])
 
-    def _read(self, pieces: list[tuple[Row, int]]) -> Tensor:
-        """RD, the hidden state after the last id of each piece."""
+    def _read(self, pieces: list[tuple[Row, int]], wanted: list[int]) -> Tensor:
+        """ND, the hidden states after so many of the last ids of each piece."""
         tokens = [token for row, count in pieces for token in row.ids[row.read : row.read + count]]
         step = self.cache.step(pieces)
         hidden_ND = self.model.forward_cached(torch.tensor(tokens, device=self.device), step)
-        return hidden_ND if len(tokens) == len(pieces) else hidden_ND[step.last_indices]
+        if len(tokens) == sum(wanted):
+            return hidden_ND
+        return hidden_ND[
+            [i for last, n in zip(step.last_indices, wanted, strict=True) for i in range(last - n + 1, last + 1)]
+        ]
+
+    def forget(self, rows: Iterable[Row]) -> None:
+        """Clear what these have in the cache: it may hold what is no number."""
+        for row in rows:
+            self.cache.clear(row)

@@ -4,7 +4,7 @@ A draw is argmax(log p + noise) with Gumbel noise that is a pure function of (se
 counter-based, as Salmon et al. (2011), with SplitMix64's mixer. So a draw does not depend on what is drawn beside it,
 before it, or after it.
 
-Shapes: N rows of the step, R sequences that draw, W branches of one sequence, V vocabulary, A allowed ids.
+Shapes: N rows of the step, R draws, W branches of one sequence, A allowed ids.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def _shifted(words: Tensor, count: int) -> Tensor:
     return (words >> count) & (2 ** (64 - count) - 1)
 
 
-def combined(logits_NV: Tensor, rows: Sequence[WeightedRows], ids_A: Tensor) -> Tensor:
-    """Weighted sums of rows at the allowed ids, RA in float32. Each sequence's own rows only, in their order."""
+def combined(logits_NA: Tensor, rows: Sequence[WeightedRows]) -> Tensor:
+    """Weighted sums of rows, RA in float32. Each sequence's own rows only, in their order."""
     width = max(map(len, rows))
     padded = [[*own, *[(own[0][0], 0.0)] * (width - len(own))] for own in rows]
-    places_WR = torch.tensor([[own[w][0] for own in padded] for w in range(width)], device=logits_NV.device)
+    places_WR = torch.tensor([[own[w][0] for own in padded] for w in range(width)], device=logits_NA.device)
     if width == 1:
-        return logits_NV[places_WR[0]].index_select(1, ids_A).float()
-    weights_WR1 = torch.tensor([[[own[w][1]] for own in padded] for w in range(width)], device=logits_NV.device)
-    logits_WRA = logits_NV[places_WR].index_select(2, ids_A).float() * weights_WR1
+        return logits_NA[places_WR[0]].float()
+    weights_WR1 = torch.tensor([[[own[w][1]] for own in padded] for w in range(width)], device=logits_NA.device)
+    logits_WRA = logits_NA[places_WR].float() * weights_WR1
     total_RA = logits_WRA[0]
     for w in range(1, width):
         total_RA = total_RA + logits_WRA[w]

@@ -53,6 +53,11 @@ def most_positions(request: Request) -> int:
     return most_pages(request) * PAGE
 
 
+def best_window(rows: int) -> int:
+    """How many tokens of each picture to draw at once while so many rows run."""
+    return 6 if rows <= 20 else 4
+
+
 @dataclass(slots=True)
 class Batch:
     """What one step does: copies in the cache, then one pass over the next ids of rows, so many of each.
@@ -65,6 +70,7 @@ class Batch:
     ready: list[Sequence] = field(default_factory=list)
     last: list[tuple[Row, int]] = field(default_factory=list)
     early: list[tuple[Row, int]] = field(default_factory=list)
+    drawn_after: list[int] = field(default_factory=list)  # of each of the last pieces, how many states are wanted
 
     @property
     def pieces(self) -> list[tuple[Row, int]]:
@@ -79,10 +85,13 @@ class Batch:
 
 
 class Scheduler:
-    """The requests of an engine: those that wait, and those that run."""
+    """The requests of an engine: those that wait, and those that run.
 
-    def __init__(self, pages: Pages) -> None:
-        self.pages = pages
+    `window` tokens are drawn of a sequence in one step, if all but the last were guessed; None: as many as pay.
+    """
+
+    def __init__(self, pages: Pages, window: int | None = 1) -> None:
+        self.pages, self.window = pages, window
         self.waiting: deque[Sequence] = deque()
         self.live: list[Sequence] = []
         self._reserved = 0
@@ -133,21 +142,23 @@ class Scheduler:
 
     def schedule(self) -> Batch:
         """The next step of all that run."""
-        batch = Batch()
-        for sequence in self.live:
-            if not sequence.asking:
-                self._plan(sequence, batch)
+        batch, live = Batch(), [sequence for sequence in self.live if not sequence.asking]
+        window = self.window or best_window(sum(len(sequence.mix) for sequence in live))
+        for sequence in live:
+            self._plan(sequence, batch, window)
         return batch
 
-    def _plan(self, sequence: Sequence, batch: Batch) -> None:
+    def _plan(self, sequence: Sequence, batch: Batch, window: int) -> None:
         """Each row holds back its last id until all of its sequence can finish: they are drawn from together."""
         rows = [row for row, _ in sequence.mix]
         if not all(row.pages for row in rows):
             self._open(sequence, batch)
         left = [(row, len(row.ids) - row.read) for row in rows if row.pages]
         if len(left) == len(rows) and all(count <= PIECE for _, count in left):
+            drafts = len(sequence.propose(window - 1))
             batch.ready.append(sequence)
-            batch.last += left
+            batch.last += [(row, count + drafts) for row, count in left]
+            batch.drawn_after += [drafts + 1] * len(left)
         else:
             batch.early += [(row, min(PIECE, count - 1)) for row, count in left if count > 1]
 

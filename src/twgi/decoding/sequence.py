@@ -6,13 +6,19 @@ picture, because the rows of the next one often begin like them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from collections.abc import Sequence as Ordered
 from hashlib import blake2b
 
+from twgi.decoding import drafts
 from twgi.decoding.events import Event, Finished, ImageAsked, ImageOpened, Token
-from twgi.decoding.grammar import State
+from twgi.decoding.grammar import Choice, State
 from twgi.decoding.guidance import Ids, branch_ids, merge_equal
 from twgi.decoding.pages import Row
 from twgi.decoding.request import Request
+
+Drawn = tuple[int | None, float | None]
+"""A token (None where the logits were not numbers), and log p of it where that was asked for."""
 
 
 class Noise:
@@ -48,6 +54,9 @@ class Sequence:
         self.branches: list[Row] = []
         self.dropped: list[Row] = []
         self.asking = False
+        self.position = 0  # of the next draw
+        self._drafts: list[int] = []
+        self._ahead: list[int] = []  # what was drawn after a wrong guess
         self._opened_at = 0  # length of the history that the open picture follows, boi included
 
     @property
@@ -65,9 +74,53 @@ class Sequence:
         self._opened_at = len(self.full.ids) - drawn
         return self._ask_or_open() + self._forced()
 
-    def accept(self, token: int, logprob: float | None = None) -> list[Event]:
-        """Go on with a drawn token, and with all that are forced after it."""
-        return self._append(token, drawn=True, logprob=logprob) + self._forced()
+    def propose(self, most: int) -> list[int]:
+        """Guess at most so many of the next tokens, and put them at the ends of the rows that are drawn from."""
+        self.position = len(self.full.ids)
+        self._drafts = self.guess(most)
+        for row, _ in self.mix:
+            row.ids += self._drafts
+            row.drafts = len(self._drafts)
+        return self._drafts
+
+    def choices(self) -> Iterator[Choice]:
+        """The set that each draw is from: one for each draft, if it were right, and one after them."""
+        grammar, state = self.request.grammar, self.state
+        for token in self._drafts:
+            yield grammar.choice(state)
+            state = grammar.advance(state, token)
+        yield grammar.choice(state)
+
+    def guess(self, most: int) -> list[int]:
+        """Tokens that are likely next: never the last that a picture misses, nor the last that there is room for."""
+        grammar, missing = self.request.grammar, self.state.missing
+        most = min(most, (grammar.budget - self.state.tokens if missing is None else missing) - 1)
+        if most < 1:
+            return []
+        if missing is None:
+            return drafts.of_text(self.full.ids, most, grammar.vocab)
+        return drafts.of_picture(self.full.ids, self._opened_at, self._ahead, most, grammar.vocab)
+
+    def agreed(self, drawn: Ordered[Drawn]) -> Ordered[Drawn]:
+        """Of the tokens drawn at all drafts and after them those that hold: up to the first that is another."""
+        wrong = (i for i, token in enumerate(self._drafts) if drawn[i][0] != token)
+        return drawn[: next(wrong, len(self._drafts)) + 1]
+
+    def accept(self, drawn: Ordered[Drawn]) -> list[Event]:
+        """Go on with the drawn tokens that hold, and with all that are forced after them."""
+        held, guessed = self.agreed(drawn), len(self._drafts)
+        for row, _ in self.mix:
+            del row.ids[len(row.ids) - guessed :]
+            row.read, row.drafts = row.read - guessed + len(held) - 1, 0
+        self._ahead = [token for token, _ in drawn[len(held) :] if token is not None]
+        self._drafts = []
+        if not self.state.in_image:
+            self._ahead.clear()
+        events: list[Event] = []
+        for token, logprob in held:
+            assert token is not None
+            events += self._append(token, drawn=True, logprob=logprob)
+        return events + self._forced()
 
     def answer(self, kind: str) -> list[Event]:
         """The open picture is of this kind."""

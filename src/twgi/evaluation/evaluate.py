@@ -235,8 +235,8 @@ def draw(
 ) -> tuple[Outcome, Path | None]:  # fmt: skip
     """Think about all that is not in the run folder `out` yet; where its pictures are laid out for other scorers."""
     outcome = run(thinker, plan, out, report=report, batch=batch, resume=resume, about=asked.describe(benchmark.name))
-    laid_out = benchmark.lay_out(asked, read_pictures(out, benchmark.name)) if outcome.thoughts else None
-    return outcome, laid_out
+    there = outcome.thoughts and not outcome.interrupted
+    return outcome, benchmark.lay_out(asked, read_pictures(out, benchmark.name)) if there else None
 
 
 def costs(generations: Sequence[Generation], upto: Iterable[int]) -> list[dict[str, float]]:

@@ -124,9 +124,8 @@ class PictureSet:
     def __post_init__(self) -> None:
         name, last = max(self.generations, key=lambda key: key[1], default=("", 0))
         if last >= self.samples:
-            raise ConfigError(
-                f"{self.root}: picture {last + 1} of {name}, not {self.samples}: say --samples {last + 1}"
-            )
+            what = f"picture {last + 1} of {name}, not {self.samples}"
+            raise ConfigError(f"{self.root}: {what}: say --samples {last + 1}")
 
     def about(self, asked: Mapping[str, str]) -> "PictureSet":
         """Those of the prompts that are asked about (id -> words), under the ids of these; the others are `unknown`.
@@ -217,11 +216,9 @@ def told_of(folder: Path, run: Description) -> Mapping[str, Any]:
 def _generation(trace: Trace, folder: Path) -> Generation:
     """A thought; a picture whose file is gone counts as not whole."""
     images, timing = trace.images, trace.timing
-    files = [folder / image.image if image.image else None for image in images]
     return Generation(
         pictures=tuple(
-            PictureRef(file=file if file and file.is_file() else None, kind=image.kind, image_tokens=len(image.tokens))
-            for file, image in zip(files, images, strict=True)
+            PictureRef(file=image.file(folder), kind=image.kind, image_tokens=len(image.tokens)) for image in images
         ),
         well_formed=bool(images) and not trace.anomalies and all(image.image for image in images),
         finish_reason=trace.finish_reason,

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from twgi.errors import DataError, RunError
-from twgi.files import read_objects, short, writing_lines
+from twgi.files import checked, read_objects, short, writing_lines
 
 VERSION = 2
 RESULTS, SCORES = "results.jsonl", "scores.json"
@@ -106,30 +106,27 @@ def read_results(folder: Path) -> Results:
     for line in lines[1:]:
         try:
             rows.append(_row(line.value))
-        except RunError as error:
-            raise RunError(f"{line.where}: {error}") from None
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise RunError(f"{line.where}: not a row of results: {type(error).__name__} {error}") from None
+        except (DataError, RunError, TypeError, ValueError, OverflowError) as error:
+            raise RunError(f"{line.where}: not a row of results: {error}") from None
     return Results(rows=rows, **{key: head[key] for key in HEAD})
 
 
-_NONE = type(None)
-_ROW: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("id", "task", "prompt", "status"), (str,)),
-    **{"sample": (int,), "score": (int, float), "pictures": (list,), "parts": (dict,), "detail": (dict,)},
+_ROW: Mapping[str, Any] = {
+    **dict.fromkeys(("id", "task", "prompt", "status"), str),
+    **{"sample": int, "score": int | float, "pictures": list, "parts": dict, "detail": dict},
 }
-_PICTURE: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("image", "kind", "sha256"), (str, _NONE)),
-    **{"score": (int, float, _NONE), "reasons": (list,), "image_tokens": (int,)},
+_PICTURE: Mapping[str, Any] = {
+    **dict.fromkeys(("image", "kind", "sha256"), str | None),
+    **{"score": int | float | None, "reasons": list, "image_tokens": int},
 }
 
 
 def _row(value: Mapping[str, Any]) -> Result:
-    """Raises `KeyError`, `TypeError` or `ValueError` for a value that is none."""
-    _check(value, _ROW)
+    """Raises `DataError`, `TypeError`, `ValueError` or `RunError` for a value that is none."""
+    checked(value, "a row", _ROW)
     pictures = []
     for each in value["pictures"]:
-        _check(each, _PICTURE)
+        checked(each, "a picture", _PICTURE)
         if not all(isinstance(reason, str) for reason in each["reasons"]):
             raise TypeError("reasons must be texts")
         if each["score"] is not None and not 0 <= each["score"] <= 1:
@@ -139,11 +136,3 @@ def _row(value: Mapping[str, Any]) -> Result:
     if not all(isfinite(total) and 0 < count < float("inf") for total, count in parts.values()):
         raise ValueError("parts must be (sum, how many)")
     return Result(**{**value, "pictures": tuple(pictures), "parts": parts})
-
-
-def _check(value: Any, kinds: Mapping[str, tuple[type, ...]]) -> None:
-    if not isinstance(value, dict):
-        raise TypeError(f"expected an object, got {short(value)}")
-    for key, kind in kinds.items():
-        if isinstance(value[key], bool) or not isinstance(value[key], kind):
-            raise TypeError(f"{key} cannot be {short(value[key])}")

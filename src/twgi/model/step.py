@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-MIN_TOKENS = 4  # of a pass: the CPU's matrix kernels sum in another order for one to three rows than for more
+MIN_TOKENS = 2  # of a pass: the CPU's matrix kernels sum in another order for one row than for more
 
 
 class Step(Protocol):

@@ -15,34 +15,21 @@ from torch.utils.checkpoint import checkpoint
 
 from twgi.model.config import TransformerConfig
 from twgi.model.fused import GatedSilu, RootMeanSquare, Rotation
-from twgi.model.step import MIN_TOKENS, Step
+from twgi.model.packed import QK_NORM_EPS, PackedDecoder
+from twgi.model.step import Step
 
 Rope = tuple[Tensor, Tensor]
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q_...NH, k_...KH, v_...KH) -> mixed values of each query, ...NH."""
 
-PACK_ROWS = 16  # the number of rows packed matrices are laid out for; any number works
 PLAIN = 128
-QK_NORM_EPS = 1e-5  # fixed in Chameleon, whatever rms_norm_eps says
 
 
 class Linear(nn.Linear):
-    """A matrix without bias; after `pack`, in oneDNN's blocked layout: 2 times faster for a few rows, and the bits
-    of a row of the result do not depend on the number of rows (from 2 on)."""
-
-    packed: Tensor | None = None
+    """A matrix without bias."""
 
     def __init__(self, size_in: int, size_out: int) -> None:
         super().__init__(size_in, size_out, bias=False)
-
-    def pack(self) -> None:
-        if torch.backends.mkldnn.is_available() and self.weight.device.type == "cpu":
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), PACK_ROWS)
-
-    def forward(self, x_D: Tensor) -> Tensor:
-        if self.packed is None:
-            return F.linear(x_D, self.weight)
-        return torch.ops.mkldnn._linear_pointwise(x_D, self.packed, None, "none", [], "")
 
 
 class RMSNorm(nn.Module):
@@ -126,6 +113,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.recompute = False
+        self.packed: PackedDecoder | None = None
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -179,6 +167,8 @@ class Transformer(nn.Module):
         `hidden_ND[step.last_indices]` are the states that predict each row's next token.
         """
         assert tokens_N.shape == (step.tokens,), (tokens_N.shape, step.tokens)
+        if self.packed is not None:
+            return self.packed.forward(tokens_N, step)
         x_PD = self.embed(F.pad(tokens_N, (0, step.padding)))
         rope = self._rope(step.positions_P, len(x_PD), x_PD.dtype)
         for block in self.blocks:
@@ -186,27 +176,25 @@ class Transformer(nn.Module):
         step.commit()
         return self.norm(x_PD)[: step.tokens]
 
-    def logits(self, hidden_D: Tensor) -> Tensor:
-        """Hidden states ...D -> logits ...V. While decoding, a row's logits do not depend on the other rows."""
-        if hidden_D.ndim == 2 and len(hidden_D) < MIN_TOKENS:
-            return self.head(F.pad(hidden_D, (0, 0, 0, MIN_TOKENS - len(hidden_D))))[: len(hidden_D)]
-        return self.head(hidden_D)
+    def logits(self, hidden_D: Tensor, ids_A: Tensor | None = None) -> Tensor:
+        """Hidden states ...D -> logits ...V, or those of some ids ...A. While decoding on a CPU, with packed weights,
+        those of a row do not depend on the other rows."""
+        if self.packed is not None and hidden_D.ndim == 2:
+            return self.packed.logits(hidden_D, ids_A)
+        logits_V = self.head(hidden_D)
+        return logits_V if ids_A is None else logits_V.index_select(-1, ids_A)
 
     def pack(self) -> Transformer:
-        """Copy the matrices into the layout that is fastest on a CPU, and whose bits do not depend on the batch.
+        """Copy the weights into the layout that is fastest on a CPU, and whose bits do not depend on the batch.
 
-        For decoding only: a change of the weights after it would go unseen.
+        For decoding in float32 only: a change of the weights after it would go unseen.
         """
-        for module in self.modules():
-            if isinstance(module, Linear):
-                module.pack()
+        self.packed = PackedDecoder(self)
         return self
 
     def unpack(self) -> Transformer:
         """Undo `pack`, so that weights may change."""
-        for module in self.modules():
-            if isinstance(module, Linear):
-                module.packed = None
+        self.packed = None
         return self
 
     def _rope(self, positions: Tensor | None, length: int, dtype: torch.dtype) -> Rope:

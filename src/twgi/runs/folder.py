@@ -14,25 +14,34 @@ next one clears away. Of stored thoughts only their ids and places are in memory
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
-from itertools import accumulate
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import accumulate, count
 from pathlib import Path
 from typing import Any
 
 from twgi.errors import ConfigError, DataError, RunError
 from twgi.files import (
     LOCK,
+    MAX_LINE,
     FolderLock,
     Object,
     append_line,
+    checked,
     clear_leftovers,
     entries,
+    inside,
     mend,
+    open_regular,
+    parse_object,
+    raw_lines,
     read_json,
-    refuse_changes,
+    reading,
+    short,
     sync,
     write_json,
     write_whole,
@@ -41,10 +50,11 @@ from twgi.files import (
 )
 from twgi.render import Record, page
 from twgi.thinking.settings import Settings
-from twgi.trace import IMAGES, PAGE, RUN, TRACES, Failure, ModelId, Trace, from_line, read_traces, to_line
+from twgi.trace import IMAGES, PAGE, RUN, TRACES, Failure, ModelId, Trace, from_line, read_traces
 
 VERSION = 2
 ERRORS = "errors.jsonl"
+UNUSABLE = "unusable"  # a stored value that may differ from what it is now: nothing came of it
 IDENTITY = ("settings", "seed", "samples", "part", "model", "prompts")  # the same in a run and its resumption
 
 
@@ -78,13 +88,20 @@ class Description:
         try:
             keys = dict(_of_today(value))
             if (version := keys.pop("version")) != VERSION:
-                raise RunError(f"a run of version {version!r}; this program reads versions 1 and {VERSION}")
-            own = {one.name: keys.pop(one.name) for one in fields(cls) if one.name != "about"}
-            which, of = own["part"]
-            made = {"settings": Settings.from_json(own["settings"]), "model": ModelId(**own["model"])}
-            return cls(**own | made | {"part": (which, of), "about": keys})
-        except (KeyError, TypeError, ValueError, ConfigError) as error:
+                raise RunError(f"a run of version {short(version)}; this program reads versions 1 and {VERSION}")
+            own = checked({key: keys.pop(key) for key in _FIELDS}, "it", _FIELDS)
+            which, of = (int(number) for number in own["part"])
+            model = ModelId(**checked(own["model"], "model", {"name": str, "sha256": str}))
+            own |= {"settings": Settings.from_json(own["settings"]), "model": model, "part": (which, of)}
+            return cls(**own, about=keys)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ConfigError, DataError) as error:
             raise RunError(f"this does not describe a run: {type(error).__name__} {error}") from None
+
+
+_FIELDS: Mapping[str, Any] = {
+    **dict.fromkeys(("settings", "model", "prompts", "versions"), dict),
+    **{"seed": int, "samples": int, "part": list, "started": str},
+}
 
 
 def _of_today(value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -145,7 +162,7 @@ class RunFolder(FolderLock):
                     raise RunError(f"{self.path / RUN} is damaged ({error}): give another --out") from None
             else:
                 write_json(self.path / RUN, run)
-            (self.path / IMAGES).mkdir(exist_ok=True)
+            inside(self.path, IMAGES, RunError).mkdir(exist_ok=True)
             clear_leftovers(self.path)
             clear_leftovers(self.path / IMAGES)
             (self.path / ERRORS).unlink(missing_ok=True)
@@ -155,14 +172,17 @@ class RunFolder(FolderLock):
         """Read anew which thoughts are stored; of what is none, the lines are taken out."""
         self._places = _whole_lines(self.path)
 
+    def __len__(self) -> int:
+        return len(self._places)
+
     def __contains__(self, id: str) -> bool:
         """Whether the thought of this id is stored."""
         return id in self._places
 
     def thought(self, id: str) -> Trace:
         """A stored thought, without its pictures. Raises `TraceError` where it cannot be read."""
-        start, length = self._places[id]
-        with (self.path / TRACES).open("rb") as file:
+        (start, length), path = self._places[id], self.path / TRACES
+        with reading(path), open_regular(path) as file:
             file.seek(start)
             return from_line(file.read(length))
 
@@ -173,17 +193,15 @@ class RunFolder(FolderLock):
     def add(self, trace: Trace) -> None:
         """Store one thought that has an id (see `Trace.filed`): its pictures, then its line."""
         assert trace.id, "a stored thought has an id"
-        pictures, line, file = trace.files(), trace.to_json(), self.path / TRACES
+        pictures, line = trace.files(), trace.to_json()
         try:
             for name, content in pictures.items():
                 write_whole(self.path / name, content, sync_folder=False)
             if pictures:
                 sync(self.path / IMAGES)
-            start = file.stat().st_size if file.exists() else 0
-            append_line(file, line)
+            self._places[trace.id] = append_line(self.path / TRACES, line)
         except RunError as error:
             raise RunError(f"{error}; finished thoughts are kept in {self.path}") from error
-        self._places[trace.id] = start, file.stat().st_size - start
 
     def put(self, name: str, content: bytes) -> Path:
         """Write a picture of a thought that is not finished yet; its path."""
@@ -221,6 +239,7 @@ class RunFolder(FolderLock):
 
 
 def _remove_run(path: Path) -> None:
+    inside(path, IMAGES, RunError)
     for file in (*path.glob(f"{IMAGES}/*"), *(path / name for name in (RUN, TRACES, ERRORS, PAGE))):
         file.unlink(missing_ok=True)
     if (path / IMAGES).exists():
@@ -257,11 +276,11 @@ def _whole_lines(path: Path) -> dict[str, tuple[int, int]]:
     if not file.exists():
         return {}
     with writing(file), file.open("rb") as lines:
-        found = [(_id_of(path, line), len(line)) for line in lines]
+        found = [(_id_of(path, line), len(line)) for line in raw_lines(lines)]
     whole = [(id, length) for id, length in found if id is not None]
     if len(whole) < len(found):
         with file.open("rb") as lines, writing_whole(file) as kept:
-            kept.writelines(line for line, (id, _) in zip(lines, found, strict=True) if id is not None)
+            kept.writelines(line for line, (id, _) in zip(raw_lines(lines), found, strict=True) if id is not None)
     ends = accumulate(length for _, length in whole)
     return {id: (end - length, length) for (id, length), end in zip(whole, ends, strict=True)}
 
@@ -269,11 +288,11 @@ def _whole_lines(path: Path) -> dict[str, tuple[int, int]]:
 def _id_of(path: Path, line: bytes) -> str | None:
     """The id of a whole thought; None where it is none. One of another version is not dropped, but refused."""
     try:
-        value = json.loads(line)
-        whole = all((path / part["image"]).is_file() for part in value["segments"] if part.get("image"))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        value = parse_object(line[: MAX_LINE + 1])
+        pictures = [inside(path, part["image"]) for part in value["segments"] if part.get("image")]
+    except (DataError, KeyError, TypeError, AttributeError):
         return None
-    return from_line(line).id if whole else None
+    return Trace.from_json(value).id if all(map(os.path.isfile, pictures)) else None
 
 
 def save_trace(trace: Trace, folder: Path, *, overwrite: bool = False) -> Path:
@@ -291,3 +310,34 @@ def save_trace(trace: Trace, folder: Path, *, overwrite: bool = False) -> Path:
     with RunFolder(folder, run=run) as opened:
         opened.add(trace.filed(trace.id or f"00000-{trace.sample}"))
         return opened.write_page()
+
+
+def fresh_folder(parent: Path, title: str) -> Path:
+    """A path in `parent` where nothing is yet, named by the time and the title."""
+    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40].strip("-")
+    name = "-".join(part for part in (datetime.now().strftime("%Y%m%d-%H%M%S"), words) if part)
+    candidates = (parent / (name if number == 1 else f"{name}-{number}") for number in count(1))
+    return next(path for path in candidates if not path.exists())
+
+
+def refuse_changes(
+    folder: Path,
+    stored: Mapping[str, Any],
+    now: Mapping[str, Any],
+    keys: Iterable[str],
+    *,
+    otherwise: str = "give another --out for a new run",
+) -> None:
+    """Raises `RunError` where what is stored in a folder is not what is asked for now, under these keys; says what."""
+    changes = [text for key in keys for text in _differences(key, stored.get(key), now.get(key))]
+    if changes:
+        more = f" (and {len(changes) - 3} more)" if len(changes) > 3 else ""
+        raise RunError(f"cannot resume {folder}: {'; '.join(changes[:3])}{more}; {otherwise}")
+
+
+def _differences(name: str, there: Any, now: Any) -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*there, *now]):
+            yield from _differences(f"{name}.{key}", there.get(key), now.get(key))
+    elif there not in (now, UNUSABLE):
+        yield f"{name} was {short(there)}, is now {short(now)}"

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from twgi.errors import ConfigError, RunError
-from twgi.files import write_json, write_whole, writing, writing_whole
+from twgi.files import inside, read_bytes, write_json, write_whole, writing, writing_whole
 from twgi.runs.folder import ERRORS, IDENTITY, read_run, read_thoughts
 from twgi.trace import IMAGES, RUN, TRACES, to_line
 
@@ -26,8 +26,8 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 def part_folder(out: Path, part: tuple[int, int]) -> Path:
-    """Where a part's run is: in a folder of its own, or, where there is but one, in `out` itself."""
-    return out if part == (1, 1) else out / f"shard-{part[0]}-of-{part[1]}"
+    """Where a part's run is: in a folder of its own, or, where there is but one, in `out` itself. Raises `RunError`."""
+    return out if part == (1, 1) else inside(out, f"shard-{part[0]}-of-{part[1]}", RunError)
 
 
 def parts_in(folder: Path) -> list[Path]:
@@ -55,8 +55,8 @@ def merge(folder: Path) -> None:
                 raise RunError(f"{parts[0]} and {part} are not parts of one run: their {key} differ")
     for part in parts:
         for picture in sorted((part / IMAGES).glob("*.png")):
-            link(picture, folder / IMAGES / picture.name)
-    write_whole(folder / ERRORS, b"".join((p / ERRORS).read_bytes() for p in parts if (p / ERRORS).exists()))
+            link(inside(folder, str(picture.relative_to(folder)), RunError), folder, f"{IMAGES}/{picture.name}")
+    write_whole(folder / ERRORS, b"".join(read_bytes(p / ERRORS) for p in parts if (p / ERRORS).exists()))
     where = {trace.id: part for part in parts for trace in read_thoughts(part)}
     with writing_whole(folder / TRACES) as lines:
         for part in parts:
@@ -64,8 +64,9 @@ def merge(folder: Path) -> None:
     write_json(folder / RUN, {**first, "part": [1, 1], MERGED: len(parts)})
 
 
-def link(source: Path, target: Path) -> None:
-    """A second name for a picture, or a copy where the file system has no links. Raises `RunError`."""
+def link(source: Path, folder: Path, name: str) -> None:
+    """A second name, below a folder, for a picture; a copy where there are no hard links. Raises `RunError`."""
+    target = inside(folder, name, RunError)
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)

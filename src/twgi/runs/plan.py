@@ -10,11 +10,15 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from twgi.errors import ConfigError
-from twgi.files import UNUSABLE, open_regular
+from twgi.files import open_regular
+from twgi.runs.folder import UNUSABLE
 from twgi.runs.prompts import BadLine, PromptLine
 from twgi.thinking.events import Task
 from twgi.thinking.settings import Settings
 from twgi.tokenizer.image import MAX_BYTES
+
+
+MOST_SAMPLES = 100_000  # of a prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +61,8 @@ class RunPlan:
     part: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ConfigError(f"samples must be 1 or more, got {self.samples}")
+        if not 1 <= self.samples <= MOST_SAMPLES:
+            raise ConfigError(f"samples must be 1 or more, and {MOST_SAMPLES} at most, got {self.samples}")
         if not 1 <= self.part[0] <= self.part[1]:
             raise ConfigError(f"a part must be like 1/4 to 4/4, got {self.part[0]}/{self.part[1]}")
         object.__setattr__(self, "prompts", tuple(map(self._checked, self.prompts)))

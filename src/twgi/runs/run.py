@@ -15,7 +15,7 @@ import torch
 
 from twgi import __version__
 from twgi.runs.folder import Description, RunFolder
-from twgi.runs.plan import RunPlan, digest, job_id
+from twgi.runs.plan import Job, RunPlan, digest, job_id
 from twgi.thinking.events import Done, ImageFinished, Task, ThoughtEvent, ThoughtFailed
 from twgi.thinking.settings import Settings
 from twgi.trace import Failure, ModelId, Trace, png
@@ -120,10 +120,17 @@ def describe(thinker: Thinks, plan: RunPlan, about: Mapping[str, Any]) -> Descri
 
 
 def _think(thinker: Thinks, plan: RunPlan, folder: RunFolder, outcome: Outcome, report: Report, batch: int) -> None:
-    todo = [job for job in plan.jobs() if job.id not in folder]
-    report.begin(len(todo))
-    for index, event in thinker.stream_many((job.task for job in todo), batch=max(1, min(batch, len(todo)))):
-        job, task, path = todo[index], todo[index].task, None
+    todo, asked = max(0, plan.count - len(folder)), dict[int, Job]()  # of those on their way, by index
+
+    def tasks() -> Iterator[Task]:
+        for index, job in enumerate(job for job in plan.jobs() if job.id not in folder):
+            asked[index] = job
+            yield job.task
+
+    report.begin(todo)
+    for index, event in thinker.stream_many(tasks(), batch=max(1, min(batch, todo))):
+        job = asked.pop(index) if isinstance(event, Done | ThoughtFailed) else asked[index]
+        task, path = job.task, None
         if isinstance(event, Done):
             trace = event.trace.filed(job.id)
             folder.add(trace)

@@ -27,7 +27,8 @@ from torch.optim import Optimizer
 from twgi import __version__
 from twgi.config import load_recipe
 from twgi.errors import RunError
-from twgi.files import FolderLock, read_json, refuse_changes, write_json
+from twgi.files import FolderLock, read_json, write_json
+from twgi.runs.folder import refuse_changes
 from twgi.thinking.thinker import Thinker
 from twgi.training.batches import Order, Rows, micro_batches, open_rows
 from twgi.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint

@@ -531,8 +531,8 @@ def test_scoring_survives_half_a_surrogate_and_a_name_that_is_not_utf8(tmp_path:
     recorded = [{"item_id": x["item_id"], "sample": x["sample"], "question_id": x["proposition_id"]} for x in lines]
     answers = [row | {"answer": f"{x['raw']}, \ud83d"} for row, x in zip(recorded, lines, strict=True)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
-    pictures = os.fsencode(tmp_path / "pictures")
-    shutil.copy(tmp_path / "pictures" / f"{PROMPTS[0].id}.png", os.path.join(pictures, b"caf\xe9.png"))
+    folder = tmp_path / "pictures"
+    shutil.copy(folder / f"{PROMPTS[0].id}.png", folder / os.fsdecode(b"caf\xe9.png"))
     command[command.index("icons")] = f"replay:{tmp_path}/a.jsonl"
     for shape in ([], ["--json"]):  # what is kept is read again
         assert execute([*command, *shape, "--out", f"{tmp_path}/two"]) == 0

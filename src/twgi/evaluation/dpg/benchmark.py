@@ -12,7 +12,7 @@ from typing import Any, get_args
 from PIL import Image
 
 from twgi.answers import AnswerBook
-from twgi.errors import ConfigError, DataError, PromptError
+from twgi.errors import ConfigError, DataError, PromptError, RunError
 from twgi.evaluation.dpg.official import PictureFile, official_scores
 from twgi.evaluation.dpg.questions import ID, DpgItem, QuestionSet, read_questions
 from twgi.evaluation.dpg.scores import AnsweredPicture, Rule, Share, score, soft_scores
@@ -22,7 +22,7 @@ from twgi.evaluation.judges.answer import Answer, Judge, Picture, Query, keep, k
 from twgi.evaluation.judges.named import self_test
 from twgi.evaluation.judges.replay import ReplayJudge
 from twgi.evaluation.pictures import GRID, PROMPTS, PictureSet, read_named, read_pictures, recorded_pictures
-from twgi.files import read_objects, read_text, short, to_line, write_whole
+from twgi.files import inside, read_objects, read_text, short, to_line, write_whole
 from twgi.runs.parts import link, parts_in
 from twgi.tokenizer.image import open_picture
 from twgi.trace import RUN, png
@@ -192,14 +192,14 @@ class Dpg:
             finals = [one.pictures[-1].file if one is not None and one.pictures else None for one in there]
             for sample, file in enumerate(finals):
                 if file is not None:
-                    link(file, pictures.root / SAMPLES / item.id / f"{sample}.png")
+                    link(file, pictures.root, f"{SAMPLES}/{item.id}/{sample}.png")
             if pictures.samples == GRID and all(finals):
                 whole = grid([open_picture(file) for file in finals if file])
-                write_whole(pictures.root / GRIDS / f"{item.id}.png", png(whole))
+                write_whole(inside(pictures.root, f"{GRIDS}/{item.id}.png", RunError), png(whole))
         lines = b"".join(to_line({"id": item.id, "prompt": item.prompt}) for item in asked.items)
         for folder in (SAMPLES, GRIDS):
             if (pictures.root / folder).is_dir():
-                write_whole(pictures.root / folder / PROMPTS, lines)
+                write_whole(inside(pictures.root, f"{folder}/{PROMPTS}", RunError), lines)
         return pictures.root / SAMPLES
 
     def table(self, scores: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from twgi.errors import DataError, PromptError
+from twgi.errors import DataError, PromptError, RunError
 from twgi.evaluation.detectors.recorded import recorded
 from twgi.evaluation.detectors.suite import DetectorSuite, self_test
 from twgi.evaluation.evaluate import Evaluation, costs
@@ -20,7 +20,7 @@ from twgi.evaluation.frame import Judged, Part, PictureToJudge, PromptSet, Verdi
 from twgi.evaluation.geneval.rules import GenEvalItem, item_of, judge, overall, task_scores
 from twgi.evaluation.pictures import PictureSet, read_numbered, read_pictures
 from twgi.evaluation.results import SCORES, Result
-from twgi.files import read_json, read_objects, short, write_whole
+from twgi.files import inside, read_json, read_objects, short, write_whole
 from twgi.runs.parts import link
 from twgi.runs.prompts import BadLine, read_prompts
 
@@ -145,12 +145,13 @@ class GenEval:
         """The last pictures in GenEval's shape. A thought without a whole last picture leaves a gap."""
         root = pictures.root / FOLDER
         for item in asked.items:
-            if not (root / item.id / METADATA).exists():
-                write_whole(root / item.id / METADATA, json.dumps(dict(item.record)).encode())
+            metadata = inside(pictures.root, f"{FOLDER}/{item.id}/{METADATA}", RunError)
+            if not metadata.exists():
+                write_whole(metadata, json.dumps(dict(item.record)).encode())
             for sample in range(pictures.samples):
                 there = pictures.generations.get((item.id, sample))
                 if there is not None and there.pictures and (file := there.pictures[-1].file):
-                    link(file, root / item.id / "samples" / f"{sample:05d}.png")
+                    link(file, pictures.root, f"{FOLDER}/{item.id}/samples/{sample:05d}.png")
         return root
 
     def table(self, scores: Mapping[str, Any]) -> str:
