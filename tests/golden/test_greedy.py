@@ -122,9 +122,8 @@ def mixed_logits(reference: Reference, case: dict[str, Any]) -> Tensor:
         states = reference.model(torch.tensor([ids]))[0, -len(case["generated"]) :]
         rows.append(reference.model.logits(states))
         weights.append(weight)
-    everything = torch.arange(reference.vocab.size)
     steps = [
-        combined(torch.stack([row[t] for row in rows]), [list(enumerate(weights))], everything)[0]
+        combined(torch.stack([row[t] for row in rows]), [list(enumerate(weights))])[0]
         for t in range(len(case["generated"]))
     ]
     return torch.stack(steps)

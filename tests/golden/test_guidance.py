@@ -42,7 +42,7 @@ def test_the_weighted_sum_is_the_arithmetic_of_the_reference(cases: dict[str, An
                 rows = [
                     (i * batch + prompt, weights[BRANCHES[n]]) for i, n in enumerate(order) if BRANCHES[n] in weights
                 ]
-                got = torch.stack([combined(logits_RTV[:, t], [rows], torch.arange(width))[0] for t in range(steps)])
+                got = torch.stack([combined(logits_RTV[:, t], [rows])[0] for t in range(steps)])
                 torch.testing.assert_close(got, expected[prompt], atol=1e-4, rtol=0)
             checked.add(f"d.{scheme}.{scales}")
     assert checked == {name for name in arrays if name.startswith("d.") and not name.endswith(".input")}

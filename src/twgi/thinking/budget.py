@@ -130,4 +130,4 @@ def steps(request: Request, name: str) -> Iterator[list[int]]:
         if sequence.asking:
             sequence.answer(kinds[-1] if sequence.state.images == shape.pictures else kinds[0])
         yield [len(row.ids) for row, _ in sequence.mix]
-        sequence.accept(token)
+        sequence.accept([(token, None)])
