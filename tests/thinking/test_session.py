@@ -11,7 +11,8 @@ from twgi.decoding.params import SamplingParams
 from twgi.errors import ConfigError, RunError
 from twgi.model.transformer import Transformer
 from twgi.thinking.events import Done, ImageFinished, ImageStarted, ThoughtEvent, ThoughtFailed
-from twgi.thinking.thinker import Inbox, ThinkOptions, task_of
+from twgi.thinking.session import Inbox
+from twgi.thinking.thinker import ThinkOptions, task_of
 from twgi.trace import ImageSegment, Segment
 
 SHORT = SamplingParams(max_tokens=60)
@@ -40,17 +41,14 @@ def test_thoughts_begin_and_end_at_any_step_and_the_others_are_as_alone() -> Non
         inbox = Inbox()
         id = session.begin(task_of("ab", mode="general", seed=seed, sampling=SHORT), inbox)
         stop_at = dice.randrange(60)
-        event, heard = None, 0
-        while not isinstance(event, Done):
-            session.wait(inbox)
-            _, event = inbox.popleft()
+        for heard, event in enumerate(session.events(id, inbox)):
             if heard == stop_at:
                 session.cancel(id)
-            heard += 1
-        tokens = event.trace.tokens
-        cancelled = event.trace.finish_reason == "cancelled"
-        assert tokens == (whole[seed][: len(tokens)] if cancelled else whole[seed])
-        ended.append(seed)
+            if isinstance(event, Done):
+                tokens = event.trace.tokens
+                cancelled = event.trace.finish_reason == "cancelled"
+                assert tokens == (whole[seed][: len(tokens)] if cancelled else whole[seed])
+                ended.append(seed)
 
     ended: list[int] = []
     threads = [threading.Thread(target=think, args=(number % 4,)) for number in range(12)]
@@ -96,28 +94,22 @@ def test_logits_that_are_no_numbers_end_their_thought_alone(monkeypatch: pytest.
     by, spoilt = thinker(), 12
     alone = by.think("ab", **CRITIQUE).tokens
     logits = Transformer.logits
-    heard: list[ThoughtEvent] = []
+    heard, spoiled, ends = list[ThoughtEvent](), list[bool](), dict[int, ThoughtEvent]()
 
-    def sick(self: Transformer, hidden_D: object) -> object:
-        result = logits(self, hidden_D)  # type: ignore[arg-type]
-        if len(heard) > spoilt:
+    def sick(self: Transformer, hidden_D: object, ids_A: object) -> object:
+        result = logits(self, hidden_D, ids_A)  # type: ignore[arg-type]
+        if len(heard) > spoilt and not ends and not spoiled:
             result[0] = float("nan")
+            spoiled.append(True)
         return result
 
     monkeypatch.setattr(Transformer, "logits", sick)
     inbox, session = Inbox(), by.session(2)
     first, second = (session.begin(task_of("ab", **CRITIQUE), inbox) for _ in range(2))
-    ends: dict[int, ThoughtEvent] = {}
-    while len(ends) < 1:
-        session.wait(inbox)
-        id, event = inbox.popleft()
-        heard.append(event)
-        if isinstance(event, Done | ThoughtFailed):
-            ends[id] = event
-    heard.clear()
     while len(ends) < 2:
         session.wait(inbox)
-        id, event = inbox.popleft()
+        id, event = inbox.events.popleft()
+        heard.append(event)
         if isinstance(event, Done | ThoughtFailed):
             ends[id] = event
     failed = ends[first]
