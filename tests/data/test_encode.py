@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from tests.thinking.tiny import SIDE, other_codebook, tokenizer
 
 from twgi.data.encode import Encoded, EncodingReport, LineOutcome, RowEncoder, TooLong, reference_json
+from twgi.data.records import KNOWN
+from twgi.data.rows import TrainingRow
 from twgi.errors import DataError
-from twgi.files import Fault
+from twgi.files import Fault, Line, parse_json, to_line
 
 TOKENIZER = tokenizer()
 VOCAB = TOKENIZER.vocab
@@ -199,3 +203,21 @@ def test_nothing_to_learn_is_no_good_report(folder: Path) -> None:
         report.add(outcome)
     assert not report.good
     assert "2 of them WITHOUT A TOKEN TO BE LEARNT" in report.summary()
+
+
+WORDS = st.sampled_from(["", "<image>", "a.png", "../a", "\0", "\ud800", "type", "text", "image", "loss", "prompt"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = [*KNOWN, "version", "source", "tokenizer", "more"]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from([RECORD, TURNS, {"tokens": TOKENS}]), st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4))
+def test_whatever_a_line_holds_it_is_a_row_or_a_fault(folder: Path, record: Any, change: Any) -> None:
+    outcome = RowEncoder(TOKENIZER, limit=200).line(Line(where="f:1", folder=folder, value=record | change))
+    assert isinstance(outcome, Encoded | TooLong | Fault)
+    if isinstance(outcome, Encoded):
+        TrainingRow.from_json(parse_json(to_line(outcome.row.to_json())))

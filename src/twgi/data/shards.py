@@ -30,12 +30,14 @@ from twgi.files import (
     Object,
     clear_leftovers,
     escaped,
+    open_regular,
     read_json,
     read_lines,
     reading,
     write_json,
     writing_whole,
 )
+from twgi.tokenizer.image import MAX_BYTES
 
 VERSION = 2
 OTHERS = "was made of other files or settings"
@@ -109,8 +111,8 @@ class ShardWriter:
     def _see(self, line: Line | Fault) -> None:
         """Add to the hash of all pictures; one that cannot be read is a fault of its line, and may not come later."""
         for file in self.encoder.pictures_of(line):
-            with suppress(DataError):
-                self.pictures.update(sha256_of(file).encode())
+            with suppress(DataError, OSError):
+                self.pictures.update(sha256_of(file).encode() if file.stat().st_size <= MAX_BYTES else b"")
             self.pictures.update(b".")
 
     def _found(self) -> tuple[int, int, str]:
@@ -153,7 +155,7 @@ def shard_name(number: int) -> str:
 
 def sha256_of(file: Path) -> str:
     """Of a file's content; raises `DataError` where it cannot be read."""
-    with reading(file), file.open("rb") as data:
+    with reading(file), open_regular(file) as data:
         return hashlib.file_digest(data, "sha256").hexdigest()
 
 
