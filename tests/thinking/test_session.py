@@ -11,8 +11,7 @@ from twgi.decoding.params import SamplingParams
 from twgi.errors import ConfigError, RunError
 from twgi.model.transformer import Transformer
 from twgi.thinking.events import Done, ImageFinished, ImageStarted, ThoughtEvent, ThoughtFailed
-from twgi.thinking.session import Inbox
-from twgi.thinking.thinker import ThinkOptions, task_of
+from twgi.thinking.thinker import Inbox, ThinkOptions, task_of
 from twgi.trace import ImageSegment, Segment
 
 SHORT = SamplingParams(max_tokens=60)
@@ -41,14 +40,17 @@ def test_thoughts_begin_and_end_at_any_step_and_the_others_are_as_alone() -> Non
         inbox = Inbox()
         id = session.begin(task_of("ab", mode="general", seed=seed, sampling=SHORT), inbox)
         stop_at = dice.randrange(60)
-        for heard, event in enumerate(session.events(id, inbox)):
+        event, heard = None, 0
+        while not isinstance(event, Done):
+            session.wait(inbox)
+            _, event = inbox.popleft()
             if heard == stop_at:
                 session.cancel(id)
-            if isinstance(event, Done):
-                tokens = event.trace.tokens
-                cancelled = event.trace.finish_reason == "cancelled"
-                assert tokens == (whole[seed][: len(tokens)] if cancelled else whole[seed])
-                ended.append(seed)
+            heard += 1
+        tokens = event.trace.tokens
+        cancelled = event.trace.finish_reason == "cancelled"
+        assert tokens == (whole[seed][: len(tokens)] if cancelled else whole[seed])
+        ended.append(seed)
 
     ended: list[int] = []
     threads = [threading.Thread(target=think, args=(number % 4,)) for number in range(12)]
@@ -108,7 +110,7 @@ def test_logits_that_are_no_numbers_end_their_thought_alone(monkeypatch: pytest.
     first, second = (session.begin(task_of("ab", **CRITIQUE), inbox) for _ in range(2))
     while len(ends) < 2:
         session.wait(inbox)
-        id, event = inbox.events.popleft()
+        id, event = inbox.popleft()
         heard.append(event)
         if isinstance(event, Done | ThoughtFailed):
             ends[id] = event
