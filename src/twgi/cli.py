@@ -55,9 +55,14 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     steady()
     status = execute(sys.argv[1:])
+    for asking in (signal.SIGTERM, signal.SIGINT):  # all is done: what ends now ends as it was going to
+        signal.signal(asking, signal.SIG_IGN)
     if lost := getattr(sys.stdout, "lost", ""):
         complain(f"cannot write to standard output: {lost}; what was finished is kept")
         status = status or TwgiError.exit_status
+    if status == INTERRUPTED:  # at once: threads and native libraries take their time to end
+        sys.stdout.flush()
+        os._exit(status)
     sys.exit(status)
 
 

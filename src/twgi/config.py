@@ -107,6 +107,9 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     for key in values:
         if key not in known:
             raise ConfigError(f"{where}: unknown key {short(key)}; known are {', '.join(known)}")
+    needed = (f.name for f in known.values() if f.default is f.default_factory is dataclasses.MISSING)
+    if lacking := [name for name in needed if name not in values]:
+        raise ConfigError(f"{where}: lacks the key {lacking[0]}")
     return cls(**{key: _convert(value, hints[key], f"{where}: {key}") for key, value in values.items()})
 
 

@@ -142,7 +142,7 @@ def test_rows_in_turn_and_8_bits_are_to_be_had(twgi: Twgi, tiny: Path) -> None:
         (("info", "icons", "--plan", "--gpu", "h1000"), "unknown GPU 'h1000'"),
         (("info", "icons", "--dtype", "int4"), "unknown dtype 'int4'"),
         (("convert", "icons", "new", "--layout", "gguf"), "unknown layout 'gguf'; known are hf, meta"),
-        (("convert", "icons", ".."), "is there and not an empty folder"),
+        (("convert", "icons", ".."), "is there already and not empty"),
         (("think", "a", "--cfg-rows", "some"), "cfg-rows must be parallel or serial"),
         (("think", "a", "--device", "abacus"), "unknown device 'abacus'"),
         (("think", "a", "--context", "0"), "context must be in 1.."),

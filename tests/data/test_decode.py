@@ -200,3 +200,10 @@ def test_a_folder_has_pictures_lines_and_a_page(tmp_path: Path) -> None:
     assert "short_image" in page
     with pytest.raises(RunError, match="not empty"):
         unpack(entries, tmp_path / "out", title="rows")
+
+
+def test_rows_of_another_tokenizer_are_not_decoded_to_noise(tmp_path: Path) -> None:
+    (refused,) = decode(tmp_path, [{"tokens": ROW, "tokenizer": "0" * 64}])
+    assert isinstance(refused, Fault)
+    assert "another tokenizer" in refused.reason
+    only(decode(tmp_path, [{"tokens": ROW, "tokenizer": TOKENIZER.sha256}]))

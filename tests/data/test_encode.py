@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
-from tests.thinking.tiny import SIDE, tokenizer
+from tests.thinking.tiny import SIDE, other_codebook, tokenizer
 
-from twgi.data.encode import Encoded, LineOutcome, RowEncoder, TooLong, reference_json
+from twgi.data.encode import Encoded, EncodingReport, LineOutcome, RowEncoder, TooLong, reference_json
+from twgi.data.records import KNOWN
+from twgi.data.rows import TrainingRow
 from twgi.errors import DataError
-from twgi.files import Fault
+from twgi.files import Fault, Line, parse_json, to_line
 
 TOKENIZER = tokenizer()
 VOCAB = TOKENIZER.vocab
@@ -167,3 +171,53 @@ def test_what_the_published_format_cannot_say_is_refused(folder: Path, record: d
     encoded = only(encode(folder, [record]))
     with pytest.raises(DataError, match="the published format"):
         reference_json(encoded)
+
+
+def test_a_row_belongs_to_the_tokenizer_that_made_it(folder: Path) -> None:
+    row = only(encode(folder, [RECORD])).row
+    assert row.tokenizer == TOKENIZER.sha256
+    assert only(encode(folder, [row.to_json()])).row == row
+    file = folder / "data.jsonl"
+    (refused,) = RowEncoder(other_codebook(TOKENIZER)).files([file])
+    assert isinstance(refused, Fault)
+    assert "of another tokenizer" in refused.reason
+    assert only(encode(folder, [{"tokens": TOKENS}])).row.tokenizer == "", "whose ids a record brings is not told"
+
+
+def test_a_link_does_not_lead_out_of_the_folder_of_the_pictures(folder: Path) -> None:
+    (folder / "in").mkdir()
+    (folder / "in" / "a.png").symlink_to(folder / "a.png")
+    (folder / "in" / "up").symlink_to(folder)
+    (folder / "in" / "loop.png").symlink_to(folder / "in" / "loop.png")
+    for name, says in (("a.png", "leads out of"), ("up/a.png", "leads out of"), ("loop.png", "cannot be read")):
+        (refused,) = encode(folder / "in", [RECORD | {"images": [name]}])
+        assert isinstance(refused, Fault)
+        assert says in refused.reason
+    (folder / "here.png").symlink_to("a.png")
+    assert only(encode(folder, [RECORD | {"images": ["here.png"]}])).row == only(encode(folder, [RECORD])).row
+
+
+def test_nothing_to_learn_is_no_good_report(folder: Path) -> None:
+    report = EncodingReport(limit=None)
+    for outcome in encode(folder, [{"prompt": "a", "segments": [{"type": "text", "text": "b", "loss": False}]}] * 2):
+        report.add(outcome)
+    assert not report.good
+    assert "2 of them WITHOUT A TOKEN TO BE LEARNT" in report.summary()
+
+
+WORDS = st.sampled_from(["", "<image>", "a.png", "../a", "\0", "\ud800", "type", "text", "image", "loss", "prompt"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = [*KNOWN, "version", "source", "tokenizer", "more"]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from([RECORD, TURNS, {"tokens": TOKENS}]), st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4))
+def test_whatever_a_line_holds_it_is_a_row_or_a_fault(folder: Path, record: Any, change: Any) -> None:
+    outcome = RowEncoder(TOKENIZER, limit=200).line(Line(where="f:1", folder=folder, value=record | change))
+    assert isinstance(outcome, Encoded | TooLong | Fault)
+    if isinstance(outcome, Encoded):
+        TrainingRow.from_json(parse_json(to_line(outcome.row.to_json())))

@@ -103,6 +103,7 @@ def test_a_row_is_read_back_as_it_was_written(word: str, name: str | None) -> No
         ({"more": 1}, "unknown key 'more'"),
         ({"tokens": [0, "1"]}, "whole numbers"),
         ({"source": None}, "texts"),
+        ({"tokenizer": 3}, "texts"),
         ({"segments": [["bos", 0, 1]]}, "[kind, start, end, loss]"),
         ({"segments": [["bos", 0, 1, 1]]}, "[kind, start, end, loss]"),
         ({"segments": [["sound", 0, len(ROW), True]]}, "must be one of"),

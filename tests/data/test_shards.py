@@ -1,15 +1,18 @@
 """Laws of shards: what goes in comes out, in any order, and a killed run goes on."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from tests.thinking.tiny import other_codebook
 from tests.training.runs import TOKENIZER, save_model, write_rows
 
 from twgi.cli import execute
 from twgi.data.encode import Encoded, RowEncoder
 from twgi.data.shards import GROUP, ShardRows, ShardWriter
-from twgi.errors import DataError
+from twgi.errors import DataError, RunError
 from twgi.training.batches import Batching, Order, micro_batches, open_rows
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -70,6 +73,67 @@ def test_shards_of_other_files_are_not_mixed(tmp_path: Path) -> None:
     (tmp_path / "shards" / "rows-00000.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(DataError, match="not a shard"):
         ShardRows(tmp_path / "shards")
+
+
+def test_two_processes_do_not_write_shards_into_one_folder(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "rows.jsonl")
+    first = writer(tmp_path / "shards", [file]).write()
+    next(first)
+    with pytest.raises(RunError, match="in use by process"):
+        list(writer(tmp_path / "shards", [file]).write())
+    list(first)
+    list(writer(tmp_path / "shards", [file]).write())
+
+
+def test_a_stopped_run_goes_on_only_with_the_same_pictures(tmp_path: Path) -> None:
+    file, pictures = tmp_path / "records.jsonl", [tmp_path / f"{number}.png" for number in range(4)]
+    for picture in pictures:
+        Image.new("RGB", (12, 12), "red").save(picture)
+    lines = [{"prompt": "ab", "response": "<image>", "images": [picture.name]} for picture in pictures]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    list(writer(tmp_path / "shards", [file], rows=2).write())
+    digest = ShardRows(tmp_path / "shards").digest
+    for name in ("shards.json", "rows-00001.parquet"):
+        (tmp_path / "shards" / name).unlink()
+    Image.new("RGB", (12, 12), "blue").save(pictures[3])  # not yet in a shard
+    list(writer(tmp_path / "shards", [file], rows=2).write())
+    assert ShardRows(tmp_path / "shards").digest != digest
+    Image.new("RGB", (12, 12), "blue").save(pictures[0])
+    with pytest.raises(DataError, match="pictures changed"):
+        list(writer(tmp_path / "shards", [file], rows=2).write())
+
+
+def test_shards_belong_to_the_image_tokenizer_they_were_made_with(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "rows.jsonl")
+    list(writer(tmp_path / "shards", [file]).write())
+    with pytest.raises(DataError, match="another vocabulary or image tokenizer"):
+        open_rows([str(tmp_path / "shards")], other_codebook(TOKENIZER), 200)
+    with pytest.raises(DataError, match="other files or settings"):
+        list(ShardWriter(tmp_path / "shards", [file], RowEncoder(other_codebook(TOKENIZER)), rows=7).write())
+
+
+def read_all(folder: Path) -> None:
+    rows = ShardRows(folder)
+    assert [rows[index] for index in range(len(rows.lengths))]
+
+
+def test_what_is_damaged_in_a_folder_of_shards_is_the_users_error(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "rows.jsonl")
+    list(writer(tmp_path / "shards", [file]).write())
+    list(writer(tmp_path / "others", [file], limit=70).write())
+    shard, manifest = tmp_path / "shards" / "rows-00001.parquet", tmp_path / "shards" / "shards.json"
+    shutil.copyfile(tmp_path / "others" / shard.name, whole := tmp_path / "other.parquet")
+    good, spoiled = shard.read_bytes(), bytearray(shard.read_bytes())
+    spoiled[10:60] = bytes(50)
+    for content, says in ((spoiled, "damaged"), (whole.read_bytes(), "other files or settings"), (b"", "not a shard")):
+        shard.write_bytes(content)
+        with pytest.raises(DataError, match=says):
+            read_all(tmp_path / "shards")
+    shard.write_bytes(good)
+    for text in ("[]", "3", "{}", "[" * 100_000, '{"made_of": 3, "report": {}}', '{"made_of": {}, "report": {"x": 1}}'):
+        manifest.write_text(text)
+        with pytest.raises(DataError, match=r"shards\.json"):
+            ShardRows(tmp_path / "shards")
 
 
 def test_a_stopped_run_goes_on_only_with_the_files_in_the_same_order(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A tiny random model with a tiny random image tokenizer, as one would load it from a checkpoint."""
 
+import copy
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -31,6 +32,14 @@ def tokenizer() -> MultimodalTokenizer:
     torch.manual_seed(0)
     vq = VQModel(config).eval().requires_grad_(False)
     return replace(multimodal_tokenizer(), image=ImageTokenizer(vq, resolution=SIDE))
+
+
+def other_codebook(ours: MultimodalTokenizer) -> MultimodalTokenizer:
+    """The same tokenizer with the codes in another order."""
+    assert ours.image is not None
+    vq = copy.deepcopy(ours.image.vq)
+    vq.quantize.embedding.weight.data = vq.quantize.embedding.weight.data.flip(0)
+    return replace(ours, image=replace(ours.image, vq=vq))
 
 
 @cache

@@ -1,7 +1,9 @@
 """Segments and ids: well-formed both ways, and nothing lost of what is malformed."""
 
+import copy
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tests.thinking.tiny import other_codebook
+from tests.thinking.tiny import tokenizer as whole_tokenizer
 from tests.tokenizer.tiny import CODES, CONTROL, KINDS, TOKENS_PER_IMAGE, multimodal_tokenizer
 
 from twgi.errors import CheckpointError, ImageError, PromptError
@@ -240,3 +244,15 @@ def _golden(shared: Callable[[str], Path]) -> tuple[MultimodalTokenizer, Any]:
     text = TextTokenizer.from_file(shared("golden/checkpoint_fork/tokenizer.json"))
     vocab = Vocab.from_names(text.names, tokens_per_image=16, size=700, special=text.special_ids)
     return MultimodalTokenizer(vocab, text), json.loads(shared("golden/cases.json").read_text())["h"]
+
+
+def test_a_tokenizer_is_its_names_its_encoder_its_codebook_and_its_scale_of_pixels() -> None:
+    ours = whole_tokenizer()
+    assert ours.image is not None
+    others = [multimodal_tokenizer(), other_codebook(ours), replace(ours, image=replace(ours.image, reference=True))]
+    assert len({ours.sha256, *(other.sha256 for other in others)}) == 4
+    vq = copy.deepcopy(ours.image.vq)
+    for name, weight in vq.named_parameters():
+        if name.startswith(("decoder.", "post_quant_conv.")):
+            weight.data.zero_()
+    assert replace(ours, image=replace(ours.image, vq=vq.bfloat16())).sha256 == ours.sha256, "it means the same codes"

@@ -128,6 +128,10 @@ def descendants(process: int) -> list[int]:
     return direct + [further for child in direct for further in descendants(child)]
 
 
+def metrics(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
 def weights(out: Path) -> bytes:
     return (out / "model" / "model.safetensors").read_bytes()
 

@@ -1,5 +1,6 @@
 """Laws of recipes."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,13 +9,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.training.icons.tiny import VQ
+from tests.training.runs import write_recipe
 
+from twgi.cli import execute
 from twgi.config import load_recipe, load_yaml
-from twgi.errors import ConfigError
-from twgi.training.icons.lm import LMRecipe
+from twgi.errors import ConfigError, TwgiError
+from twgi.training.batches import Batching
+from twgi.training.icons.lm import LMRecipe, Mixture
 from twgi.training.icons.vq import VQRecipe
+from twgi.training.lora import Lora
 from twgi.training.objective import LossWeights, as_published
-from twgi.training.recipe import Recipe
+from twgi.training.recipe import Optimization, Recipe, Watching
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -89,7 +95,7 @@ def test_a_recipe_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_recipe_that_is_not_utf_8_is_refused(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_bytes("name: café\n".encode(encoding))
-    with pytest.raises(ConfigError, match="not UTF-8 at byte"):
+    with pytest.raises(ConfigError, match="not UTF-8"):
         load_recipe(Outer, path)
 
 
@@ -148,9 +154,81 @@ def test_compat_reference_computes_the_losses_as_published_and_keeps_their_weigh
         ({"method": "half"}, "method must be one of full, lora"),
         ({"keep": 0}, "must be 1 or more"),
         ({"epochs": 0.0}, "either steps or epochs"),
+        ({"epochs": float("inf")}, "either steps or epochs"),
+        ({"seed": -1}, "seed in 0"),
+        ({"seed": 2**70}, "seed in 0"),
+        ({"steps": 10**12}, "steps in 0"),
+        ({"threads": 10**9}, "threads at most"),
+        ({"out": ""}, "out must be a folder"),
+        ({"out": "~nobody-of-this-name/run"}, "out must be a folder"),
+        ({"lora": Lora(rank=4)}, "lora goes with method lora"),
+        ({"adapter": "none"}, "adapter goes with method lora"),
+        ({"adapter": "none", "method": "lora"}, "not an adapter"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(keys: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("twgi.training.recipe.find_spec", lambda name: None)
+    with pytest.raises(TwgiError, match=says):
+        Recipe(**{"out": "x", **keys})
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Optimization(lr=float("nan")), "lr and eps must be above 0"),
+        (lambda: Optimization(clip=float("nan")), "the rest 0 or more"),
+        (lambda: Optimization(eps=float("inf")), "lr and eps must be above 0"),
+        (lambda: Batching(seed=-1), "seed in 0"),
+        (lambda: Batching(batch=2**40), "batch must be in"),
+        (lambda: Batching(batch=2, micro_batch=4), "micro_batch in 1..batch"),
+        (lambda: Lora(alpha=float("nan")), "alpha > 0"),
+        (lambda: Watching(mode="zzz"), "watch.mode must be one of"),
+        (lambda: VQRecipe(out="x", warmup=0, model=VQ), "must be 1 or more"),
+        (lambda: VQRecipe(out="x", steps=600, model=VQ), "must be 1 or more"),
+        (lambda: VQRecipe(out="x"), "the icon world has 8 x 8 cells"),
+        (lambda: LMRecipe(out="x", vq="y", model={"hidden_size": "a"}), "model: "),
+        (lambda: LMRecipe(out="x", vq="y", model={"depth": 3}), 'unknown key "depth"'),
+        (lambda: Mixture(chains={"subgoal": 0.5}), "come to 1"),
+        (lambda: Mixture(tasks={"nothing": 1.0}), "a key of mixture.tasks must be one of"),
+    ],
+)
+def test_numbers_and_names_have_a_range(make: Callable[[], Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        Recipe(out="x", **keys)
+        make()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("device=cuda", "no CUDA device"),
+        ("device=zzz", "unknown device 'zzz'"),
+        ("device=meta", "training runs on cpu or cuda"),
+        ("steps=[1", "not valid YAML"),
+        ("out=/dev/null", "cannot write to /dev/null"),
+        ("report_to=tensorboard", 'report_to must be a list, got "tensorboard"'),
+        ("report_to=[os]", "report_to must be one of"),
+        ("data=rows.jsonl", 'data must be a list, got "rows.jsonl"'),
+        ("optimizer.lr=.nan", "lr must be a number"),
+        ("seed=1180591620717411303424", "seed must be a whole number"),
+        ("lora={rank: 1000000000}", "lora.rank must be at most"),
+    ],
+)
+def test_an_ordinary_mistake_is_one_line(
+    tmp_path: Path, change: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert execute(["train", str(write_recipe(tmp_path, method="lora")), change]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+
+
+def test_a_recipe_without_its_needed_keys_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("")
+    with pytest.raises(ConfigError, match="lacks the key out"):
+        load_recipe(Recipe, tmp_path / "empty.yaml")
+
+
+def test_home_is_where_a_run_goes_that_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Recipe(out="~/runs/mine").out == str(tmp_path / "runs" / "mine")

@@ -58,6 +58,8 @@ def known_device(name: str | torch.device) -> torch.device:
         raise ConfigError(f"unknown device {str(name)!r}; use cpu, cuda or cuda:1") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("no CUDA device is to be seen here; use device cpu, or install a CUDA build of torch")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise ConfigError(f"there is no device {str(name)!r} here: the last one is cuda:{count - 1}")
     return device
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from twgi.checkpoint import hf
 from twgi.checkpoint.layout import OURS, REFERENCE
 from twgi.checkpoint.tensors import INDEX, WEIGHTS, Progress
-from twgi.files import replacing, write_json, write_whole
+from twgi.errors import RunError
+from twgi.files import replacing, write_json, write_whole, writing
 from twgi.model.config import TransformerConfig, VQConfig
 from twgi.model.transformer import Transformer
 from twgi.model.vqvae import VQModel
@@ -102,7 +103,7 @@ def json_files(
         "config.json": {
             **hf.write_config(config, vq_config), **marks,
             "boi_token_id": vocab.boi, "eoi_token_id": vocab.eoi, "image_token_id": vocab.placeholder,
-            "torch_dtype": str(dtype).removeprefix("torch."), "vocabulary_map": text.names,
+            "torch_dtype": str(dtype).removeprefix("torch."), "vocabulary_map": dict(sorted(text.names.items())),
         },
         "generation_config.json": dict(generation),
         "preprocessor_config.json": {
@@ -131,13 +132,22 @@ def write_json_files(folder: Path, files: Mapping[str, Mapping[str, Any]], text:
     write_whole(folder / "tokenizer.json", text.bpe.to_str().encode())
 
 
+@contextmanager
+def writing_tensors(path: Path) -> Iterator[None]:
+    """What safetensors raises where it cannot write becomes `RunError`, as `OSError` does."""
+    try:
+        with writing(path):
+            yield
+    except SafetensorError as error:
+        raise RunError(f"cannot write to {path}: {error}") from error
+
+
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """One safetensors file, which is there as a whole or not at all. Raises `RunError`."""
-    with replacing(file) as unfinished:
-        try:
-            save_file(dict(tensors), unfinished, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise OSError(errno.EIO, str(error)) from None
+    """One safetensors file, which is there as a whole or not at all; what a killed process left beside it goes."""
+    with writing_tensors(file), replacing(file) as unfinished:
+        for leftover in file.parent.glob(".tmp*"):  # safetensors has temporary names of its own: .tmpAbCdEf
+            leftover.unlink()
+        save_file(dict(tensors), unfinished, metadata={"format": "pt"})
         unfinished.chmod(0o644)  # safetensors writes files that only their owner can read
 
 
@@ -150,10 +160,17 @@ def write_groups(
     writes: bool = True,
     progress: Progress | None = None,
 ) -> None:
-    """Write the tensors that `sizes` (bytes) names, one file's worth at a time; an index if there are several files."""
+    """Write the tensors that `sizes` (bytes) names, one file's worth at a time; an index if there are several files.
+
+    Weights that were there before, in files of other names, are deleted first.
+    """
     groups = list(_grouped(sizes, largest))
     done, total, count = 0, sum(sizes.values()), len(groups)
     files = [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)] if count > 1 else [WEIGHTS]
+    if writes:
+        with writing(folder):
+            for old in [folder / INDEX, folder / WEIGHTS, *folder.glob("model-*-of-*.safetensors")]:
+                old.unlink(missing_ok=True)
     for file, group in zip(files, groups, strict=True):
         tensors = read(group)
         if writes:

@@ -181,6 +181,8 @@ def safetensors_folder(folder: Path) -> SafetensorsFiles:
     places = read_json(folder / INDEX).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise CheckpointError(f"{folder / INDEX}: no weight_map")
+    if (folder / WEIGHTS).is_file() and WEIGHTS not in places.values():
+        raise CheckpointError(f"{folder}: {WEIGHTS} and {INDEX} stand there together; remove the one that is old")
     wrong = next((n for n in places.values() if not isinstance(n, str) or not _PLAIN_NAME.fullmatch(n)), None)
     if wrong is not None:
         raise CheckpointError(f"{folder / INDEX}: {wrong!r} is not the name of a file beside it")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from twgi.console import complain
 from twgi.errors import ConfigError
 
 CHAINS = "chains"
@@ -65,13 +66,16 @@ def train_merge(
     model: Annotated[str, typer.Option(help="What the adapter was trained on: preset or folder.")] = "icons",
     dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")] = "float32",
 ) -> None:
-    """Merge a LoRA adapter into its model.
+    """Merge a LoRA adapter into its model; refused where it was trained on another one, or does not fit.
 
     Example: twgi train merge runs/icons_lora/adapter out/merged
     """
+    from twgi.training.lora import base_of
     from twgi.training.model import merge_folder
 
     print(merge_folder(model, adapter, out, dtype=dtype))
+    if base_of(adapter) is None:
+        complain(f"{adapter} does not say on which model it was trained; it was taken for one of {model}")
 
 
 @app.command("vq")

@@ -76,11 +76,13 @@ class RowEncoder:
         vocab, record, turns = self.tokenizer.vocab, None, None
         if "version" in line.value:
             row = TrainingRow.from_json(line.value)
+            row.check_tokenizer(self.tokenizer.sha256)
         else:
             record = parse_record(line.value, where=line.where, folder=self.images or line.folder)
             turns = len(record.turns) or None
             pieces = self._laid_out(record) if record.tokens is None else pieces_of(record.tokens, vocab)
-            row = TrainingRow.of(pieces, source=record.where, id=record.id)
+            known = self.tokenizer.sha256 if record.tokens is None else ""  # whose ids a record brings is not told
+            row = TrainingRow.of(pieces, source=record.where, id=record.id, tokenizer=known)
         check_row(row, vocab, turns=turns)
         if record and turns:
             said = sum(len(turn.pictures) for turn in record.turns)
@@ -89,6 +91,15 @@ class RowEncoder:
         if self.limit is not None and len(row.tokens) > self.limit:
             return TooLong(where=line.where, tokens=len(row.tokens))
         return Encoded(row=self._filled(row, record) if record and record.tokens is None else row, record=record)
+
+    def pictures_of(self, line: Line | Fault) -> tuple[Path, ...]:
+        """The pictures that a line's row is made from; none where it is at fault."""
+        if isinstance(line, Fault) or "version" in line.value:
+            return ()
+        try:
+            return parse_record(line.value, where=line.where, folder=self.images or line.folder).files
+        except TwgiError:
+            return ()
 
     def _laid_out(self, record: TrainingRecord) -> Iterator[Piece]:
         """Of each turn prompt, separator, response, eos, which carries loss as what it ends; pictures are blank."""
@@ -106,10 +117,9 @@ class RowEncoder:
 
     def _filled(self, row: TrainingRow, record: TrainingRecord) -> TrainingRow:
         """The same row with its pictures, read one at a time."""
-        tokens, pictures = list(row.tokens), (path for turn in record.turns for path in turn.pictures)
-        images = (span for span in row.spans if span.kind == "image")
-        for span, path in zip(images, pictures, strict=True):
-            tokens[span.start : span.end] = self.tokenizer.image_block(self._codes(inside(record.folder, path)))
+        tokens, images = list(row.tokens), (span for span in row.spans if span.kind == "image")
+        for span, file in zip(images, record.files, strict=True):
+            tokens[span.start : span.end] = self.tokenizer.image_block(self._codes(file))
         return replace(row, tokens=tuple(tokens))
 
     def _codes(self, path: Path) -> Codes:
@@ -155,12 +165,13 @@ def reference_json(encoded: Encoded) -> Object:
 class EncodingReport:
     """What became of all lines: counts of what was kept, and the place of everything that was not.
 
-    `limit`: most tokens of a row.
+    `limit`: most tokens of a row; `unlearnt`: how many of those kept have no token to be learnt.
     """
 
     kept: int = 0
     tokens: int = 0
     learnt: int = 0
+    unlearnt: int = 0
     images: int = 0
     limit: int | None
     too_long: list[Object] = field(default_factory=list)
@@ -173,13 +184,15 @@ class EncodingReport:
             return
         self.kept += 1
         self.tokens += len(outcome.row.tokens)
-        self.learnt += int(outcome.row.mask.sum())
+        learnt = int(outcome.row.mask.sum())
+        self.learnt += learnt
+        self.unlearnt += not learnt
         self.images += sum(span.kind == "image" for span in outcome.row.spans)
 
     @property
     def good(self) -> bool:
-        """Whether something is kept and nothing refused."""
-        return self.kept > 0 and not self.refused
+        """Whether there is something to learn, and nothing is refused."""
+        return self.learnt > 0 and not self.refused
 
     def problems(self) -> list[str]:
         """A line of text for each row that was not kept, as `file:line: reason`."""
@@ -189,7 +202,8 @@ class EncodingReport:
     def summary(self) -> str:
         """All of it in a line."""
         what = f"{self.tokens} tokens, {self.learnt} of them to be learnt, {self.images} images"
-        return f"{self.kept} kept ({what}), {len(self.too_long)} too long, {len(self.refused)} refused"
+        bare = f", {self.unlearnt} of them WITHOUT A TOKEN TO BE LEARNT" if self.unlearnt else ""
+        return f"{self.kept} kept ({what}){bare}, {len(self.too_long)} too long, {len(self.refused)} refused"
 
     def to_json(self) -> Object:
         """Everything, for programs."""

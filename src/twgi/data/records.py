@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from twgi.errors import DataError
-from twgi.files import Object
+from twgi.files import Object, inside
 from twgi.tokenizer.multimodal import PLACEHOLDER
 
 ONE_TURN = ("prompt", "input_images", "response", "images", "segments")
@@ -67,6 +67,12 @@ class TrainingRecord:
     turns: tuple[Turn, ...]
     tokens: tuple[int, ...] | None = None
     id: str | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The pictures that its row is made from. Raises `DataError` where a link leads out of their folder."""
+        paths = [path for turn in self.turns for path in turn.pictures] if self.tokens is None else []
+        return tuple(inside(self.folder, path) for path in paths)
 
 
 def parse_record(value: Object, *, where: str, folder: Path) -> TrainingRecord:

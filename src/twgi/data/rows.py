@@ -25,7 +25,8 @@ Kind = Literal["bos", "text", "image", "separator", "eos"]
 Piece = tuple[Kind, Sequence[int], bool]
 """Kind, ids, and whether they carry loss."""
 
-_KEYS = frozenset({"version", "source", "id", "tokens", "segments"})
+_OPTIONAL = frozenset({"id", "tokenizer"})
+_KEYS = _OPTIONAL | {"version", "source", "tokens", "segments"}
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,16 @@ class TokenRow:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRow:
-    """Ids and the spans they are cut into, without a gap. `source` is the `file:line` it was made from."""
+    """Ids and the spans they are cut into, without a gap. `source` is the `file:line` it was made from.
+
+    `tokenizer` is the hash of the one that made the ids; empty where that is not known.
+    """
 
     tokens: tuple[int, ...]
     spans: tuple[Span, ...]
     source: str = ""
     id: str | None = None
+    tokenizer: str = ""
 
     def __post_init__(self) -> None:
         edges = [(0, 0), *((span.start, span.end) for span in self.spans), (len(self.tokens),) * 2]
@@ -62,15 +67,15 @@ class TrainingRow:
             raise DataError(f"the segments do not cover the {len(self.tokens)} tokens without a gap")
 
     @classmethod
-    def of(cls, pieces: Iterable[Piece], *, source: str = "", id: str | None = None) -> "TrainingRow":
-        """A row of these pieces in order; empty ones are left out."""
+    def of(cls, pieces: Iterable[Piece], **known: Any) -> "TrainingRow":
+        """A row of these pieces in order; empty ones are left out. `known` is what else is to be said of it."""
         tokens: list[int] = []
         spans: list[Span] = []
         for kind, ids, loss in pieces:
             if ids:
                 spans.append(Span(kind, len(tokens), len(tokens) + len(ids), loss))
                 tokens += ids
-        return cls(tokens=tuple(tokens), spans=tuple(spans), source=source, id=id)
+        return cls(tokens=tuple(tokens), spans=tuple(spans), **known)
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
@@ -88,6 +93,7 @@ class TrainingRow:
     def to_json(self) -> dict[str, Any]:
         """The JSON object of version 1 (docs/data.md)."""
         head = {"version": VERSION, "source": self.source} | ({} if self.id is None else {"id": self.id})
+        head |= {"tokenizer": self.tokenizer} if self.tokenizer else {}
         return {**head, "tokens": list(self.tokens), "segments": [list(vars(span).values()) for span in self.spans]}
 
     @classmethod
@@ -95,14 +101,20 @@ class TrainingRow:
         """Read `to_json` back. Raises `DataError` for anything unknown, missing, or of another type."""
         if value.get("version") != VERSION:
             raise DataError(f"a row of version {value.get('version')!r}; this program reads version {VERSION}")
-        wrong = sorted(_KEYS - {"id"} - value.keys()) or sorted(value.keys() - _KEYS)
+        wrong = sorted(_KEYS - _OPTIONAL - value.keys()) or sorted(value.keys() - _KEYS)
         if wrong:
             raise DataError(f"a row {'lacks' if wrong[0] in _KEYS else 'has the unknown key'} {wrong[0]!r}")
         tokens = whole_numbers(value["tokens"], "the tokens of a row must be whole numbers")
-        segments, source, name = value["segments"], value["source"], value.get("id")
-        if not isinstance(segments, list) or not isinstance(source, str) or not isinstance(name, str | None):
-            raise DataError("a row's source and id must be texts and its segments a list")
-        return cls(tokens=tokens, spans=tuple(map(_span, segments)), source=source, id=name)
+        segments, given = value["segments"], {key: value[key] for key in _OPTIONAL if value.get(key) is not None}
+        known = {"source": value["source"], **given}
+        if not isinstance(segments, list) or not all(isinstance(text, str) for text in known.values()):
+            raise DataError("a row's source, id and tokenizer must be texts and its segments a list")
+        return cls(tokens=tokens, spans=tuple(map(_span, segments)), **known)
+
+    def check_tokenizer(self, sha256: str) -> None:
+        """Raises `DataError` where the ids were made by another tokenizer than that of this hash."""
+        if self.tokenizer not in ("", sha256):
+            raise DataError(f"its ids are of another tokenizer ({self.tokenizer:.12}) than this model's ({sha256:.12})")
 
 
 def _span(value: Any) -> Span:

@@ -3,9 +3,11 @@
 Files from users are opened with care: only PNG, JPEG and WebP, and nothing is decoded before its size is known.
 """
 
+import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -177,6 +179,21 @@ class ImageTokenizer:
     def draws(self) -> bool:
         """Whether there is an image decoder."""
         return self.vq.draws
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all that a picture's codes depend on, and what they mean: encoder, codebook, scale of the pixels.
+
+        Weights count as bfloat16, so that the files of a model in several widths are one image tokenizer.
+        """
+        import torch
+
+        found = hashlib.sha256(f"{self.resolution} {self.reference}".encode())
+        for name, value in self.vq.state_dict().items():
+            if not name.startswith(("decoder.", "post_quant_conv.")):
+                found.update(name.encode())
+                found.update(value.to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
+        return found.hexdigest()
 
     def encode(self, pictures: Sequence[Image.Image]) -> list[list[int]]:
         """Codes of each picture. One at a time, so that no picture's codes depend on its neighbours."""

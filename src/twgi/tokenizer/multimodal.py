@@ -4,8 +4,11 @@ A prompt is `bos, text and images, separator`; what follows is text and images, 
 `tokens_per_image` image tokens in raster order, eoi. Prompts for data, training and inference all come from here.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -66,6 +69,12 @@ class MultimodalTokenizer:
     def draws(self) -> bool:
         """Whether pictures can be drawn: some checkpoints have no image decoder, or no image part at all."""
         return self.image is not None and self.image.draws
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of what every id is called, and of the image tokenizer: rows of ids belong to the tokenizer of this hash."""
+        said = [sorted(self.text.names.items()), self.image and self.image.sha256]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def encode_prompt(self, text: str, pictures: Sequence[Picture] = ()) -> list[int]:
         """bos, the text with each literal `<image>` replaced by one of the pictures, separator.

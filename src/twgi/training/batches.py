@@ -20,7 +20,7 @@ import torch
 
 from twgi.data.encode import Encoded, RowEncoder, TooLong
 from twgi.data.rows import TokenRow
-from twgi.data.shards import ShardRows, vocabulary_of
+from twgi.data.shards import ShardRows, sha256_of
 from twgi.errors import ConfigError, DataError
 from twgi.files import Fault
 from twgi.tokenizer.multimodal import MultimodalTokenizer
@@ -37,6 +37,8 @@ class RowList:
     def __init__(self, rows: Sequence[TokenRow]) -> None:
         self.rows = rows
         self.lengths: Ints = np.array([len(row.ids) for row in rows], dtype=np.int64)
+        learnt = [int(row.learn[1:].sum()) for row in rows]
+        self.learnt, self.unlearnt = sum(learnt), learnt.count(0)
         self.blocks: Sequence[int] = [len(rows)]
 
     def __getitem__(self, index: int) -> TokenRow:
@@ -57,8 +59,10 @@ class Batching:
     seed: int = 0  # of the order
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.micro_batch < 1 or self.pack < 0:
-            raise ConfigError(f"batch and micro_batch must be 1 or more and pack 0 or more, got {self}")
+        if not 1 <= self.micro_batch <= self.batch <= 2**24 or self.pack < 0 or not 0 <= self.seed < 2**63:
+            raise ConfigError(
+                f"batch must be in 1..2^24, micro_batch in 1..batch, pack 0 or more, seed in 0..2^63-1, got {self}"
+            )
 
     def accumulation(self, processes: int) -> int:
         """Forward passes of each process in a step; raises `ConfigError` where they would not come out even."""
@@ -160,19 +164,27 @@ def collate(items: Sequence[Sequence[TokenRow]], pad: int, loss_on_padding: bool
 
 
 def open_rows(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_length: int) -> tuple[Rows, str]:
-    """The rows of all files, and a hash of what they were made from. Says how many were too long.
+    """The rows of all files, and a hash of the files and pictures they were made from. Says what is left out.
 
-    Raises `DataError` where a file cannot be read, a line is at fault (the first is named), or no row is left.
+    Raises `DataError` where a file cannot be read, a line is at fault (the first is named), no row is left, or there is
+    nothing in them to be learnt.
     """
-    if any(Path(path).is_dir() for path in paths):
-        return _open_shards(paths, tokenizer, max_length)
     if not paths:
         raise ConfigError("the recipe names no data; give JSON lines of records or rows: data: [chains.jsonl]")
+    shards = any(Path(path).is_dir() for path in paths)
+    rows, digest = (_open_shards if shards else _open_files)(paths, tokenizer, max_length)
+    if not rows.learnt:
+        raise DataError(f"{', '.join(paths)}: none of the {rows.lengths.sum()} tokens is to be learnt")
+    if rows.unlearnt and own_rank() == 0:
+        print(f"{', '.join(paths)}: {rows.unlearnt} of {len(rows.lengths)} rows have no token to be learnt")
+    return rows, digest
+
+
+def _open_files(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_length: int) -> tuple[Rows, str]:
     rows: list[TokenRow] = []
     digest = hashlib.sha256()
     for path in map(Path, paths):
-        rows += read_file(path, tokenizer, max_length)
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        rows += read_file(path, tokenizer, max_length, digest)
     if not rows:
         raise DataError(f"{', '.join(paths)}: no row of at most {max_length} tokens")
     return RowList(rows), digest.hexdigest()
@@ -185,15 +197,17 @@ def _open_shards(paths: Sequence[str], tokenizer: MultimodalTokenizer, max_lengt
             "data: give one folder of shards, or files; `twgi encode --format parquet` makes one folder of many files"
         )
     path, shards = paths[0], ShardRows(Path(paths[0]))
-    if shards.vocabulary != vocabulary_of(tokenizer):
-        raise DataError(f"{path}: these shards were made for a model with another vocabulary")
+    if shards.tokenizer != tokenizer.sha256:
+        told = f"({shards.tokenizer:.12}) than this model's ({tokenizer.sha256:.12})"
+        raise DataError(f"{path}: these shards were made with another vocabulary or image tokenizer {told}")
     if (longest := int(shards.lengths.max())) > max_length:
         raise DataError(f"{path}: a row has {longest} tokens, more than max_length {max_length}; make the shards anew")
     return shards, shards.digest
 
 
-def read_file(path: Path, tokenizer: MultimodalTokenizer, max_length: int) -> list[TokenRow]:
-    """The rows of one file of records or rows, in memory."""
+def read_file(path: Path, tokenizer: MultimodalTokenizer, max_length: int, digest: hashlib._Hash) -> list[TokenRow]:
+    """The rows of one file of records or rows, in memory; the digest goes on with the file and its pictures."""
+    digest.update(bytes.fromhex(sha256_of(path)))
     rows, left_out = [], 0
     for outcome in RowEncoder(tokenizer, limit=max_length).files([path]):
         match outcome:
@@ -203,6 +217,8 @@ def read_file(path: Path, tokenizer: MultimodalTokenizer, max_length: int) -> li
                 left_out += 1
             case Encoded():
                 rows.append(outcome.row.compact())
+                for file in outcome.record.files if outcome.record else ():
+                    digest.update(bytes.fromhex(sha256_of(file)))
     if left_out and own_rank() == 0:
         print(f"{path}: {left_out} of {left_out + len(rows)} rows have more than {max_length} tokens and are left out")
     return rows

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from twgi.checkpoint.load import Loaded, load
-from twgi.checkpoint.save import LARGEST_FILE, save
+from twgi.checkpoint.save import LARGEST_FILE, save, write_tensors
+from twgi.checkpoint.tensors import SafetensorsFiles, check_tensors
 from twgi.config import check_one_of
-from twgi.errors import ConfigError
+from twgi.errors import CheckpointError, ConfigError
+from twgi.files import FolderLock, check_new
 from twgi.model.vqvae import VQModel
-from twgi.training.lora import attach, load_adapter, merged
+from twgi.training.lora import attach, base_of, load_adapter, merged, save_adapter
 from twgi.training.objective import Objective
 from twgi.training.recipe import DTYPES, EXPORT_DTYPES, Recipe
 from twgi.training.sharding import Place, barrier, rank, whole
@@ -53,9 +54,11 @@ def load_trainable(recipe: Recipe, device: torch.device | str = "cpu", place: Pl
     objective = Objective(decoder, vq.quantize.embedding.weight, vocab, recipe.loss)
     handle, folder = None, Path(recipe.adapter)
     if recipe.adapter:
-        handle = load_adapter(decoder, folder, trainable=True)
+        handle = load_adapter(loaded, folder)
         if (folder / PROJECTION).is_file():
-            objective.projection.load_state_dict(load_file(folder / PROJECTION))
+            _load_projection(folder / PROJECTION, objective)
+        if base_of(folder) is None and rank() == 0:
+            print(f"{folder} does not say on which model it was trained; {recipe.model} is taken for it", flush=True)
     elif recipe.method == "lora":
         handle = attach(decoder, recipe.lora, vocab)
     for weight in decoder.parameters():  # small steps vanish in bfloat16
@@ -65,6 +68,16 @@ def load_trainable(recipe: Recipe, device: torch.device | str = "cpu", place: Pl
     return Trainable(
         loaded=loaded, objective=objective.train(), handle=handle, device=torch.device(device), place=place
     )
+
+
+def _load_projection(file: Path, objective: Objective) -> None:
+    stored, own = SafetensorsFiles([file]), objective.projection.state_dict()
+    shapes = [{name: tuple(entry.shape) for name, entry in group.items()} for group in (own, stored.stored)]
+    check_tensors(file, *shapes, told_by="the model")
+    tensors = stored.read(own)
+    if not all(value.isfinite().all() for value in tensors.values()):
+        raise CheckpointError(f"{file}: holds values that are no numbers")
+    objective.projection.load_state_dict(tensors)
 
 
 def whole_copy(recipe: Recipe, trained: Trainable) -> Trainable | None:
@@ -102,10 +115,9 @@ def export(recipe: Recipe, trained: Trainable, *, largest_file: int = LARGEST_FI
     projection = {name: whole(weight).to("cpu") for name, weight in trained.objective.projection.named_parameters()}
     if writes:
         place = out / "adapter" if adapter else out
-        place.mkdir(parents=True, exist_ok=True)
         if adapter:
-            trained.handle.save_pretrained(str(place), state_dict=adapter)
-        save_file(projection, place / PROJECTION)
+            save_adapter(place, trained.handle, adapter, model=recipe.model, sha256=trained.loaded.sha256)
+        write_tensors(place / PROJECTION, projection)
     _save_merged(out / "model", trained.loaded, recipe.export_dtype, writes=writes, largest_file=largest_file)
     barrier()
     return out / "model"
@@ -120,9 +132,20 @@ def _save_merged(folder: Path, loaded: Loaded, dtype: str, **how: Any) -> None:
 
 
 def merge_folder(model: str, adapter: Path, out: Path, *, dtype: str = "float32") -> Path:
-    """Write the model with an adapter merged into it to the folder `out`. `CheckpointError` where it does not fit."""
+    """Write the model with an adapter merged into it to the new folder `out`.
+
+    Raises `CheckpointError` where it does not fit or changes nothing, `RunError` where the folder holds something.
+    """
     check_one_of("dtype", dtype, EXPORT_DTYPES)
+    check_new(out, option="OUT")
     loaded = load(model, pack=False)
-    load_adapter(loaded.model, adapter)
-    _save_merged(out, loaded, dtype)
+    if loaded.tokenizer.image is None:
+        raise ConfigError(f"{model} has no image tokenizer, so it has no adapters")
+    _check_export(dtype, loaded.tokenizer.image.vq)
+    handle = load_adapter(loaded, adapter)
+    if not any(value.any() for name, value in handle.named_parameters() if "lora_B" in name or "tokens_delta" in name):
+        raise CheckpointError(f"{adapter}: this adapter changes nothing: all its lora_B are zero")
+    with FolderLock(out, otherwise="wait for it, or give another folder"):
+        check_new(out, option="OUT")
+        _save_merged(out, loaded, dtype)
     return out

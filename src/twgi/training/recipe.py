@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 
 from twgi.config import check_one_of
 from twgi.errors import ConfigError
+from twgi.thinking.modes import MODES
 from twgi.training.batches import Batching
-from twgi.training.lora import Lora
+from twgi.training.lora import Lora, read_lora
 from twgi.training.objective import LossWeights, as_published
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 EXPORT_DTYPES = DTYPES | {"float16": torch.float16}
 TRACKERS = ("tensorboard", "trackio", "wandb")
+LARGEST = 10**9  # of a count
+LORA = Lora()  # what a recipe has that says nothing of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +43,15 @@ class RunRecipe:
     report_to: tuple[str, ...] = ()  # some of TRACKERS; metrics.jsonl is written always
 
     def __post_init__(self) -> None:
-        if min(self.log_every, self.save_every, self.keep, self.threads) < 1 or self.steps < 0:
-            raise ConfigError("log_every, save_every, keep and threads must be 1 or more, steps 0 or more")
+        counts = (self.log_every, self.save_every, self.keep, self.threads)
+        if min(counts) < 1 or self.threads > 1024 or not 0 <= self.steps <= LARGEST or not 0 <= self.seed < 2**63:
+            raise ConfigError(
+                "log_every, save_every, keep and threads must be 1 or more (threads at most 1024), steps in "
+                f"0..{LARGEST} and seed in 0..2^63-1"
+            )
+        object.__setattr__(self, "out", os.path.expanduser(self.out))
+        if not self.out.strip() or self.out.startswith("~"):
+            raise ConfigError(f"out must be a folder, got {self.out!r}")
         for name in self.report_to:
             check_one_of("report_to", name, TRACKERS)
             if find_spec(name) is None:
@@ -59,7 +72,8 @@ class Optimization:
     schedule: str = "linear"
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.eps <= 0 or self.weight_decay < 0 or self.clip < 0 or self.warmup < 0:
+        numbers = (self.lr, self.eps, self.weight_decay, self.clip, self.warmup)
+        if min(self.lr, self.eps) <= 0 or min(numbers) < 0 or not all(map(math.isfinite, numbers)):
             raise ConfigError(f"optimizer: lr and eps must be above 0, the rest 0 or more, got {self}")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ConfigError(f"optimizer: beta1 and beta2 must be in [0, 1), got {self.beta1} and {self.beta2}")
@@ -80,6 +94,7 @@ class Watching:
     def __post_init__(self) -> None:
         if self.every < 0 or min(self.limit, self.samples, self.batch) < 1:
             raise ConfigError(f"watch: every must be 0 or more, limit, samples and batch 1 or more, got {self}")
+        check_one_of("watch.mode", self.mode, MODES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +110,7 @@ class Recipe(RunRecipe):
     adapter: str = ""  # folder of a LoRA adapter to go on with
     max_length: int = 4096  # rows with more tokens are left out, and counted aloud
     method: str = "full"
-    lora: Lora = field(default_factory=Lora)
+    lora: Lora = LORA  # with `adapter`, what that was made with
     loss: LossWeights = field(default_factory=LossWeights)
     compat: str = ""  # `reference` computes the losses as the published trainer does, mistakes included
     batching: Batching = field(default_factory=Batching)
@@ -124,5 +139,20 @@ class Recipe(RunRecipe):
             )
         if self.adapter and self.method != "lora":
             raise ConfigError("adapter goes with method lora; merge it first (twgi train merge) to train all weights")
-        if self.max_length < 1 or (self.steps == 0 and self.epochs <= 0):
+        if self.method != "lora" and self.lora is not LORA:
+            raise ConfigError("lora goes with method lora; with method full, leave it out")
+        if self.max_length < 1 or (self.steps == 0 and not 0 < self.epochs <= LARGEST):
             raise ConfigError("max_length must be 1 or more, and either steps or epochs above 0")
+        if self.adapter:
+            self._take_lora()
+
+    def _take_lora(self) -> None:
+        """The adapter's own settings; raises `ConfigError` where the recipe says otherwise."""
+        own = read_lora(Path(self.adapter))
+        for key, value in vars(own).items():
+            if self.lora is not LORA and (said := getattr(self.lora, key)) != value:
+                raise ConfigError(
+                    f"lora.{key} is {said!r} in the recipe and {value!r} in {self.adapter}: an adapter goes on as it "
+                    "began; leave lora out, or say the same"
+                )
+        object.__setattr__(self, "lora", own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,8 +14,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from twgi.training.objective import Objective
+from twgi.checkpoint.memory import known_device
+from twgi.errors import ConfigError
+from twgi.training.objective import PIECE_LOGITS, Objective
 
+T = TypeVar("T")
 Place = Callable[[nn.Module], object]
 """Spreads a module's parameters over the processes, but those of modules inside it that are spread already."""
 
@@ -41,15 +45,32 @@ def summed(value: Tensor) -> Tensor:
     return value
 
 
+def gathered(value: T) -> list[T]:
+    """What each of the processes has."""
+    values = [value] * processes()
+    if processes() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+def device_for_training(name: str) -> torch.device:
+    """The device of this name; `ConfigError` where it is not there, or nothing is trained on its kind."""
+    device = known_device(name)
+    if device.type not in PIECE_LOGITS:
+        raise ConfigError(f"training runs on {' or '.join(PIECE_LOGITS)}, not on the device {name!r}")
+    return device
+
+
 def join_processes(device: str, *, bf16: bool) -> tuple[torch.device, Place | None]:
     """Meet the other processes that torchrun started; returns this one's own device, and how modules are spread.
 
     Spread modules compute the same as before, and may be on the CPU until then. With `bf16`, parameters are gathered
     and computed with in bfloat16 and gradients added in float32.
     """
+    known = device_for_training(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return torch.device(device), None
-    own = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device)
+        return known, None
+    own = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else known)
     if own.type == "cuda":
         torch.cuda.set_device(own)
     if not dist.is_initialized():

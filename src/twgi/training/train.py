@@ -26,17 +26,29 @@ from torch.optim import Optimizer
 
 from twgi import __version__
 from twgi.config import load_recipe
+from twgi.data.shards import sha256_of
 from twgi.errors import RunError
 from twgi.files import FolderLock, read_json, write_json
 from twgi.runs.folder import refuse_changes
 from twgi.thinking.thinker import Thinker
 from twgi.training.batches import Order, Rows, micro_batches, open_rows
-from twgi.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from twgi.training.checkpoints import clear_unfinished, load_checkpoint, newest_checkpoint, save_checkpoint
+from twgi.training.lora import TENSORS
 from twgi.training.metrics import Log
 from twgi.training.model import Trainable, export, load_trainable, whole_copy
 from twgi.training.objective import Batch, LossModule
 from twgi.training.recipe import Recipe, RunRecipe, Watching
-from twgi.training.sharding import barrier, join_processes, leave_processes, processes, rank, shard, summed, whole
+from twgi.training.sharding import (
+    barrier,
+    device_for_training,
+    join_processes,
+    leave_processes,
+    processes,
+    rank,
+    shard,
+    summed,
+    whole,
+)
 
 RUN = "run.json"
 OTHERWISE = "give another `out`, or the recipe it began with"
@@ -68,8 +80,8 @@ def fit(
     full_rates = [group["lr"] for group in optimizer.param_groups]
     torch.manual_seed(recipe.seed)
     device, checkpoint = objective.train().device, newest_checkpoint(Path(recipe.out))
-    first = load_checkpoint(checkpoint, objective, optimizer) if checkpoint else 0
-    log = Log(recipe, first)
+    first, state = load_checkpoint(checkpoint, objective, optimizer) if checkpoint else (0, {})
+    log = Log(recipe, first, state)
     for step in range(first, recipe.steps):
         batches = batches_of(step)
         counts = summed(torch.stack([objective.count(batch) for batch in batches]).sum(0).to(device))
@@ -99,7 +111,7 @@ def fit(
         if seen := watch(done):
             log.write(done, {f"watch_{name}": value for name, value in seen.items()})
         if done % recipe.save_every == 0 or done == recipe.steps:
-            save_checkpoint(Path(recipe.out), done, objective, optimizer, keep=recipe.keep)
+            save_checkpoint(Path(recipe.out), done, objective, optimizer, log.state(), keep=recipe.keep)
 
 
 def check_finite(what: str, value: Tensor, step: int, batches: Sequence[Batch]) -> None:
@@ -132,11 +144,16 @@ def begin(recipe: RunRecipe, more: dict[str, Any]) -> Iterator[None]:
     if rank() > 0:
         yield
         return
+    device_for_training(recipe.device)
     decides = {name: value for name, value in asdict(recipe).items() if name not in recipe.FREE}
     out, asked = Path(recipe.out), json.loads(json.dumps(decides | more))
     with FolderLock(out, otherwise="wait for it, or give another `out`"):
+        clear_unfinished(out)
         if (out / RUN).is_file():
-            refuse_changes(out, read_json(out / RUN)["decides"], asked, asked, otherwise=OTHERWISE)
+            stored = read_json(out / RUN)
+            if not isinstance(stored, dict) or not isinstance(stored.get("decides"), dict):
+                raise RunError(f"{out / RUN} is damaged, or not of a training; give another `out`")
+            refuse_changes(out, stored["decides"], asked, asked, otherwise=OTHERWISE)
         else:
             versions = {"twgi": __version__, "torch": str(torch.__version__)}
             write_json(out / RUN, {"version": 1, "decides": asked, "recipe": asdict(recipe), "versions": versions})
@@ -165,7 +182,8 @@ def train(recipe: Recipe, trained: Trainable, rows: Rows, digest: str, watch: Wa
     chosen, order = recipe.optimizer, Order(rows, recipe.batching)
     steps = recipe.steps or math.ceil(recipe.epochs * len(order.items) / recipe.batching.batch)
     recipe = replace(recipe, steps=steps)
-    with begin(recipe, {"rows": digest, "model": trained.loaded.sha256}):
+    adapter = {"adapter": sha256_of(Path(recipe.adapter) / TENSORS)} if recipe.adapter else {}
+    with begin(recipe, {"rows": digest, "model": trained.loaded.sha256, **adapter}):
         barrier()
         if rank() == 0:
             print(_describe(recipe, trained, order), flush=True)

@@ -22,7 +22,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from torch import Tensor
 
 from twgi.checkpoint.save import save
-from twgi.config import load_recipe
+from twgi.config import build, check_one_of, load_recipe
 from twgi.data.rows import TokenRow
 from twgi.errors import ConfigError
 from twgi.files import write_whole
@@ -48,7 +48,7 @@ MARKS_BEFORE = ("<s>", "<pad>", "</s>", "<unk>")
 MARKS_AFTER = ("<eoss>", "<racm3:break>", *(f"<reserved0870{i}>" for i in range(2, 7)), "<image>")
 Piece = tuple[Sequence[int], bool]  # ids, and whether they carry loss
 GROUP = 8  # steps whose rows are made together, so that rows of like length meet in a batch
-SIMPLE = ("single_object", "colors")
+SIMPLE, ALL_CHAINS = ("single_object", "colors"), ("subgoal", "critique", "general")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,15 @@ class Mixture:
         }
     )  # fmt: skip
     simple_steps: int = 400  # until here, simple scenes are drawn more often
+
+    def __post_init__(self) -> None:
+        for name, shares, known in (("chains", self.chains, ALL_CHAINS), ("tasks", self.tasks, tuple(tasks.TASKS))):
+            for key in shares:
+                check_one_of(f"a key of mixture.{name}", key, known)
+            if min(shares.values(), default=-1) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
+                raise ConfigError(f"the shares of mixture.{name} must be 0 or more and come to 1, got {shares}")
+        if self.direct_rows < 0 or self.chain_tokens < 1:
+            raise ConfigError("mixture: direct_rows must be 0 or more, chain_tokens 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +98,13 @@ class LMRecipe(RunRecipe):
     weight_decay: float = 0.01
     clip: float = 1.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        numbers = (self.warmup, self.decay_from, self.weight_decay, self.clip)
+        if min(self.merges, self.steps) < 1 or min(self.matrix_lr, self.other_lr) <= 0 or min(numbers) < 0:
+            raise ConfigError("merges, steps, matrix_lr and other_lr must be above 0, and the rest 0 or more")
+        build(TransformerConfig, {"vocab_size": 2**16, **self.model}, where="model")
+
 
 def read_vq(recipe_path: Path) -> VQModel:
     """The image tokenizer that a VQ recipe's run left, rounded to what is shipped (float16)."""
@@ -103,8 +119,8 @@ def read_vq(recipe_path: Path) -> VQModel:
 def sentences(count: int, seed: int) -> Iterator[str]:
     """Prompts and words of random chains of all modes, as the model will read them."""
     rng = np.random.default_rng(seed)
-    for build in islice(cycle(tasks.TASKS.values()), count):
-        request = build(rng)
+    for make_request in islice(cycle(tasks.TASKS.values()), count):
+        request = make_request(rng)
         scene = tasks.make_scene(request, rng)
         for chain in (chains.subgoal(request, scene), chains.critique(request, scene, rng), chains.general(scene, rng)):
             yield MODES[chain.mode].prompt_text(chain.prompt).replace("<image>", "")

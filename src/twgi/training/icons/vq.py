@@ -20,12 +20,14 @@ from torch import Tensor
 
 from twgi.checkpoint.save import write_tensors
 from twgi.config import load_recipe
+from twgi.errors import ConfigError
 from twgi.icons import world
 from twgi.model.config import VQConfig
 from twgi.model.vqvae import VQModel
 from twgi.training.icons.muon import MuonAdamW
 from twgi.training.objective import Batch, LossModule, Terms
 from twgi.training.recipe import RunRecipe
+from twgi.training.sharding import device_for_training
 from twgi.training.train import begin, fit
 
 WEIGHTS = "vq.safetensors"
@@ -58,6 +60,16 @@ class VQRecipe(RunRecipe):
     log_every: int = 50
     save_every: int = 200
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        counts = (self.batch, self.plain_steps, self.decoder_steps, self.warmup, self.ground_pictures)
+        if min(counts) < 1 or self.plain_steps + self.decoder_steps >= self.steps:
+            raise ConfigError("batch, warmup, ground_pictures and the steps of each phase must be 1 or more")
+        if min(self.lr, self.matrix_lr) <= 0 or not 0 <= self.code_decay < 1:
+            raise ConfigError("lr and matrix_lr must be above 0, and code_decay in [0, 1)")
+        if (self.model.grid, self.model.resolution) != (world.GRID, world.GRID * world.CELL_PX):
+            raise ConfigError(f"model: the icon world has {world.GRID} x {world.GRID} cells of {world.CELL_PX} pixels")
 
     @property
     def settled(self) -> int:
@@ -252,6 +264,7 @@ def run_vq(recipe_path: str | Path, overrides: list[str] | None = None) -> Path:
     """Trains, or goes on, to the recipe's last step; returns the folder of the run, with `vq.safetensors`."""
     recipe = load_recipe(VQRecipe, recipe_path, overrides or [])
     torch.set_num_threads(recipe.threads)
+    device_for_training(recipe.device)
     objective = VQObjective(recipe)
     with begin(recipe, {}):
         fit(recipe, objective, objective.optimizer(), objective.batches, rate=recipe.rate, clip=1.0, autocast=False)
