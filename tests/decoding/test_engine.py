@@ -24,14 +24,14 @@ from tests.decoding.worlds import (
 )
 
 from twgi.decoding.engine import Engine
-from twgi.decoding.events import Event, Failed, Finished, ImageAsked, ImageOpened, Token
+from twgi.decoding.events import Event, Finished, ImageAsked, ImageOpened, Token
 from twgi.decoding.grammar import FinishReason, allowed_ids
 from twgi.decoding.guidance import Guidance, Ids, branch_ids, merge_equal
 from twgi.decoding.params import Filter
 from twgi.decoding.request import Request
 from twgi.decoding.sampler import draw, filtered
 from twgi.decoding.sequence import Noise, Sequence
-from twgi.errors import ConfigError, PromptError
+from twgi.errors import ConfigError
 from twgi.model.transformer import Transformer
 
 GUIDANCES: tuple[tuple[Guidance, ...], ...] = (
@@ -347,24 +347,6 @@ def test_a_long_prompt_is_read_in_pieces_and_means_the_same(monkeypatch: pytest.
     assert decode([one, replace(one, id=1), replace(one, id=2)]) == dict.fromkeys(range(3), whole[0])
 
 
-def test_what_can_never_run_is_refused_before_anything_runs() -> None:
-    engine = Engine(tiny_model(), VOCAB, tokens=160)
-    with pytest.raises(PromptError, match="36 prompt tokens and 130 more exceed the context of 160"):
-        engine.submit(request(prompt=PROMPTS[4], budget=130))
-    with pytest.raises(PromptError, match="at least one token"):
-        engine.submit(request(prompt=()))
-    long = replace(request(guidances=GUIDANCES[3]).conditions, negative=tuple(range(26, 46)) * 9)
-    with pytest.raises(PromptError, match="a row of guidance of 190 tokens exceeds the context of 160"):
-        engine.submit(replace(request(guidances=GUIDANCES[3]), conditions=long))
-    with pytest.raises(ConfigError, match="needs 256 positions of the cache, and there are 160"):
-        engine.submit(request(guidances=GUIDANCES[3]))
-    with pytest.raises(ConfigError, match="needs guidance"):
-        engine.submit(request(guidances=()))
-    with pytest.raises(PromptError, match="cannot go on from token 9"):
-        engine.submit(replace(request(), given=(9,)))
-    assert not engine.busy
-
-
 def test_the_context_can_be_used_to_its_last_position() -> None:
     for seed in range(8):
         one = request(prompt=PROMPTS[4], budget=160 - 36, max_images=99, starts_with_image=True, seed=seed)
@@ -408,22 +390,6 @@ def test_what_is_given_goes_on_as_if_it_had_been_drawn_and_makes_no_events(one: 
     opened = [event.number for event in events if isinstance(event, ImageOpened)]
     closed = whole[:count].count(VOCAB.eoi)
     assert opened == list(range(closed, whole.count(VOCAB.boi)))
-
-
-def test_a_sequence_whose_logits_are_no_numbers_fails_alone_and_leaves_nothing() -> None:
-    model = Transformer(tiny_model().config).eval().requires_grad_(False)
-    model.load_state_dict(tiny_model().state_dict())
-    model.embed.weight[33] = float("nan")
-    model.pack()
-    good, bad = request(0, prompt=PROMPTS[0], starts_with_image=True), request(1, prompt=PROMPTS[1])
-    engine = Engine(model, VOCAB, tokens=room([good, bad]) * 2)
-    events = events_of(engine, [good, bad])
-    (failed,) = [event for event in events if isinstance(event, Failed)]
-    assert (failed.id, "not finite" in failed.problem) == (1, True)
-    assert tokens_of(events)[0] == decode([good])[0]
-    model.embed.weight[33] = tiny_model().embed.weight[33]
-    again = replace(bad, id=2)
-    assert tokens_of(events_of(engine, [again])) == decode([again])
 
 
 @settings(max_examples=8)
