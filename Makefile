@@ -41,7 +41,7 @@ demo: $(PLAIN)
 	}; think subgoal 0 && think critique 4
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n $(WORKERS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadscope
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -45,7 +45,7 @@ from twgi.trace import ImageSegment, Trace
 BRANCH_OF = {"full": Branch.FULL, "image": Branch.IMAGE, "negative": Branch.NEGATIVE, "prompt": Branch.PROMPT}
 SHAPES = {"icons": None, "150m": {"hidden_size": 1024, "intermediate_size": 3072, "num_layers": 12, "num_heads": 16,
                                   "num_kv_heads": 16}}  # fmt: skip
-KINDS_OF_PROMPT = (tasks.two_object, tasks.color_attr, tasks.counting, tasks.position)
+KINDS_OF_PROMPT = [tasks.TASKS[name] for name in ("two_object", "color_attr", "counting", "position")]
 
 
 def main() -> None:

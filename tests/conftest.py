@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +49,12 @@ def shared() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="module")
+def tiny_world() -> Iterator[None]:
+    """The tiny model draws noise of 12 x 12 pixels; here the icon checker takes it for pictures of its world."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("twgi.icons.checker.stranger", lambda picture: None)
+        patch.setattr("twgi.evaluation.icons.SIDE", None)
+        yield

@@ -271,7 +271,7 @@ def test_a_pipe_and_a_device_are_refused_at_once_and_nothing_waits(tmp_path: Pat
         for read in (files.read_bytes, files.read_text, files.read_json, files.count_lines, list_of_lines):
             with pytest.raises(DataError, match="a pipe or a device, not a regular file"):
                 read(path)
-        with pytest.raises(RunError, match="not a regular file|a link, which is not followed"):
+        with pytest.raises(RunError, match=r"not a regular file|a link, which is not followed"):
             files.mend(path)
 
 

@@ -20,6 +20,7 @@ SKETCH = Mode(
 )
 
 
+@pytest.mark.usefixtures("tiny_world")
 def test_a_mode_added_in_one_place_thinks_is_scored_reported_and_audited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

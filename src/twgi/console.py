@@ -73,7 +73,7 @@ def steady() -> None:
     told, and what its encoding lacks is escaped as in JSON."""
     codecs.register_error("json", _escaped)
     for name in ("stdin", "stdout", "stderr"):
-        stream = getattr(sys, name) or open(os.devnull, "r+", encoding="utf-8")  # it takes the number of the closed one
+        stream = getattr(sys, name) or open(os.devnull, "r+", encoding="utf-8")  # noqa: SIM115 - as long as we run
         if name != "stdin":
             with suppress(AttributeError):
                 stream.reconfigure(errors="json")

@@ -31,6 +31,10 @@ class ImageError(TwgiError):
     """A picture file is missing, not a picture, or too large to open safely."""
 
 
+class RefusedImageError(ImageError):
+    """A picture that may be whole and was not read: too large, no plain file, or no memory or permission for it."""
+
+
 class CheckpointError(TwgiError):
     """A checkpoint is unknown, incomplete, or not of a layout we can read."""
 

@@ -93,9 +93,10 @@ def decode(
     page: int = PAGE,
     model: Transformer | None = None,
     serial: bool = False,
+    window: int | None = None,
 ) -> dict[int, list[int]]:
     """The tokens of each request, decoded together."""
-    engine = Engine(model or tiny_model(), VOCAB, tokens=tokens, page=page, serial=serial)
+    engine = Engine(model or tiny_model(), VOCAB, tokens=tokens, page=page, serial=serial, window=window)
     return tokens_of(events_of(engine, requests))
 
 

@@ -1,13 +1,19 @@
 """Rows of results: what is written is read back, and what is not a row is refused by file and line."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twgi.errors import RunError
-from twgi.evaluation.results import RESULTS, PictureResult, Result, Results, read_results, write_results
+from twgi.evaluation.report.build import AUDIT, read_runs, sections
+from twgi.evaluation.report.write import rendered
+from twgi.evaluation.results import RESULTS, SCORES, PictureResult, Result, Results, read_results, write_results
+from twgi.files import to_line
 
 pictures = st.builds(
     PictureResult,
@@ -81,3 +87,84 @@ def test_results_of_another_version_are_refused(tmp_path: Path, head: str) -> No
 def test_a_folder_without_rows_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="score the folder first"):
         read_results(tmp_path)
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 2**70) | st.floats(-9, 1e300) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+GOOD = asdict(row(pictures=(PictureResult(image="p.png", score=1.0, reasons=("x",)),), parts={"a": (1.0, 2.0)}))
+
+
+def changed(value: Any, place: list[Any], other: Any) -> Any:
+    """The value with something else at this place."""
+    if not place:
+        return other
+    inner = changed(value[place[0]], place[1:], other)
+    if isinstance(value, dict):
+        return {**value, place[0]: inner}
+    return [inner if number == place[0] else one for number, one in enumerate(value)]
+
+
+PLACES: list[list[Any]] = [[key] for key in GOOD] + [["pictures", 0, key] for key in GOOD["pictures"][0]]
+PLACES += [["pictures", 0]]
+PLACES += [["pictures", 0, "reasons", 0], ["parts", "a"], ["parts", "a", 1]]
+
+
+def reported(*folders: Path) -> str | None:
+    """What is wrong with scored folders; None where a report of them can be written."""
+    try:
+        (part,) = sections(read_runs(folders))
+    except RunError as error:
+        return str(error)
+    for name in ("report.md", "report.html"):
+        assert rendered(name, [part], {"geneval": {}})
+    assert to_line(part.to_json())
+    return None
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(PLACES), ANY)
+def test_a_row_of_any_kind_is_read_or_named_and_what_is_read_can_be_reported(
+    tmp_path_factory: pytest.TempPathFactory, place: list[Any], value: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    written(folder, row(id="other"))
+    with (folder / RESULTS).open("a") as file:
+        file.write(json.dumps(changed(json.loads(json.dumps(GOOD)), place, value)) + "\n")
+    assert f"{RESULTS}:3" in (reported(folder) or f"{RESULTS}:3")
+
+
+@settings(max_examples=15)
+@given(
+    st.sampled_from(["model", "settings", "versions", "judge", "detector", "questions", "which", "gating"]), ANY, ANY
+)
+def test_whatever_the_head_says_of_makers_and_judges_can_be_reported(
+    tmp_path_factory: pytest.TempPathFactory, key: str, one: Any, other: Any
+) -> None:
+    runs = [tmp_path_factory.mktemp("a"), tmp_path_factory.mktemp("b")]
+    for folder, value in zip(runs, (one, other), strict=True):
+        write_results(folder, Results(benchmark="geneval", rows=[row()], made={key: value}, judged={key: value}))
+    assert reported(*runs) is None
+
+
+@settings(max_examples=30)
+@given(st.sampled_from([SCORES, AUDIT]), st.sampled_from(["by_picture", "partial", "unknown", "rates", "effects"]), ANY)
+def test_scores_and_audits_of_any_kind_are_reported_or_named(
+    tmp_path_factory: pytest.TempPathFactory, file: str, key: str, value: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    written(folder, row())
+    effect = {"value": 0.1, "low": 0.0, "high": 0.2, "p": 0.5, "prompts": 3}
+    audit = {"rates": [{"what": "x", "share": None, "of": 0}], "effects": {"blanked": effect}}
+    (folder / file).write_text(json.dumps((audit if file == AUDIT else {}) | {key: value}))
+    assert file in (reported(folder) or file)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "{", '{"by_picture": NaN}', "9" * 5000])
+def test_scores_that_cannot_be_read_are_named(tmp_path: Path, content: str) -> None:
+    written(tmp_path, row())
+    (tmp_path / SCORES).write_text(content)
+    with pytest.raises(RunError, match=SCORES):
+        read_runs([tmp_path])

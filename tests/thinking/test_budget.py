@@ -24,6 +24,7 @@ def test_the_steps_of_a_thought_are_those_that_run(checkpoint: Checkpoint, monke
     """Rows and their lengths, step by step, as the model itself reads them."""
     monkeypatch.setitem(SHAPES, "direct", Shape(prompt=3, words=0, pictures=1))
     thinker = twgi.load(checkpoint.folder)
+    thinker.session(1).engine.scheduler.window = 1
     ran: list[list[int]] = []
     runner = thinker.session(1).engine.runner
     run = runner.run
@@ -45,7 +46,7 @@ def test_one_picture_costs_its_tokens(checkpoint: Checkpoint, monkeypatch: pytes
     tokens = checkpoint.vocab.tokens_per_image
     cached = [(10 + n) + n for n in range(1, tokens + 1)]  # the full and the unconditional row
     assert (told["steps"], told["rows"], told["peak"]) == (tokens, 2, cached[-1] * per_token)
-    assert told["reserved"] == (400 + 16) * per_token  # the full row, and a page for the unconditional one
+    assert told["reserved"] == (416 + 32) * per_token  # the full row, and a page for the unconditional one
     read = tokens * 4 * (counts.body + counts.head) + sum(cached) * per_token
     assert told["chain_s"][0] == pytest.approx(read / 1e12)
     assert told["step_ms"] == pytest.approx(1000 * read / 1e12 / tokens)

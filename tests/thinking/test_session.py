@@ -96,28 +96,22 @@ def test_logits_that_are_no_numbers_end_their_thought_alone(monkeypatch: pytest.
     by, spoilt = thinker(), 12
     alone = by.think("ab", **CRITIQUE).tokens
     logits = Transformer.logits
-    heard: list[ThoughtEvent] = []
+    heard, spoiled, ends = list[ThoughtEvent](), list[bool](), dict[int, ThoughtEvent]()
 
-    def sick(self: Transformer, hidden_D: object) -> object:
-        result = logits(self, hidden_D)  # type: ignore[arg-type]
-        if len(heard) > spoilt:
+    def sick(self: Transformer, hidden_D: object, ids_A: object) -> object:
+        result = logits(self, hidden_D, ids_A)  # type: ignore[arg-type]
+        if len(heard) > spoilt and not ends and not spoiled:
             result[0] = float("nan")
+            spoiled.append(True)
         return result
 
     monkeypatch.setattr(Transformer, "logits", sick)
     inbox, session = Inbox(), by.session(2)
     first, second = (session.begin(task_of("ab", **CRITIQUE), inbox) for _ in range(2))
-    ends: dict[int, ThoughtEvent] = {}
-    while len(ends) < 1:
-        session.wait(inbox)
-        id, event = inbox.popleft()
-        heard.append(event)
-        if isinstance(event, Done | ThoughtFailed):
-            ends[id] = event
-    heard.clear()
     while len(ends) < 2:
         session.wait(inbox)
         id, event = inbox.popleft()
+        heard.append(event)
         if isinstance(event, Done | ThoughtFailed):
             ends[id] = event
     failed = ends[first]

@@ -326,6 +326,16 @@ def test_drawing_on_the_way_is_kept_and_changes_nothing(folder: Path, tmp_path: 
         assert (drawn / "index.html").is_file()
 
 
+def test_pictures_that_cannot_be_judged_do_not_end_a_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch = {"every": 4, "prompts": "icons", "limit": 6}
+    assert execute(["train", str(write_recipe(tmp_path, watch=watch))]) == 0
+    assert "none of the 6 pictures could be judged" in capsys.readouterr().err
+    assert (tmp_path / "run" / "model").is_dir()
+
+
+@pytest.mark.usefixtures("tiny_world")
 def test_icons_are_judged_on_the_way(tmp_path: Path) -> None:
     watch = {"every": 4, "prompts": "icons", "limit": 6}
     assert execute(["train", str(write_recipe(tmp_path, watch=watch))]) == 0

@@ -19,6 +19,7 @@ from twgi.commands.groups import (
     thinks,
 )
 from twgi.commands.options import ASK, RUN, option
+from twgi.commands.score import show
 from twgi.commands.think import conclude
 from twgi.errors import ConfigError
 
@@ -74,18 +75,23 @@ def eval_geneval(
     asked = benchmark.prompts(prompts).limited(how.limit)
     plain = any(not item.include for item in asked.items)
 
-    def then(folder: Path, laid_out: Path) -> str:
+    def then(folder: Path, laid_out: Path) -> int:
         if plain:
-            return f"pictures: {laid_out}; nothing is judged, as nothing says what is right"
-        if benchmark.suite is None:
-            return f"pictures: {laid_out}; judge them with: twgi score geneval {folder} --detector mask2former"
-        found = benchmark.from_run(folder)
-        return benchmark.table(score(benchmark, *found, folder, which=which, counting=counting))
+            print(f"pictures: {laid_out}; nothing is judged, as nothing says what is right")
+        elif benchmark.suite is None:
+            print(f"pictures: {laid_out}; judge them with: twgi score geneval {folder} --detector mask2former")
+        else:
+            found = benchmark.from_run(folder)
+            content = score(benchmark, *found, folder, which=which, counting=counting)
+            return show(content, benchmark.table(content), json=False)
+        return 0
 
-    if not plain:
-        benchmark.check()
+    if plain:
+        benchmark.suite = None
+    benchmark.check()
     again = None if plain else f"twgi score geneval {out}"
-    return _draw(benchmark, asked, out, options, drawing, how, then=then, again=again)
+    side = benchmark.suite.side if benchmark.suite else None
+    return _draw(benchmark, asked, out, options, drawing, how, then=then, again=again, side=side)
 
 
 @app.command("dpg")
@@ -107,8 +113,9 @@ def eval_dpg(
     """
     from twgi.evaluation.dpg.benchmark import Dpg
 
-    def then(folder: Path, laid_out: Path) -> str:
-        return f"pictures: {laid_out}; judge them with: twgi score dpg {folder} --questions FILE --judge JUDGE"
+    def then(folder: Path, laid_out: Path) -> int:
+        print(f"pictures: {laid_out}; judge them with: twgi score dpg {folder} --questions FILE --judge JUDGE")
+        return 0
 
     benchmark, again = Dpg(), f"twgi score dpg {out} --questions FILE --judge JUDGE"
     asked = benchmark.prompts(prompts).limited(how.limit)
@@ -117,9 +124,13 @@ def eval_dpg(
 
 def _draw(
     benchmark: "Benchmark", asked: "PromptSet", out: Path, options: ModelOptions, drawing: DrawingOptions,
-    how: BenchmarkOptions, *, then: Callable[[Path, Path], str], again: str | None,
+    how: BenchmarkOptions, *, then: Callable[[Path, Path], int], again: str | None,
+    side: int | None = None,
 ) -> int:  # fmt: skip
-    """Draw, and say what comes of the pictures: `then` (run folder, pictures), or `again` after the last part."""
+    """Draw, and say what comes of the pictures: `then` (run folder, pictures), or `again` after the last part.
+
+    Raises `ConfigError` for a model whose pictures the judge does not know, as their `side` is another one.
+    """
     from twgi.console import reporter
     from twgi.evaluation.evaluate import draw
     from twgi.runs.folder import check_folder
@@ -129,14 +140,21 @@ def _draw(
     plan = RunPlan(prompts=asked.lines(), **how.plan(options, drawing))
     folder, (part, of) = part_folder(out, plan.part), plan.part
     check_folder(folder, resume=how.resume)
+    status, thinker = 0, thinks(options, how)
+    images = getattr(getattr(thinker, "tokenizer", None), "image", None)  # Ray's actors have it, not this process
+    if side is not None and images is not None and images.resolution != side:
+        knows = f"the judge icons knows pictures of {side} pixels a side, and {options.model} draws {images.resolution}"
+        raise ConfigError(f"{knows}: give --judge none, then twgi score geneval {out} --detector mask2former")
     with closing(reporter(many=True, json=False)) as report:
         outcome, laid_out = draw(
-            thinks(options, how), benchmark, asked, plan, folder, report=report, batch=how.batch, resume=how.resume
+            thinker, benchmark, asked, plan, folder, report=report, batch=how.batch, resume=how.resume
         )
     if laid_out is not None:
-        whole = of == 1 or again is None
-        print(then(folder, laid_out) if whole else f"shard {part}/{of} is done; after the last: {again}")
-    return conclude(report, outcome)
+        if of == 1 or again is None:
+            status = then(folder, laid_out)
+        else:
+            print(f"shard {part}/{of} is done; after the last: {again}")
+    return max(status, conclude(report, outcome))
 
 
 @app.command("tokenizer")

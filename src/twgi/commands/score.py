@@ -28,7 +28,8 @@ def score_geneval(
     out: Out = None,
     json: Json = False,
 ) -> int:
-    """Judge pictures by GenEval's rules. What is missing makes the score PARTIAL, and the exit status 2.
+    """Judge pictures by GenEval's rules. What is missing, or could not be looked at, makes the score PARTIAL, and the
+    exit status 2.
 
     In the icon world: twgi score geneval out/critique
 
@@ -82,7 +83,8 @@ def score_dpg(
 ) -> int:
     """DPG-Bench, DSG-1k and GenEval 2: ask a judge about every picture, and make the scores of its answers.
 
-    Answers are kept: run it again to go on where it stopped. The status is 2 where anything is missing.
+    Answers are kept: run it again to go on where it stopped. The status is 2 where anything is missing, or more than
+    5 % of the answers are neither yes nor no.
 
     Example: twgi score dpg out/direct --questions dpg_bench.csv --judge openai:http://127.0.0.1:8000/v1#qwen
 
@@ -108,14 +110,19 @@ def score_dpg(
     if part != (1, 1):
         thoughts = judge_all(benchmark, *found, place, which=which, counting=counting, part=part)
         print(f"the answers of part {shard} are in {place}; when all parts are there, score without --shard")
-        return TwgiError.exit_status if any(thought.pending for thought in thoughts) else 0
+        whole = not any(thought.pending or thought.status == "not looked at" for thought in thoughts)
+        return 0 if whole else TwgiError.exit_status
     content = score(benchmark, *found, place, which=which, counting=counting)
     return show(content, benchmark.table(content), json=json)
 
 
 def show(content: dict[str, Any], table: str, *, json: bool) -> int:
-    """Print what was found as a table, or as the JSON file that holds it; the exit status, 2 where it is PARTIAL."""
+    """Print what was found as a table, or as the JSON file that holds it; the exit status.
+
+    That is 2 where it is PARTIAL or too much of it UNKNOWN. Half a surrogate pair becomes its escape.
+    """
     from json import dumps
 
-    print(dumps(content, ensure_ascii=False, indent=2) if json else table)
-    return TwgiError.exit_status if content.get("partial") else 0
+    text = dumps(content, ensure_ascii=False, indent=2) if json else table
+    print(text.encode("utf-8", "backslashreplace").decode())
+    return TwgiError.exit_status if content.get("partial") or content.get("unknown") else 0

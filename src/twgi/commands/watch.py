@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from twgi.console import counting, reporter
+from twgi.console import complain, counting, reporter
+from twgi.errors import TwgiError
 from twgi.evaluation.detectors.suite import suite_named
 from twgi.evaluation.evaluate import draw, score
 from twgi.evaluation.frame import PromptSet
@@ -33,7 +34,11 @@ def draw_and_judge(watching: Watching, thinker: Thinker, folder: Path) -> Mappin
         raise KeyboardInterrupt
     if not outcome.thoughts or any(not item.include for item in asked.items):
         return {}
-    scores = score(benchmark, *benchmark.from_run(folder), folder, which="final", counting=counting)
+    try:
+        scores = score(benchmark, *benchmark.from_run(folder), folder, which="final", counting=counting)
+    except TwgiError as error:  # what it draws need not be pictures of the icon world yet
+        complain(str(error))
+        return {}
     return {**scores["tasks"], "overall": scores["correct_images"]}
 
 

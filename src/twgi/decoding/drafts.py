@@ -1,4 +1,4 @@
-"""Guesses at the next tokens. What is drawn does not depend on them, only how many draws one step saves. No torch here."""
+"""Guesses at the next tokens. What is drawn does not depend on them, only how much one step does. No torch here."""
 
 from __future__ import annotations
 

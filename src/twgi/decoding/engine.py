@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import count
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,15 @@ from twgi.decoding.sequence import Drawn, Sequence
 from twgi.errors import ConfigError, PromptError
 from twgi.model.transformer import Transformer
 from twgi.vocab import Vocab
+
+
+class Wanted(NamedTuple):
+    """A draw: the sequence that is `place`-th in the step, the number of the draw in its window, the rows to mix."""
+
+    place: int
+    number: int
+    sequence: Sequence
+    rows: list[tuple[int, float]]
 
 
 class Engine:
@@ -126,42 +136,37 @@ class Engine:
     @torch.inference_mode()
     def _sample(self, batch: Batch, hidden_ND: Tensor) -> list[tuple[Sequence, list[Drawn]]]:
         """What is drawn of each sequence that is ready, at each of its drafts and after them."""
+        groups: dict[tuple[Choice, Filter], list[Wanted]] = {}
         out: list[tuple[Sequence, list[Drawn]]] = []
-        groups: dict[tuple[Choice, Filter], list[tuple[list[Drawn], Sequence, int, list[tuple[int, float]]]]] = {}
         first = 0
         for sequence in batch.ready:
-            choices, found = list(sequence.choices()), list[Drawn]()
-            out.append((sequence, found))
+            choices = list(sequence.choices())
             for number, choice in enumerate(choices):
                 by = sequence.request.image if choice is Choice.IMAGE else sequence.request.text
                 rows = [(first + i * len(choices) + number, weight) for i, (_, weight) in enumerate(sequence.mix)]
-                groups.setdefault((choice, by), []).append((found, sequence, sequence.position + number, rows))
+                groups.setdefault((choice, by), []).append(Wanted(len(out), number, sequence, rows))
+            out.append((sequence, [(None, None)] * len(choices)))
             first += len(sequence.mix) * len(choices)
-        for (choice, by), draws in groups.items():
-            self._draw(hidden_ND, choice, by, draws)
+        for (choice, by), wanted in groups.items():
+            for one, drawn in zip(wanted, self._draw(hidden_ND, choice, by, wanted), strict=True):
+                out[one.place][1][one.number] = drawn
         return out
 
-    def _draw(
-        self,
-        hidden_ND: Tensor,
-        choice: Choice,
-        by: Filter,
-        wanted: list[tuple[list[Drawn], Sequence, int, list[tuple[int, float]]]],
-    ) -> None:
-        """Draw once for each of these, in order; what is drawn goes to their lists."""
-        ids_A, rows = self._ids[choice], [rows for _, _, _, rows in wanted]
+    def _draw(self, hidden_ND: Tensor, choice: Choice, by: Filter, wanted: list[Wanted]) -> Iterator[Drawn]:
+        """One draw for each of these, in their order."""
+        ids_A, rows = self._ids[choice], [one.rows for one in wanted]
         if sum(map(len, rows)) < len(hidden_ND):
             used = [place for own in rows for place, _ in own]
-            hidden_ND, counter = hidden_ND[used], count()
-            rows = [[(next(counter), weight) for _, weight in own] for own in rows]
-        starts = [sequence.noise.start(position) for _, sequence, position, _ in wanted]
-        asked = any(sequence.request.logprobs for _, sequence, _, _ in wanted)
+            hidden_ND, places = hidden_ND[used], count()
+            rows = [[(next(places), weight) for _, weight in own] for own in rows]
+        starts = [one.sequence.noise.start(one.sequence.position + one.number) for one in wanted]
+        asked = any(one.sequence.request.logprobs for one in wanted)
         mixed_RA = combined(self.model.logits(hidden_ND, ids_A), rows)
         draws = draw(mixed_RA, ids_A, by, torch.tensor(starts, device=ids_A.device), logprobs=asked)
         logprobs = [None] * len(rows) if draws.logprobs_R is None else draws.logprobs_R.tolist()
         tokens = zip(wanted, draws.tokens_R.tolist(), draws.finite_R.tolist(), logprobs, strict=True)
-        for (found, sequence, _, _), token, finite, logprob in tokens:
-            found.append((token if finite else None, logprob if sequence.request.logprobs else None))
+        for one, token, finite, logprob in tokens:
+            yield token if finite else None, logprob if one.sequence.request.logprobs else None
 
     def _accept(self, sequence: Sequence, drawn: list[Drawn]) -> list[Event]:
         if any(token is None for token, _ in sequence.agreed(drawn)):

@@ -26,8 +26,8 @@ _BUSY = np.iinfo(np.int64).max
 class Row:
     """One row of the cache: ids, of which the first `read` are in its pages; it never holds more than `most`.
 
-    The last `drafts` of its ids are guesses. `start` is its first position in the cache where its pages lie one after the other. `noted` positions of it can be
-    found by other rows; `keys` names what comes before each of its pages.
+    The last `drafts` of its ids are guesses. `start` is its first position in the cache where its pages lie one after
+    the other. `noted` positions of it can be found by other rows; `keys` names what comes before each of its pages.
     """
 
     ids: list[int]

@@ -1,7 +1,7 @@
 """Pictures of a benchmark -> verdicts -> `results.jsonl` and `scores.json`.
 
-What was judged is kept apart from what is missing, a thought without a readable picture counts as wrong, and a score
-that is not of the whole says PARTIAL or SUBSET.
+What was judged is kept apart from what is missing or unknown, a thought that made no readable picture counts as wrong,
+and a score that is not of the whole says PARTIAL, SUBSET or UNKNOWN.
 """
 
 import os
@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from twgi import __version__
-from twgi.errors import ConfigError, ImageError
+from twgi.errors import ConfigError, ImageError, RefusedImageError, RunError
 from twgi.evaluation.frame import Benchmark, Part, PictureToJudge, PromptSet, Verdict
 from twgi.evaluation.pictures import NOT_DRAWN, Generation, Key, PictureReader, PictureRef, PictureSet, read_pictures
 from twgi.evaluation.results import SCORES, PictureResult, Result, Results, Status, write_results
@@ -61,7 +61,14 @@ class JudgedThought:
     def status(self) -> Status:
         if self.generation.failed is not None:
             return "failed"
+        if self.verdict.score is None and self.problem is not None:
+            return "not looked at"
         return "scored" if self.problem is None else "no picture" if self.problem == NOT_DRAWN else "unreadable"
+
+    @property
+    def wrong(self) -> bool:
+        """Whether there was nothing to look at, which counts as wrong."""
+        return self.status not in ("scored", "not looked at")
 
     @property
     def verdict(self) -> Verdict:
@@ -125,21 +132,24 @@ class Evaluation:
 
     def common(self, judged: Mapping[str, Any]) -> dict[str, Any]:
         missing = [f"{item.label}, sample {sample}" for item, sample in self.missing]
-        missing += [f"{t.label}: {t.pending} questions without an answer" for t in self.thoughts if t.pending]
-        asked, whole = len(self.asked.items), self.asked.whole
-        wanted = asked * self.pictures.samples
+        missing += [f"{t.label}: {t.problem}" for t in self.thoughts if t.status == "not looked at"]
+        asked = [thought for thought in self.thoughts if thought.pending and thought.status != "not looked at"]
+        missing += [f"{thought.label}: {thought.pending} questions without an answer" for thought in asked]
+        prompts, whole = len(self.asked.items), self.asked.whole
+        wanted = prompts * self.pictures.samples
         first = {thought.generation.pictures[0].kind for thought in self.thoughts if thought.generation.pictures}
         return {
             "partial": f"{wanted - len(missing)}/{wanted}" if missing else None,
-            "subset": f"{asked}/{whole}" if asked < whole else None,
+            "subset": f"{prompts}/{whole}" if prompts < whole else None,
             "which": self.which,
             "thoughts": len(self.thoughts),
-            "prompts": asked,
+            "prompts": prompts,
             "samples": self.pictures.samples,
             "first_is_draft": any(kind not in KINDS or KINDS[kind].draft for kind in first),  # unknown: it may be
             "statuses": dict(Counter(thought.status for thought in self.thoughts)),
             "missing": missing,
             "unknown_files": list(self.pictures.unknown),
+            "by_name": list(self.pictures.by_name),
             "left_out": list(self.asked.left_out),
             "judged": dict(judged),
         }
@@ -168,7 +178,10 @@ def judge_all(
     with counting(sum(len(thought.numbers) for thought in thoughts.values()), "judging") as advance:
         opened = _opened(thoughts.values(), benchmark, advance)
         for picture, verdict in benchmark.judge(opened, out, part):
-            thoughts[picture.item.id, picture.sample].verdicts[picture.number] = verdict
+            thought = thoughts[picture.item.id, picture.sample]
+            thought.verdicts[picture.number] = verdict
+            if verdict.score is None and verdict.reasons:
+                thought.problems[picture.number] = verdict.reasons[0]
     return list(thoughts.values())
 
 
@@ -183,6 +196,9 @@ def _opened(
             try:
                 if not thought.generation.recorded:
                     thought.hashes[number], image = reader.open(thought.generation.pictures[number])
+            except RefusedImageError as error:
+                thought.problems[number] = str(error)
+                thought.verdicts[number] = Verdict(score=None, reasons=(str(error),))
             except ImageError as error:
                 problem = thought.problems[number] = str(error)
                 told = problem if problem == NOT_DRAWN else f"unreadable: {problem}"
@@ -195,13 +211,19 @@ def _opened(
 def score(
     benchmark: Benchmark, asked: PromptSet, pictures: PictureSet, out: Path, *, which: str, counting: Counting
 ) -> dict[str, Any]:
-    """Judge all thoughts that are there and write `results.jsonl` and `scores.json`; returns what the latter holds."""
+    """Judge all thoughts that are there and write `results.jsonl` and `scores.json`; returns what the latter holds.
+
+    Raises `RunError` where nobody could look at any of them, and what `judge_all` does.
+    """
     thoughts = judge_all(benchmark, asked, pictures, out, which=which, counting=counting)
+    if thoughts and all(thought.status == "not looked at" for thought in thoughts):
+        raise RunError(f"none of the {len(thoughts)} pictures could be judged: {thoughts[0].problem}")
     rows = [row for thought in thoughts if (row := thought.row(out)) is not None]
     evaluation = Evaluation(asked=asked, pictures=pictures, which=which, thoughts=thoughts, rows=rows)
     versions = {"twgi": __version__, "python": platform.python_version()}
     judged = {**benchmark.describe(), "which": which, "versions": versions}
-    content = {"version": 1, "benchmark": benchmark.name, **evaluation.common(judged), **benchmark.scores(evaluation)}
+    common = {"version": 1, "benchmark": benchmark.name, "unknown": None, **evaluation.common(judged)}
+    content = common | benchmark.scores(evaluation)
     write_results(out, Results(benchmark=benchmark.name, rows=rows, made=pictures.made, judged=judged))
     write_json(out / SCORES, content)
     return content

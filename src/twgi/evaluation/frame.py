@@ -79,13 +79,19 @@ class Benchmark(Protocol):
     def name(self) -> str: ...
 
     def judge(self, pictures: Iterable[PictureToJudge], out: Path, part: Part) -> Iterable[Judged]:
-        """The verdict on each picture, in any order; costly answers are kept in `out`, and not asked for twice."""
+        """The verdict on each picture, in any order; costly answers are kept in `out`, so that none is asked for twice.
+
+        One without a score and with a reason is on a picture that whoever judges cannot look at.
+        """
 
     def wrong(self, item: Any, problem: str) -> Verdict:
         """The verdict where there is nothing to look at."""
 
     def scores(self, evaluation: "Evaluation") -> dict[str, Any]:
-        """What the verdicts come to: what `scores.json` holds beside what the frame says."""
+        """What the verdicts come to: what `scores.json` holds beside what the frame says.
+
+        `unknown` says how much nobody knows, where that is too much for a score.
+        """
 
     def describe(self) -> dict[str, Any]:
         """Who judges, and how."""

@@ -13,6 +13,7 @@ from twgi.icons.dense import Claim
 from twgi.icons.tasks import GENEVAL_TASKS, TASKS, make_scene
 
 SELF_TEST_SEED = 553
+SIDE: int | None = world.PICTURE_PX
 
 
 class IconDetector:
@@ -44,25 +45,38 @@ def icon_suite() -> DetectorSuite:
             where, picture = f"{item.prompt!r} {how}", world.render(drawn)
             known.append(KnownPicture(where=where, picture=picture, item=item, correct=drawn is scene))
     detector = IconDetector()
-    return DetectorSuite(detector=detector, colors=detector, names=frozenset(world.NAMES), known=tuple(known))
+    return DetectorSuite(
+        detector=detector, colors=detector, names=frozenset(world.NAMES), known=tuple(known), blind=_blind,
+        side=SIDE,
+    )  # fmt: skip
+
+
+def _blind(picture: Image.Image) -> str | None:
+    why = checker.stranger(picture)
+    return f"{why}; give --detector mask2former for photographs" if why else None
 
 
 class IconJudge:
-    """Says yes or no to the questions of `icons.dense`, and "I cannot tell." to anything else."""
+    """Says yes or no to the questions of `icons.dense` about pictures of the icon world, else "I cannot tell."."""
 
     name = "icons"
     version = "1"
     needs_test = False
 
     def answer(self, queries: Iterable[Query]) -> Iterator[tuple[Query, Answer]]:
-        seen: tuple[str, list[checker.Found]] | None = None
+        seen: tuple[str, str | None, list[checker.Found]] | None = None
         for query in queries:
             assert query.picture is not None
             if seen is None or seen[0] != query.picture.sha256:  # questions about one picture come together
-                seen = query.picture.sha256, checker.find(query.picture.image)
-            claim = Claim.read(query.question)
-            words = "I cannot tell." if claim is None else "yes" if holds(claim, seen[1]) else "no"
-            yield query, understood(words, p_yes=None if claim is None else float(words == "yes"))
+                image = query.picture.image
+                why = checker.stranger(image)
+                seen = query.picture.sha256, why, [] if why else checker.find(image)
+            (_, why, found), claim = seen, Claim.read(query.question)
+            if claim is None or why:
+                yield query, understood(f"I cannot tell: {why}" if why else "I cannot tell.")
+            else:
+                yes = holds(claim, found)
+                yield query, understood("yes" if yes else "no", p_yes=float(yes))
 
 
 def holds(claim: Claim, found: Sequence[checker.Found]) -> bool:

@@ -1,6 +1,7 @@
 """What pictures there are: thoughts of this program, pictures made elsewhere, and recorded ones that nobody has here.
 
-Every reader gives a `PictureSet`, keyed by the prompt's id and the sample:
+Every reader gives a `PictureSet`, keyed by the prompt's id and the sample. An id is a name, and names repeat: what a
+picture is of, its prompt's words say wherever they are known (`matched`).
 
 - `read_pictures`: a run folder in which `twgi eval` said what it is about, or the folder of its parts
 - `read_numbered`: GenEval's shape, ``00012/samples/00000.png``
@@ -9,7 +10,10 @@ Every reader gives a `PictureSet`, keyed by the prompt's id and the sample:
 """
 
 import hashlib
+import os
 import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +21,7 @@ from typing import Any
 
 from PIL import Image
 
-from twgi.errors import ConfigError, ImageError, RunError
+from twgi.errors import ConfigError, ImageError, RefusedImageError, RunError
 from twgi.files import open_regular, read_objects
 from twgi.runs.folder import ERRORS, Description, read_run, read_thoughts
 from twgi.runs.parts import merge, parts_in
@@ -27,6 +31,8 @@ from twgi.trace import Trace
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 GRID = 4
+ACROSS = 2  # pictures in a row of a grid
+PROMPTS = "prompts.jsonl"
 NOT_DRAWN = "no picture"
 _NUMBERED = re.compile(r"(.+)[_-](\d{1,6})")
 
@@ -61,10 +67,16 @@ class PictureReader:
             self._last = None
             try:
                 with open_regular(ref.file) as file:
-                    content = file.read(MAX_BYTES + 1)
-            except OSError as error:
-                raise ImageError(f"{ref.file}: cannot be read ({error.strerror})") from None
-            self._last = ref.file, hashlib.sha256(content).hexdigest(), read_picture(content, name=str(ref.file))
+                    if os.fstat(file.fileno()).st_size > MAX_BYTES * ACROSS**2:
+                        raise RefusedImageError(f"{ref.file}: more than {MAX_BYTES * ACROSS**2 // 2**20} MiB")
+                    content = file.read(MAX_BYTES * ACROSS**2)
+            except FileNotFoundError:
+                raise ImageError(f"{ref.file}: no such file") from None
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or error
+                raise RefusedImageError(f"{ref.file}: cannot be read ({why})") from None
+            whole = read_picture(content, name=str(ref.file), across=ACROSS)
+            self._last = ref.file, hashlib.sha256(content).hexdigest(), whole
         _, digest, whole = self._last
         if ref.crop is None:
             return digest, whole
@@ -95,7 +107,9 @@ class Generation:
 class PictureSet:
     """The thoughts that are there, with how many `samples` each prompt should have.
 
-    `unknown` are pictures of no prompt. `told` is what a run of ours says of its benchmark (`run.json`).
+    `unknown` are pictures of no prompt. `told` is what a run of ours says of its benchmark (`run.json`). `prompts` are
+    the words of each prompt that was drawn, where they are known. `by_name` are prompts whose pictures nothing but a
+    name says to be theirs.
     """
 
     root: Path
@@ -104,6 +118,8 @@ class PictureSet:
     made: Mapping[str, Any] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
     told: Mapping[str, Any] = field(default_factory=dict)
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    by_name: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         name, last = max(self.generations, key=lambda key: key[1], default=("", 0))
@@ -111,15 +127,52 @@ class PictureSet:
             what = f"picture {last + 1} of {name}, not {self.samples}"
             raise ConfigError(f"{self.root}: {what}: say --samples {last + 1}")
 
-    def only(self, ids: Collection[str]) -> "PictureSet":
-        """Those of known prompts; the others are `unknown`."""
-        known = {key: generation for key, generation in self.generations.items() if key[0] in ids}
-        unknown = (f"{name}, sample {sample}" for name, sample in self.generations if name not in ids)
-        return replace(self, generations=known, unknown=(*self.unknown, *unknown))
+    def about(self, asked: Mapping[str, str]) -> "PictureSet":
+        """Those of the prompts that are asked about (id -> words), under the ids of these; the others are `unknown`.
+
+        Raises `RunError` where all are of other prompts.
+        """
+        names = {name: self.prompts.get(name, "") for name, _ in self.generations}
+        ours = matched(names, asked)
+        known = {(ours[name], sample): there for (name, sample), there in self.generations.items() if name in ours}
+        others = [key for key in self.generations if key[0] not in ours]
+        unknown = [f"{name}, sample {sample}" + f" ({names[name]})" * bool(names[name]) for name, sample in others]
+        if unknown and not known:
+            raise RunError(f"{self.root} is of other prompts than are asked about: it has {unknown[0]}")
+        by_name = tuple(id for name, id in ours.items() if not (words(names[name]) and words(asked[id])))
+        return replace(self, generations=known, unknown=(*self.unknown, *unknown), by_name=by_name)
+
+
+def words(text: str) -> str:
+    """What makes a prompt that prompt, however it is spaced."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def matched(told: Mapping[str, str], asked: Mapping[str, str]) -> dict[str, str]:
+    """Name of a prompt as told -> its name as asked: that of the same words. Both are (name -> words).
+
+    Of several with the same words that of the same name, else the next one. Where either has no words, the name is all
+    there is.
+    """
+    free = defaultdict[str, list[str]](list)
+    for name, text in asked.items():
+        free[words(text)].append(name)
+    found = {}
+    for name, text in told.items():
+        if name in asked and (words(text) == words(asked[name]) or not words(text) or not words(asked[name])):
+            found[name] = name
+            free[words(asked[name])].remove(name)
+    for name, text in told.items():
+        if name not in found and words(text) and free[words(text)]:
+            found[name] = free[words(text)].pop(0)
+    return found
 
 
 def read_pictures(folder: Path, benchmark: str, *, samples: int | None = None) -> PictureSet:
-    """The thoughts of a run folder, finished or not; its parts are merged first. Raises `RunError`."""
+    """The thoughts of a run folder, finished or not; its parts are merged first.
+
+    Raises `RunError`: it cannot be read, or has a thought about another prompt than it says.
+    """
     if parts_in(folder):
         merge(folder)
     run = read_run(folder)
@@ -127,11 +180,20 @@ def read_pictures(folder: Path, benchmark: str, *, samples: int | None = None) -
     if told["name"] != benchmark:
         raise RunError(f"{folder} is a run of {told['name']}, not of {benchmark}")
     found = _failures(folder, told["ids"], run.samples)
+    prompts = {id: line["prompt"] for id, line in zip(told["ids"], told["lines"], strict=True) if "prompt" in line}
     for trace in read_thoughts(folder):
-        number, sample = parse_job_id(trace.id)
-        found[told["ids"][number], sample] = _generation(trace, folder)
+        try:
+            number, sample = parse_job_id(trace.id)
+            name = told["ids"][number]
+        except (ValueError, IndexError):
+            raise RunError(f"{folder} has a thought {trace.id!r} about none of its prompts") from None
+        if words(prompts.setdefault(name, trace.prompt)) != words(trace.prompt):
+            raise RunError(f"{folder}: thought {trace.id} is about {trace.prompt!r}, not about {prompts[name]!r}")
+        found[name, sample] = _generation(trace, folder)
     made = {**run.made, "seed": run.seed, "samples": run.samples}
-    return PictureSet(root=folder, samples=samples or run.samples, generations=found, made=made, told=told)
+    return PictureSet(
+        root=folder, samples=samples or run.samples, generations=found, made=made, told=told, prompts=prompts
+    )
 
 
 def told_of(folder: Path, run: Description) -> Mapping[str, Any]:
@@ -139,7 +201,16 @@ def told_of(folder: Path, run: Description) -> Mapping[str, Any]:
     told = run.about.get("benchmark")
     if not isinstance(told, dict) or not told.keys() >= {"name", "whole", "left_out", "lines"}:
         raise RunError(f"{folder} is a run of no benchmark: make one with twgi eval")
-    return {"ids": [f"{index:05d}" for index in told.get("indices", ())], **told}  # older: places in GenEval's file
+    try:
+        told = {"ids": [f"{index:05d}" for index in told.get("indices", ())], **told}  # older: places in GenEval's file
+        usable = len(told["ids"]) == len(told["lines"]) and all(isinstance(line, dict) for line in told["lines"])
+        usable &= all(isinstance(line.get("prompt", ""), str) for line in told["lines"])
+        usable &= isinstance(told["whole"], int) and isinstance(told["left_out"], list)
+    except (AttributeError, TypeError, ValueError):
+        usable = False
+    if not usable or not all(isinstance(id, str) for id in told["ids"]):
+        raise RunError(f"{folder}: what its run.json says of its benchmark cannot be read")
+    return told
 
 
 def _generation(trace: Trace, folder: Path) -> Generation:
@@ -161,9 +232,10 @@ def _failures(folder: Path, ids: list[str], samples: int) -> dict[Key, Generatio
     found: dict[Key, Generation] = {}
     for line in read_objects(folder / ERRORS) if (folder / ERRORS).exists() else ():
         name = known.get(line.value.get("where", ""))
-        failed = [line.value["sample"]] if "sample" in line.value else range(samples)
-        if name is not None:
-            found |= {(name, sample): Generation(failed=line.value["error"]) for sample in failed}
+        failed, why = line.value.get("sample"), str(line.value.get("error", "failed"))
+        if name is not None and (failed is None or isinstance(failed, int)):
+            numbers = range(samples) if failed is None else [failed]
+            found |= {(name, sample): Generation(failed=why) for sample in numbers}
     return found
 
 
@@ -192,11 +264,16 @@ def read_named(root: Path, ids: Collection[str], *, crops: int | None = None, sa
     """Files that say by their names what they are, in the folder and one level below; ID ends at the last dot.
 
     An ``ID.png`` holds `crops` pictures, 1 or 4; only the user knows. Each prompt should have `samples` pictures, by
-    default 4, or 1 where each has a file of one. Raises `RunError` for nothing of a known prompt, one picture twice, or
-    a file of which it is not said how many pictures it holds.
+    default 4, or 1 where each has a file of one. A ``prompts.jsonl`` beside them, lines of id and prompt, says what an
+    ID stands for; without it `ids` are all there are. Raises `RunError` for nothing of a known prompt, one picture
+    twice, or a file of which it is not said how many pictures it holds.
     """
     found: dict[Key, Generation] = {}
-    unknown = []
+    unknown, prompts = [], dict[str, str]()
+    for line in read_objects(root / PROMPTS) if (root / PROMPTS).is_file() else ():
+        if isinstance(line.value.get("prompt"), str) and "id" in line.value:
+            prompts[str(line.value["id"])] = line.value["prompt"]
+    ids = prompts or ids
     for path in (file for entry in _entries(root) for file in (_entries(entry) if entry.is_dir() else (entry,))):
         if path.suffix.lower() not in ENDINGS or path.name.startswith(".") or not path.is_file():
             continue
@@ -215,7 +292,7 @@ def read_named(root: Path, ids: Collection[str], *, crops: int | None = None, sa
     first = min(1, *(sample for _, sample in found))  # counted from 0 or from 1
     counted = {(name, sample - first): generation for (name, sample), generation in sorted(found.items())}
     each = samples or (1 if crops == 1 and all(sample == 0 for _, sample in found) else GRID)
-    return PictureSet(root=root, samples=each, generations=counted, unknown=tuple(unknown))
+    return PictureSet(root=root, samples=each, generations=counted, unknown=tuple(unknown), prompts=prompts)
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -243,12 +320,9 @@ def _put(found: dict[Key, Generation], name: str, sample: int, ref: PictureRef) 
     found[name, sample] = Generation(pictures=(ref,))
 
 
-def recorded_pictures(images: Mapping[Key, int], ids: Collection[str], *, samples: int | None = None) -> PictureSet:
-    """Pictures that are not here, only answers: (prompt, sample) -> how many there were. Raises `RunError`."""
-    nowhere, there = PictureRef(file=None), {key: count for key, count in images.items() if key[0] in ids}
-    known = {key: Generation(pictures=(nowhere,) * count, recorded=True) for key, count in there.items()}
-    if not known:
-        raise RunError(f"the recording speaks of {len(images)} pictures and of none of a known prompt")
-    unknown = tuple(f"{name}, sample {sample}" for name, sample in images if name not in ids)
-    each = samples or 1 + max(sample for _, sample in known)
-    return PictureSet(root=Path(), samples=each, generations=known, unknown=unknown)
+def recorded_pictures(images: Mapping[Key, int], prompts: Mapping[str, str]) -> PictureSet:
+    """Pictures that are not here, only answers: (prompt, sample) -> how many there were; the words of the prompts."""
+    nowhere = PictureRef(file=None)
+    there = {key: Generation(pictures=(nowhere,) * count, recorded=True) for key, count in images.items()}
+    samples = 1 + max((sample for _, sample in images), default=0)
+    return PictureSet(root=Path("the recording"), samples=samples, generations=there, prompts=prompts)

@@ -7,7 +7,8 @@ The first line of `results.jsonl` holds what all rows share, each other line is 
      "judged": {...}}                   name, version and settings of whatever judged them
     {"id": "00012", "sample": 0, "task": "position", "prompt": "...",
      "score": 1.0,                      of the picture that counts, 0..1; 0 where there is none
-     "status": "scored",                or failed (no thought), no picture, unreadable: all three score 0
+     "status": "scored",                or failed (no thought), no picture, unreadable: all three score 0;
+                                        what was not looked at has no score and no row
      "pictures": [{"image": "images/00012-0-0.png", "kind": "draft", "sha256": "...", "score": 0.0,
                    "reasons": ["..."], "image_tokens": 66}, ...],
                                         each picture of the thought in order; sha256 is of its file; score null: not
@@ -18,17 +19,18 @@ The first line of `results.jsonl` holds what all rows share, each other line is 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from twgi.errors import DataError, RunError
-from twgi.files import read_objects, writing_lines
+from twgi.files import checked, read_objects, short, writing_lines
 
 VERSION = 2
 RESULTS, SCORES = "results.jsonl", "scores.json"
 HEAD = ("benchmark", "made", "judged")
 
-Status = Literal["scored", "failed", "no picture", "unreadable"]
+Status = Literal["scored", "failed", "no picture", "unreadable", "not looked at"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +100,39 @@ def read_results(folder: Path) -> Results:
         return Results(benchmark="", rows=())
     head, rows = lines[0].value, []
     if head.get("version") != VERSION or not head.keys() >= set(HEAD):
-        raise RunError(f"{lines[0].where}: results of version {head.get('version')!r}; this reads {VERSION}")
+        raise RunError(f"{lines[0].where}: results of version {short(head.get('version'))}; this reads {VERSION}")
+    if not isinstance(head["benchmark"], str) or not all(isinstance(head[key], dict) for key in ("made", "judged")):
+        raise RunError(f"{lines[0].where}: benchmark must be a name, made and judged objects")
     for line in lines[1:]:
         try:
-            value = line.value
-            pictures = tuple(PictureResult(**{**each, "reasons": tuple(each["reasons"])}) for each in value["pictures"])
-            parts = {name: (float(total), float(count)) for name, (total, count) in value["parts"].items()}
-            rows.append(Result(**{**value, "pictures": pictures, "parts": parts}))
-        except RunError as error:
-            raise RunError(f"{line.where}: {error}") from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunError(f"{line.where}: not a row of results: {type(error).__name__} {error}") from None
+            rows.append(_row(line.value))
+        except (DataError, RunError, TypeError, ValueError, OverflowError) as error:
+            raise RunError(f"{line.where}: not a row of results: {error}") from None
     return Results(rows=rows, **{key: head[key] for key in HEAD})
+
+
+_ROW: Mapping[str, Any] = {
+    **dict.fromkeys(("id", "task", "prompt", "status"), str),
+    **{"sample": int, "score": int | float, "pictures": list, "parts": dict, "detail": dict},
+}
+_PICTURE: Mapping[str, Any] = {
+    **dict.fromkeys(("image", "kind", "sha256"), str | None),
+    **{"score": int | float | None, "reasons": list, "image_tokens": int},
+}
+
+
+def _row(value: Mapping[str, Any]) -> Result:
+    """Raises `DataError`, `TypeError`, `ValueError` or `RunError` for a value that is none."""
+    checked(value, "a row", _ROW)
+    pictures = []
+    for each in value["pictures"]:
+        checked(each, "a picture", _PICTURE)
+        if not all(isinstance(reason, str) for reason in each["reasons"]):
+            raise TypeError("reasons must be texts")
+        if each["score"] is not None and not 0 <= each["score"] <= 1:
+            raise ValueError("the score of a picture must be in 0..1")
+        pictures.append(PictureResult(**{**each, "reasons": tuple(each["reasons"])}))
+    parts = {name: (float(total), float(count)) for name, (total, count) in value["parts"].items()}
+    if not all(isfinite(total) and 0 < count < float("inf") for total, count in parts.values()):
+        raise ValueError("parts must be (sum, how many)")
+    return Result(**{**value, "pictures": tuple(pictures), "parts": parts})

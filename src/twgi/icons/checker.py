@@ -31,6 +31,7 @@ BLURS = (0.0, 0.6, 1.0)  # pixels; a decoded picture is a little softer than a r
 CELL, SIDE, PICTURE = world.CELL_PX, world.ICON_PX, world.PICTURE_PX
 PLACES = (PICTURE - SIDE) // CELL + 1  # per axis
 CHUNK = 32  # pictures scored together; bounds the memory
+NEAR, LEAST_GROUND = 32, 0.2  # of 255, in each channel; a scene's share of such pixels is above 0.55
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,15 @@ class Found:
     color: str
     box: tuple[int, int, int, int]
     score: float
+
+
+def stranger(picture: Image.Image) -> str | None:
+    """Why a picture is not of the icon world: it has another size, or next to nothing of the ground."""
+    if picture.size != (PICTURE, PICTURE):
+        size = f"{picture.width} x {picture.height} pixels, not {PICTURE} x {PICTURE}"
+        return f"not a picture of the icon world ({size}), which is all that its checker knows"
+    share = float((np.abs(_pixels(picture)).max(axis=2) <= NEAR).mean())
+    return None if share >= LEAST_GROUND else "not a picture of the icon world: nothing of its ground is to be seen"
 
 
 def find(picture: Image.Image, *, threshold: float = THRESHOLD) -> list[Found]:

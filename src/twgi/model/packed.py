@@ -3,9 +3,9 @@
 Law: what a token computes depends on what it may see, not on what shares the pass nor on how many tokens do, if there
 are `MIN_TOKENS` or more. That is a property of the matrix kernels; `PackedMatrix` tries them and takes one that has it.
 
-The maths is `transformer.Block`'s; what differs is rounding. The weights of the norms before a matrix, and the mean that
-the norm of q and k subtracts, are in the matrix. A root mean square is hypot(|x|, sqrt(size eps)) / sqrt(size). Channels
-that turn together lie side by side, so that turning is one complex product.
+The maths is `transformer.Block`'s; what differs is rounding. The weights of the norms before a matrix are in it, and so
+are the mean that the norm of q and k subtracts and the root of the size over which a square is a mean. Channels that
+turn together lie side by side, so that turning is one complex product.
 
 Shapes: P packed tokens, D hidden size, F MLP width, N query heads, K key/value heads, A = N + K, H head size,
 C = H / 2, I and O what a matrix reads and writes.
@@ -92,8 +92,7 @@ class PackedBlock:
         self.qk_weight_AH = (attention.qk_norm.weight * head**0.5)[:, turned].contiguous()
         self.qk_bias_AH = attention.qk_norm.bias[:, turned].contiguous()
         self.wo, self.w_gate_up, self.w_down = map(PackedMatrix, (attention.wo.weight, w_gate_up, mlp.w_down.weight))
-        self.least = torch.tensor((size * block.attention_norm.eps) ** 0.5)
-        self.qk_least = torch.tensor((head * QK_NORM_EPS) ** 0.5)
+        self.least, self.qk_least = size * block.attention_norm.eps, head * QK_NORM_EPS
 
     def __call__(self, x_PD: Tensor, turn_P1C: Tensor, step: Step) -> Tensor:
         """The residual stream after this block; `x_PD` is used up."""
@@ -117,9 +116,9 @@ class PackedBlock:
         return self.w_down(F.silu(gate_PF).mul_(up_PF), onto_PD)
 
 
-def over_size(x: Tensor, least: Tensor) -> Tensor:
-    """x over hypot(|x|, least), along the last dimension."""
-    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(least)
+def over_size(x: Tensor, least: float) -> Tensor:
+    """x over the root of |x|^2 + least, along the last dimension. (`hypot` has other bits at the end of a tensor.)"""
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().add_(least).sqrt_()
 
 
 class PackedDecoder:
@@ -130,7 +129,7 @@ class PackedDecoder:
         self.blocks = [PackedBlock(block) for block in model.blocks]  # type: ignore[arg-type]
         size, half = model.config.hidden_size, model.config.head_dim // 2
         self.turns_TC = torch.complex(model.cos[:, :half], model.sin[:, half:])
-        self.norm_D, self.least = model.norm.weight * size**0.5, torch.tensor((size * model.norm.eps) ** 0.5)
+        self.norm_D, self.least = model.norm.weight * size**0.5, size * model.norm.eps
         self._heads: dict[int, tuple[Tensor | None, PackedMatrix]] = {}  # by ids
 
     def forward(self, tokens_N: Tensor, step: Step) -> Tensor:

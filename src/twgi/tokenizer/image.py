@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, JpegImagePlugin
 
-from twgi.errors import CheckpointError, ImageError, is_out_of_memory
+from twgi.errors import CheckpointError, ImageError, RefusedImageError, is_out_of_memory
 from twgi.files import open_regular
 from twgi.tokenizer.resample import Pixels, lanczos
 
@@ -41,26 +41,28 @@ def open_picture(path: str | Path) -> Image.Image:
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such image file") from error
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path}: cannot be read ({_reason(error)})") from error
+        raise RefusedImageError(f"{path}: cannot be read ({_reason(error)})") from error
     return read_picture(data, name=str(path))
 
 
-def read_picture(data: bytes, *, name: str) -> Image.Image:
-    """As `open_picture`, of a file's bytes; `name` is what an error calls it."""
-    if len(data) > MAX_BYTES:
-        raise ImageError(f"{name}: more than {MAX_BYTES // 2**20} MiB; give a smaller picture")
+def read_picture(data: bytes, *, name: str, across: int = 1) -> Image.Image:
+    """As `open_picture`, of a file's bytes; `name` is what an error calls it. So many pictures `across` and as many
+    down may be in it, each of the size that is allowed to one."""
+    if len(data) > MAX_BYTES * across**2:
+        raise RefusedImageError(f"{name}: more than {MAX_BYTES * across**2 // 2**20} MiB; give a smaller picture")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about damaged metadata, which does not matter here
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         picture = _opened(data, name)
-        _check_size(picture, name)
+        _check_size(picture, name, across)
         try:
             _scale_transparency(picture)
             picture.load()
             return flatten(_upright(picture))
         except Exception as error:
             if is_out_of_memory(error):
-                raise ImageError(f"{name}: too little memory for {picture.width} x {picture.height} pixels") from None
+                size = f"{picture.width} x {picture.height} pixels"
+                raise RefusedImageError(f"{name}: too little memory for {size}") from None
             raise ImageError(f"{name}: a damaged picture ({_reason(error)})") from error
 
 
@@ -71,20 +73,23 @@ def _opened(data: bytes, name: str) -> Image.Image:
             return JpegImagePlugin.JpegImageFile(BytesIO(data))  # Image.open makes an animation of several
         return Image.open(BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{name}: more than {MAX_PIXELS // 10**6} megapixels; give a smaller picture") from error
+        raise RefusedImageError(
+            f"{name}: more than {MAX_PIXELS // 10**6} megapixels; give a smaller picture"
+        ) from error
     except Exception as error:  # a hostile file may raise anything
         raise ImageError(f"{name}: not a picture; give a PNG, JPEG or WebP file") from error
 
 
-def _check_size(picture: Image.Image, name: str) -> None:
-    width, height = picture.size
+def _check_size(picture: Image.Image, name: str, across: int) -> None:
+    (width, height), side, pixels = picture.size, MAX_SIDE * across, MAX_PIXELS * across**2
     if getattr(picture, "is_animated", False):
         raise ImageError(f"{name}: an animation; give a still picture")
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-        limit = f"{MAX_SIDE} pixels a side and {MAX_PIXELS // 10**6} megapixels"
-        raise ImageError(f"{name}: {width} x {height} pixels; at most {limit} are read, make it smaller")
+    if max(width, height) > side or width * height > pixels:
+        limit = f"{side} pixels a side and {pixels // 10**6} megapixels"
+        raise RefusedImageError(f"{name}: {width} x {height} pixels; at most {limit} are read, make it smaller")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ImageError(f"{name}: {width} x {height} pixels is too long a strip; cut out the part that matters")
+        strip = "too long a strip; cut out the part that matters"
+        raise RefusedImageError(f"{name}: {width} x {height} pixels is {strip}")
 
 
 def _scale_transparency(picture: Image.Image) -> None:

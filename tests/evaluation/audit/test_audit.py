@@ -38,6 +38,8 @@ from twgi.thinking.settings import Settings
 from twgi.thinking.thinker import Thinker
 from twgi.trace import ImageSegment, ModelId, TextSegment, Trace
 
+pytestmark = pytest.mark.usefixtures("tiny_world")
+
 RECORD = {"tag": "two_object", "prompt": "p", "include": [{"class": "cat", "count": 1}, {"class": "dog", "count": 1}]}
 ITEM = GenEvalItem.from_json(RECORD, 0)
 CAT, DOG = Placed("cat", "red", 0, 0), Placed("dog", "blue", 5, 5)

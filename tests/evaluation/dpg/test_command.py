@@ -8,51 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.evaluation.dpg.drawing import PROMPTS, benchmark, drawn, scores
 from tests.evaluation.judges.stub import Reply, endpoint
-from tests.tiny import save_tiny
 
 from twgi.cli import execute
 from twgi.evaluation.dpg.benchmark import Dpg, grid
 from twgi.evaluation.judges.openai import KEY
 from twgi.evaluation.report.statistics import scores as estimates
 from twgi.evaluation.results import read_results
-from twgi.icons.chains import flaw
-from twgi.icons.dense import DensePrompt, dense_prompts, write_dense
-from twgi.icons.tasks import make_scene
-from twgi.icons.world import render
+from twgi.icons.dense import write_dense
 
-PROMPTS = dense_prompts(4, seed=1)
-
-
-def drawn(prompt: DensePrompt, sample: int, *, wrong: bool = False) -> Image.Image:
-    rng = np.random.default_rng([sample, PROMPTS.index(prompt)])
-    scene = make_scene(prompt.request, rng)
-    return render(flaw(prompt.request, scene, rng)[0] if wrong else scene)
-
-
-def benchmark(folder: Path, *, grids: bool = True, wrong: frozenset[tuple[int, int]] = frozenset()) -> list[str]:
-    """Four pictures of each prompt; returns the command that scores them."""
-    (folder / "dense.csv").write_text(write_dense(PROMPTS, lines=False))
-    (folder / "pictures").mkdir()
-    for number, prompt in enumerate(PROMPTS):
-        pictures = [drawn(prompt, sample, wrong=(number, sample) in wrong) for sample in range(4)]
-        if grids:
-            grid(pictures).save(folder / "pictures" / f"{prompt.id}.png")
-        else:
-            for sample, picture in enumerate(pictures):
-                picture.save(folder / "pictures" / f"{prompt.id}_{sample}.png")
-    layout = ["--crops", "4"] if grids else []
-    return ["score", "dpg", f"{folder}/pictures", "--questions", f"{folder}/dense.csv", "--judge", "icons", *layout]
+pytestmark = pytest.mark.usefixtures("tiny_world")
 
 
 @pytest.fixture(scope="module")
 def right(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The command that scores right pictures; where to, a test must say."""
     return benchmark(tmp_path_factory.mktemp("right"))
-
-
-def scores(folder: Path, name: str = "pictures") -> Any:
-    return json.loads((folder / name / "scores.json").read_text())
 
 
 def test_right_pictures_score_100_in_both_ways(
@@ -207,19 +179,6 @@ def test_a_wrong_option_is_one_line(
     assert len(complaint.splitlines()) == 1
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a tiny random model over two prompts: its folder has prompts.jsonl beside it."""
-    folder = tmp_path_factory.mktemp("generated")
-    model = save_tiny(folder / "model")
-    lines = [{"id": prompt.id, "prompt": prompt.request.prompt} for prompt in PROMPTS[:2]]
-    (folder / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (folder / "dense.csv").write_text(write_dense(PROMPTS[:2], lines=False))
-    command = ["eval", "dpg", "--prompts", f"{folder}/prompts.jsonl", "--model", str(model), "--out", f"{folder}/run"]
-    assert execute(command) == 0
-    return folder / "run"
-
-
 def test_a_run_lays_its_pictures_out_in_the_published_shape(run: Path) -> None:
     for prompt in PROMPTS[:2]:
         samples = [Image.open(run / "samples" / prompt.id / f"{n}.png") for n in range(4)]
@@ -276,7 +235,8 @@ def alone(folder: Path) -> Path:
     trace = (folder / "traces.jsonl").read_text().splitlines()[0]
     (folder / "traces.jsonl").write_text(trace + "\n")
     described = json.loads((folder / "run.json").read_text())
-    described["samples"], described["benchmark"]["ids"] = 1, [PROMPTS[0].id]
+    described["samples"], told = 1, described["benchmark"]
+    told["ids"], told["lines"] = told["ids"][:1], told["lines"][:1]
     (folder / "run.json").write_text(json.dumps(described))
     (folder / "dense.csv").write_text(write_dense(PROMPTS[:1], lines=False))
     return folder
@@ -301,8 +261,11 @@ def test_a_prompt_that_cannot_be_used_fails_alone(run: Path, tmp_path: Path) -> 
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     command = ["eval", "dpg", "--prompts", f"{tmp_path}/prompts.jsonl", "--model", f"{run.parent}/model"]
     assert execute([*command, "--samples", "2", "--out", f"{tmp_path}/run"]) == 2
-    command = ["score", "dpg", f"{tmp_path}/run", "--questions", f"{run.parent}/dense.csv", "--judge", "icons"]
-    assert execute(command) == 0
+    questions = write_dense(PROMPTS[:2], lines=False)
+    for prompt, line in zip(PROMPTS, lines, strict=False):
+        questions = questions.replace(prompt.request.prompt, line["prompt"])
+    (tmp_path / "dense.csv").write_text(questions)
+    assert execute(["score", "dpg", f"{tmp_path}/run", "--questions", f"{tmp_path}/dense.csv", "--judge", "icons"]) == 0
     found = scores(tmp_path / "run", ".")
     assert found["wrong"] == ["icons00000, sample 0: failed", "icons00000, sample 1: failed"]
     assert found["thoughts"] == 4

@@ -29,13 +29,14 @@ def recorded(answers: Path, out: Path, *options: str) -> list[str]:
 
 
 def test_a_recording_is_scored_without_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert execute(recorded(FIXTURES / "answers.jsonl", tmp_path, "--compat", "official")) == 0
+    assert execute(recorded(FIXTURES / "answers.jsonl", tmp_path, "--compat", "official")) == 2
     found = scores(tmp_path)
     assert found["by_gating"] == pytest.approx({"cascade": 725 / 12, "one-level": 775 / 12, "none": 78.125})
     assert found["official"]["problem"].endswith("no official score")
     assert found["answers"]["invalid"] == 3
     shown = capsys.readouterr().out
     assert "INVALID answers: 3 of 24; the score lies between 47.92 and 60.42" in shown
+    assert "UNKNOWN 3/24 answers, more than 5%: not comparable" in shown
     assert "2 faults in the question file" in shown
 
 
@@ -165,7 +166,7 @@ def test_a_judge_without_a_word_at_its_self_test_is_not_there(
 def test_a_picture_about_which_nothing_is_known_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = one_picture(tmp_path)
     with endpoint(Reply(text="1000000")) as stub:
-        assert execute([*command, f"openai:{stub.url}#odd", "--no-self-test"]) == 0
+        assert execute([*command, f"openai:{stub.url}#odd", "--no-self-test"]) == 2
     found = scores(tmp_path / "pictures")
     assert (found["overall"], found["bounds"], found["nothing_known"]) == (None, [0, 100], ["0, sample 0"])
     shown = capsys.readouterr().out

@@ -8,6 +8,8 @@ from tests.tiny import save_tiny
 
 from twgi.cli import execute
 
+pytestmark = pytest.mark.usefixtures("tiny_world")
+
 LINE = {"tag": "counting", "include": [{"class": "cat", "count": 2}], "exclude": [{"class": "cat", "count": 3}]}
 
 

@@ -17,6 +17,8 @@ from twgi.evaluation.results import RESULTS, SCORES
 from twgi.runs.plan import RunPlan
 from twgi.trace import Trace
 
+pytestmark = pytest.mark.usefixtures("tiny_world")
+
 BENCHMARK = GenEval(icon_suite())
 
 

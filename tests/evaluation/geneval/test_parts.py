@@ -11,6 +11,8 @@ from twgi.cli import execute
 from twgi.evaluation.results import RESULTS
 from twgi.trace import read_traces
 
+pytestmark = pytest.mark.usefixtures("tiny_world")
+
 NAMES = ("cat", "unicorn", "dog", "cow", "bus", "bird")
 
 

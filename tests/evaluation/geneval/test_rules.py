@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -286,3 +286,55 @@ def test_the_icon_detector_sees_a_scene_as_it_is(relation: str) -> None:
 
     assert [name for name in RELATIONS if right(name, "blue")] == [relation]
     assert not right(relation, "green")
+
+
+CLAUSE = {"class": "cat", "count": 1}
+SECOND = {"class": "dog", "count": 1, "position": ["left of", 0]}
+RECORD = {"tag": "position", "prompt": "a dog left of a cat", "include": [CLAUSE, SECOND], "exclude": [CLAUSE]}
+
+
+CLASSES: list[Any] = [["cat"], None, 3, "", {}]
+COUNTS: list[Any] = [float("nan"), 1.0, 2.5, "2", True, 0, -1, 10**5000, None]
+SHADES: list[Any] = ["gray", 3, ["red"], {}]
+POSITIONS: list[Any] = [
+    ["left of"], ["beside", 0], ["left of", "0"], ["left of", 0.0], ["left of", 1], ["left of", -1], "ab", 5,
+    ["left of", None], [["left of"], 0],
+]  # fmt: skip
+MEANINGLESS: list[dict[str, Any]] = [
+    {"include": "cat"}, {"include": []}, {"include": {}}, {"include": [3]}, {"include": [None]}, {"include": None},
+    {"exclude": "cat"}, {"exclude": [3]}, {"tag": 3}, {"tag": None}, {"prompt": 3}, {"prompt": " "}, {"prompt": []},
+    *({"include": [CLAUSE | {"class": value}]} for value in CLASSES),
+    *({"include": [CLAUSE | {"count": value}]} for value in COUNTS),
+    *({"include": [CLAUSE | {"color": value}]} for value in SHADES),
+    *({"include": [CLAUSE, SECOND | {"position": value}]} for value in POSITIONS),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", MEANINGLESS)
+def test_a_line_that_means_nothing_is_told_before_anything_is_drawn(change: dict[str, Any]) -> None:
+    assert GenEvalItem.from_json(RECORD, 0).names == {"cat", "dog"}
+    with pytest.raises(PromptError) as error:
+        GenEvalItem.from_json(RECORD | change, 0)
+    assert len(str(error.value)) < 400
+
+
+@settings(max_examples=200)
+@given(
+    st.dictionaries(
+        st.sampled_from(["tag", "prompt", "include", "exclude"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["cat", "red", "left of"]),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.sampled_from(["class", "count", "color", "position"]), inner, max_size=4)
+            ),
+            max_leaves=8,
+        ),
+    )
+)
+def test_of_any_line_comes_an_item_or_the_users_error(change: dict[str, Any]) -> None:
+    try:
+        item = GenEvalItem.from_json(RECORD | change, 0)
+    except PromptError:
+        return
+    assert item.names <= {"cat", "dog", "red", "left of"}

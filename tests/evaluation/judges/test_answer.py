@@ -2,8 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from twgi.answers import AnswerBook
@@ -176,3 +179,72 @@ def test_recordings_that_say_nothing_or_two_things_are_refused(tmp_path: Path, c
 def test_an_unknown_judge_is_told_who_is_known(name: str) -> None:
     with pytest.raises(ConfigError, match="known are icons, hf:PATH"):
         judge_named(name)
+
+
+RECORDED = {"item_id": "a", "sample": 0, "image": None, "proposition_id": 1, "answer": "yes", "question": "Is it red?"}
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.lists(st.none(), max_size=1)
+
+
+@given(st.dictionaries(st.sampled_from([*RECORDED, "p_yes", "prompt", "picture", "expected", "raw"]), VALUES))
+def test_a_recording_of_any_kind_is_read_or_named(
+    tmp_path_factory: pytest.TempPathFactory, change: dict[str, Any]
+) -> None:
+    path = tmp_path_factory.mktemp("recording") / "answers.jsonl"
+    path.write_text(json.dumps(RECORDED | change) + "\n")
+    try:
+        judge = ReplayJudge(path)
+    except ConfigError:
+        return
+    judge.about({"a": "a red thing"})
+    ((_, answer),) = judge.answer([Query(picture=None, question="Is it red?", item="a", proposition=1)])
+    assert answer.problem in (None, "not recorded")
+    assert answer.p_yes is None or 0 <= answer.p_yes <= 1
+
+
+def recorded(folder: Path, *changes: dict[str, Any]) -> ReplayJudge:
+    (folder / "a.jsonl").write_text("".join(json.dumps(RECORDED | change) + "\n" for change in changes))
+    return ReplayJudge(folder / "a.jsonl")
+
+
+def asked(judge: ReplayJudge, **query: Any) -> str | None:
+    """What it says to one question; None where it was not recorded."""
+    one = Query(**{"picture": None, "question": "Is it red?", "item": "a", "proposition": 1, **query})
+    ((_, answer),) = judge.answer([one])
+    return None if answer.problem else answer.raw
+
+
+def test_an_answer_is_that_to_its_question_whatever_number_it_has(tmp_path: Path) -> None:
+    judge = recorded(tmp_path, {}, {"proposition_id": 2, "question": "Is it big?", "answer": "no"})
+    assert asked(judge, proposition=2) == "yes"
+    assert asked(judge, question="Is it big?") == "no"
+    assert asked(judge, question="Is it new?") is None
+    twice = recorded(tmp_path, {}, {"proposition_id": 2, "answer": "no"})
+    assert [asked(twice, proposition=number) for number in (1, 2, 3)] == ["yes", "no", None]
+
+
+def test_an_answer_is_that_about_its_prompt_whatever_id_it_has(tmp_path: Path) -> None:
+    judge = recorded(tmp_path, {"prompt": "a cat"}, {"item_id": "b", "prompt": "a dog", "answer": "no"})
+    judge.about({"a": "a dog", "b": "a cow", "c": "a  cat"})
+    assert [asked(judge, item=item) for item in "abc"] == ["no", None, "yes"]
+
+
+def test_an_answer_is_that_about_its_picture_where_there_is_one(tmp_path: Path) -> None:
+    blue = Picture(image=Image.new("RGB", (3, 2), (0, 0, 255)))
+    judge = recorded(tmp_path, {"picture": RED.sha256}, {"item_id": "b", "picture": "0" * 64, "answer": "no"})
+    assert asked(judge, picture=RED, item="b", proposition=7) == "yes"
+    assert asked(judge, picture=blue) is None
+
+
+def test_a_probability_is_that_of_the_answer_that_was_wanted(tmp_path: Path) -> None:
+    judge = recorded(tmp_path, {"p_yes": 0.9, "expected": "yes"})
+    for expected, chance in (("yes", 0.9), ("no", None)):
+        one = Query(picture=None, question="Is it red?", item="a", proposition=1, expected=expected)
+        assert [answer.p_yes for _, answer in judge.answer([one])] == [chance]
+
+
+def test_photographs_are_unknown_to_the_judge_of_icons() -> None:
+    photograph = Picture(image=Image.effect_noise((64, 64), 90).convert("RGB"))
+    for picture, why in ((RED, "3 x 2 pixels, not 64 x 64"), (photograph, "nothing of its ground")):
+        ((_, answer),) = IconJudge().answer([Query(picture=picture, question="Is there a cat?")])
+        assert (answer.parsed, answer.p_yes) == ("invalid", None)
+        assert why in answer.raw

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from twgi.cli import execute
 from twgi.errors import ConfigError, RunError
 from twgi.evaluation.report.build import AUDIT, read_runs, sections
 from twgi.evaluation.report.charts import Point, Series, chart
-from twgi.evaluation.results import SCORES, PictureResult, Result, Results, write_results
+from twgi.evaluation.report.write import rendered
+from twgi.evaluation.results import SCORES, PictureResult, Result, Results, read_results, write_results
 
 HOSTILE = '<script>alert("x")</script> | <img src=http://e.vil onerror=x>'
 
@@ -145,6 +147,90 @@ def test_a_report_needs_scored_folders_each_once(folders: tuple[Path, Path], tmp
     write_results(tmp_path / "empty", Results(benchmark="geneval", rows=()))
     with pytest.raises(RunError, match="no rows"):
         read_runs([tmp_path / "empty"])
+
+
+def rescored(folder: Path, **changes: Any) -> None:
+    """The same rows, said to be judged otherwise."""
+    found = read_results(folder)
+    write_results(folder, replace(found, judged={**found.judged, **changes}))
+
+
+def renamed(folder: Path, ids: dict[str, str]) -> None:
+    """The same rows under other ids, as of a prompts file in another order."""
+    found = read_results(folder)
+    rows = [replace(row, id=ids[row.id]) for row in reversed(found.rows)]
+    write_results(folder, replace(found, rows=rows))
+
+
+def test_prompts_of_two_runs_are_paired_by_their_words(tmp_path: Path) -> None:
+    scores: list[list[tuple[float, ...]]] = [[(0.0,)], [(1.0,)], [(1.0,)]]
+    one, other = run(tmp_path / "one", "direct", scores), run(tmp_path / "other", "direct", scores)
+    renamed(other, {"00000": "00002", "00001": "00000", "00002": "00001"})
+    (part,) = sections(read_runs([one, other]))
+    (compared,) = part.comparisons
+    assert (compared["columns"]["colors"].value, compared["columns"]["colors"].prompts) == (0.0, 3)
+    assert (compared["counts"], compared["note"]) == ((0, 0), "")
+
+
+def test_prompts_that_are_in_one_run_alone_are_left_out_and_told(tmp_path: Path) -> None:
+    one = run(tmp_path / "one", "direct", [[(0.0,)], [(1.0,)], [(1.0,)]])
+    other = run(tmp_path / "other", "direct", [[(1.0,)], [(1.0,)]])
+    found = read_results(other)
+    rows = [replace(row, prompt=row.prompt if row.id == "00000" else "something else") for row in found.rows]
+    write_results(other, replace(found, rows=rows))
+    assert execute(["report", str(one), str(other), "--out", str(tmp_path / "out")]) == 0
+    (told,) = json.loads((tmp_path / "out" / "report.json").read_text())["benchmarks"]["geneval"]["differences"]
+    assert (told["columns"]["colors"]["prompts"], told["columns"]["colors"]["value"]) == (1, 1.0)
+    assert told["note"] == "1 prompts in both; 2 and 1 in one alone"
+    for page in ("report.md", "index.html"):
+        assert told["note"] in (tmp_path / "out" / page).read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"detector": {"name": "mask2former", "version": "1"}}, "detector {"),
+        ({"judge": {"name": "x", "version": "2"}}, "judge null and {"),
+        ({"gating": "none"}, 'gating null and "none"'),
+        ({"questions": {"name": "q.csv", "sha256": "ab" * 32}}, "questions None None and q.csv abababab"),
+        ({"which": "first"}, "the picture that counts: None and first"),
+    ],
+)
+def test_runs_that_were_judged_otherwise_are_not_compared(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    one, other = (run(tmp_path / name, "direct", [[(0.0,)], [(1.0,)]]) for name in ("one", "other"))
+    rescored(other, **changes)
+    assert execute(["report", str(one), str(other), "--out", str(tmp_path / "out")]) == 0
+    content = json.loads((tmp_path / "out" / "report.json").read_text())["benchmarks"]["geneval"]
+    (told,) = content["differences"]
+    assert told["columns"] == {}
+    assert told["note"].startswith(f"NOT COMPARED, judged otherwise: {said}")
+    assert content["wins_and_losses"] == []
+    assert "NOT COMPARED" in (tmp_path / "out" / "report.md").read_text()
+    assert "won," not in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_questions_are_told_by_what_they_ask_and_not_by_their_file(tmp_path: Path) -> None:
+    one, other = (run(tmp_path / name, "direct", [[(0.0,)], [(1.0,)]]) for name in ("one", "other"))
+    rescored(one, questions={"name": "a.csv", "sha256": "1", "content": "same"})
+    rescored(other, questions={"name": "b.csv", "sha256": "2", "content": "same"})
+    (part,) = sections(read_runs([one, other]))
+    assert part.comparisons[0]["columns"]
+
+
+def test_only_the_picture_that_was_judged_is_shown(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (8, 8), "blue").save(secret)
+    digest = hashlib.sha256(secret.read_bytes()).hexdigest()
+    for image, sha256, shown in (
+        ("../secret.png", None, False), ("../secret.png", "0" * 64, False), ("../secret.png", digest, True),
+        (str(secret), None, False), ("p.png", "0" * 64, False), ("/dev/zero", None, False), ("a\0b", None, False),
+    ):  # fmt: skip
+        found = read_results(folders[1])
+        pictures = [tuple(replace(p, image=image, sha256=sha256) for p in row.pictures) for row in found.rows]
+        rows = [replace(row, pictures=own) for row, own in zip(found.rows, pictures, strict=True)]
+        write_results(folders[1], replace(found, rows=rows))
+        page = rendered("report.html", sections(read_runs([folders[1]])), {"geneval": {}}).decode()
+        assert ("<img class=" in page) is shown, image
 
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -68,6 +68,12 @@ class Auditor:
     def __init__(self, suite: DetectorSuite) -> None:
         self.suite = suite
 
+    def strange(self, traces: Iterable[Trace]) -> str | None:
+        """Why none of their pictures can be judged, if that is so."""
+        assert self.suite.blind is not None
+        whys = [self.suite.blind(image.picture) for trace in traces for image in trace.images if image.picture]
+        return whys[0] if whys and all(whys) else None
+
     def seen(self, image: ImageSegment) -> list[Detection]:
         """What is in a picture; nothing where it is not whole."""
         return self.suite.detector.detect([image.picture])[0] if image.picture else []
@@ -247,6 +253,8 @@ class Audited:
             raise ConfigError(f"{folder}: its thoughts have no steps; there are some in critique and subgoal")
         self.step, self.auditor = step, Auditor(icon_suite())
         self_test(self.auditor.suite)
+        if (strange := self.auditor.strange([trace for _, trace in self.thoughts])) is not None:
+            raise ConfigError(f"{folder}: {strange}")
 
     def rates(self) -> list[Rate]:
         if self.step == "draft":

@@ -28,7 +28,8 @@ class DetectorSuite:
     """A detector and a colour classifier; what a `slow` one sees is kept in a file while it judges.
 
     `names` are all classes it can see, None: not known. `known` are the pictures of its self-test, none for a
-    recording; `check` is one more test of its own.
+    recording; `check` is one more test of its own. `blind` says why it cannot judge a picture, where it cannot;
+    `side`: of the only pictures that it can, in pixels.
     """
 
     detector: Detector
@@ -36,6 +37,8 @@ class DetectorSuite:
     names: frozenset[str] | None
     known: tuple[KnownPicture, ...] = ()
     check: Callable[[], None] | None = None
+    blind: Callable[[Image.Image], str | None] | None = None
+    side: int | None = None
     slow: bool = False
 
     def describe(self) -> dict[str, Any]:

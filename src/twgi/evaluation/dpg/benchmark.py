@@ -21,14 +21,15 @@ from twgi.evaluation.frame import Judged, Part, PictureToJudge, PromptSet, Verdi
 from twgi.evaluation.judges.answer import Answer, Judge, Picture, Query, keep, kept
 from twgi.evaluation.judges.named import self_test
 from twgi.evaluation.judges.replay import ReplayJudge
-from twgi.evaluation.pictures import GRID, PictureSet, read_named, read_pictures, recorded_pictures
-from twgi.files import inside, read_objects, read_text, write_whole
+from twgi.evaluation.pictures import GRID, PROMPTS, PictureSet, read_named, read_pictures, recorded_pictures
+from twgi.files import inside, read_objects, read_text, short, to_line, write_whole
 from twgi.runs.parts import link, parts_in
 from twgi.tokenizer.image import open_picture
 from twgi.trace import RUN, png
 
 SAMPLES, GRIDS = "samples", "grids"
 RULES: tuple[Rule, ...] = get_args(Rule)
+MOST_UNKNOWN = 0.05  # of the answers; without more than these there is no score to compare
 
 
 class Dpg:
@@ -69,7 +70,8 @@ class Dpg:
                 raise PromptError(f"{path}: the prompt {name!r} is empty")
         if not texts:
             raise PromptError(f"{path}: no prompts to think about")
-        return PromptSet(items=tuple(DpgItem(id=name, prompt=text) for name, text in texts.items()), whole=len(texts))
+        items = (DpgItem(id=id, prompt=text, record={"id": id, "prompt": text}) for id, text in texts.items())
+        return PromptSet(items=tuple(items), whole=len(texts))
 
     @property
     def asked(self) -> PromptSet:
@@ -77,14 +79,17 @@ class Dpg:
 
     def pictures(self, root: Path | None, *, crops: int | None = None, samples: int | None = None) -> PictureSet:
         """The pictures of a run of ours, or files by name; without a folder those that a recorded judge speaks of."""
-        ids = self.questions.items
+        asked = {item.id: item.prompt for item in self.questions.items.values()}
+        if isinstance(self.judging, ReplayJudge):
+            self.judging.about(asked)
         if root is None:
             if not isinstance(self.judging, ReplayJudge):
                 raise ConfigError("give a folder of pictures; only a recording (--judge replay:FILE) needs none")
-            return recorded_pictures(self.judging.images, ids, samples=samples)
+            spoken = recorded_pictures(self.judging.images, self.judging.prompts).about(asked)
+            return replace(spoken, samples=samples or 1 + max(sample for _, sample in spoken.generations))
         if (root / RUN).is_file() or parts_in(root):
-            return read_pictures(root, self.name, samples=samples).only(ids)
-        return read_named(root, ids, crops=crops, samples=samples)
+            return read_pictures(root, self.name, samples=samples).about(asked)
+        return read_named(root, asked, crops=crops, samples=samples).about(asked)
 
     def judge(self, pictures: Iterable[PictureToJudge], out: Path, part: Part) -> Iterable[Judged]:
         """Ask what no book in `out` answers; a judge that needs one has its self-test before its first question."""
@@ -109,7 +114,7 @@ class Dpg:
             for question in asked.item.questions:
                 query = Query(
                     picture=picture, question=question.text, expected=question.expected, item=asked.item.id,
-                    sample=asked.sample, image=asked.number, proposition=question.id,
+                    sample=asked.sample, image=asked.number, proposition=question.id, prompt=asked.item.prompt,
                 )  # fmt: skip
                 if answer := kept(book, query, self.judging):
                     heard[question.id] = answer
@@ -126,16 +131,19 @@ class Dpg:
         tested = "asked for" if self.self_test else "skipped"
         return {
             "judge": {"name": self.judging.name, "version": self.judging.version},
-            "questions": {"name": self.questions.path.name, "sha256": self.questions.sha256},
+            "questions": {
+                "name": self.questions.path.name, "sha256": self.questions.sha256, "content": self.questions.content,
+            },
             "self_test": tested if self.judging.needs_test else "not needed",
             "gating": self.rule,
-        }
+            "answers_by": "number" if isinstance(self.judging, ReplayJudge) and self.judging.numbered else "words",
+        }  # fmt: skip
 
     def scores(self, evaluation: Evaluation) -> dict[str, Any]:
         """By the gating rule and by the others, in categories, by probabilities, and as published."""
         thoughts, which, rule = evaluation.thoughts, evaluation.which, self.rule
-        judged = [thought.verdict.source for thought in thoughts]
-        firsts = [thought.verdicts.get(0, thought.verdict).source for thought in thoughts]
+        judged = [_answered(thought, thought.verdict) for thought in thoughts]
+        firsts = [_answered(thought, thought.verdicts.get(0, thought.verdict)) for thought in thoughts]
         drawn = (thought.generation for thought in thoughts)
         costly = [one for one in drawn if any(ref.image_tokens for ref in one.pictures)]
         most = max((len(generation.pictures) for generation in costly), default=0)
@@ -149,11 +157,23 @@ class Dpg:
             "official": self._official(thoughts, evaluation.pictures.unknown) if self.official else None,
             "first_picture": {"overall": score(firsts, rule)["overall"]} if which == "each" else None,
             "by_picture": costs(costly, upto),
-            "wrong": [f"{thought.label}: {thought.status}" for thought in thoughts if thought.status != "scored"],
+            "unknown": self._unknown(judged),
+            "unknown_answers": _unknown_answers(judged),
+            "wrong": [f"{thought.label}: {thought.status}" for thought in thoughts if thought.wrong],
             "nothing_known": [thought.label for thought in thoughts if thought.verdict.score is None],
             "question_faults": list(self.questions.notes),
             "made": dict(evaluation.pictures.made),
         }
+
+    def _unknown(self, judged: Sequence[AnsweredPicture]) -> str | None:
+        """How many answers nobody knows, as "3/24", where these are more than a score may leave out."""
+        known = [
+            truth is not None or (self.questions.soft and picture.chance(number) is not None)
+            for picture in judged
+            for number, truth in picture.truths().items()
+        ]
+        unknown = known.count(False)
+        return f"{unknown}/{len(known)}" if unknown > MOST_UNKNOWN * len(known) else None
 
     def _official(self, thoughts: Sequence[JudgedThought], unknown: Iterable[str]) -> dict[str, Any]:
         """What the published program would print."""
@@ -176,6 +196,10 @@ class Dpg:
             if pictures.samples == GRID and all(finals):
                 whole = grid([open_picture(file) for file in finals if file])
                 write_whole(inside(pictures.root, f"{GRIDS}/{item.id}.png", RunError), png(whole))
+        lines = b"".join(to_line({"id": item.id, "prompt": item.prompt}) for item in asked.items)
+        for folder in (SAMPLES, GRIDS):
+            if (pictures.root / folder).is_dir():
+                write_whole(inside(pictures.root, f"{folder}/{PROMPTS}", RunError), lines)
         return pictures.root / SAMPLES
 
     def table(self, scores: Mapping[str, Any]) -> str:
@@ -192,6 +216,13 @@ class Dpg:
         for name, value in ours.items():
             lines.append(f"{name:12} {_number(value):>10}" + (f" {_number(theirs.get(name)):>10}" if official else ""))
         return "\n".join([*lines, *_remarks(scores, official)])
+
+
+REMARKED = {
+    "question_faults": "faults in the question file",
+    "unknown_files": "pictures of no prompt that is asked about",
+    "by_name": "prompts whose pictures are told by name alone, not by words",
+}
 
 
 def _remarks(scores: Mapping[str, Any], official: Mapping[str, Any]) -> Iterator[str]:
@@ -216,11 +247,31 @@ def _remarks(scores: Mapping[str, Any], official: Mapping[str, Any]) -> Iterator
         yield f"{len(wrong)} thoughts without a readable picture count as wrong, as {wrong[0]}"
     if scores["nothing_known"]:
         yield f"{len(scores['nothing_known'])} pictures without one known answer are in no row and no mean"
-    for key, words in (("question_faults", "faults in the question file"), ("unknown_files", "files of no prompt")):
+    for key, words in REMARKED.items():
         if scores[key]:
             yield f"{len(scores[key])} {words}, as {scores[key][0]}"
+    if scores["judged"]["answers_by"] == "number":
+        yield "recorded answers are told by the number of their question alone, not by its words"
+    if scores["unknown"]:
+        said = ", ".join(map(short, scores["unknown_answers"]))
+        yield (
+            f"UNKNOWN {scores['unknown']} answers, more than {MOST_UNKNOWN:.0%}: not comparable"
+            + f"; as {said}" * bool(said)
+        )
     if scores["partial"]:
         yield f"PARTIAL {scores['partial']}: not comparable; missing are {', '.join(scores['missing'][:3])}"
+
+
+def _unknown_answers(judged: Iterable[AnsweredPicture]) -> list[str]:
+    """Some of what was said that is neither yes nor no."""
+    said = (answer for picture in judged for answer in picture.said.values())
+    return list(dict.fromkeys(one.raw for one in said if one.parsed == "invalid" and one.problem is None))[:3]
+
+
+def _answered(thought: JudgedThought, verdict: Verdict) -> AnsweredPicture:
+    """What was said about a picture: nothing where nobody looked at it."""
+    answered: AnsweredPicture = verdict.source or AnsweredPicture(item=thought.item)
+    return answered
 
 
 def _number(value: float | None) -> str:

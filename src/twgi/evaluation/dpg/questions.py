@@ -7,6 +7,7 @@ read, and each fault is noted.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 from twgi.errors import DataError, PromptError
 from twgi.evaluation.frame import Item
+from twgi.evaluation.pictures import words
 from twgi.evaluation.tables import read_table
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {  # ours -> the names it has in the published files
@@ -72,6 +74,16 @@ class QuestionSet:
     items: Mapping[str, DpgItem]
     records: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def content(self) -> str:
+        """A hash of what is asked, however it is named, numbered and ordered."""
+        asked = []
+        for item in self.items.values():
+            texts = {question.id: question.text for question in item.questions}
+            lines = [[q.text, q.expected, q.category, sorted(texts[p] for p in q.parents)] for q in item.questions]
+            asked.append([words(item.prompt) or item.id, sorted(lines)])
+        return hashlib.sha256(json.dumps(sorted(asked)).encode()).hexdigest()
 
     @property
     def soft(self) -> bool:

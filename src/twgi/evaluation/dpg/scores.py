@@ -87,6 +87,10 @@ class AnsweredPicture:
             return {question.id: False for question in self.item.questions}
         return {q.id: TRUTHS[self.said.get(q.id, Answer()).parsed] for q in self.item.questions}
 
+    def chance(self, number: int) -> float | None:
+        """The probability of the wanted answer, 0 where the picture cannot be looked at."""
+        return 0.0 if self.problem else self.said.get(number, Answer()).p_yes
+
     def gated(self, rule: Rule) -> dict[int, Truth]:
         """The answers after the parents had their say."""
         return gate(self.item.questions, self.truths(), rule)
@@ -151,8 +155,7 @@ def soft_scores(pictures: Sequence[AnsweredPicture]) -> dict[str, Any]:
     skills: dict[str, list[float]] = defaultdict(list)
     unknown = 0
     for picture in pictures:
-        said = picture.said
-        found = {q.id: 0.0 if picture.problem else said.get(q.id, Answer()).p_yes for q in picture.item.questions}
+        found = {question.id: picture.chance(question.id) for question in picture.item.questions}
         known = [p for p in found.values() if p is not None]
         unknown += len(found) - len(known)
         if known:

@@ -7,6 +7,7 @@ Beside a run lies `geneval/`: the last picture of each thought in GenEval's own 
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,11 +20,12 @@ from twgi.evaluation.frame import Judged, Part, PictureToJudge, PromptSet, Verdi
 from twgi.evaluation.geneval.rules import GenEvalItem, item_of, judge, overall, task_scores
 from twgi.evaluation.pictures import PictureSet, read_numbered, read_pictures
 from twgi.evaluation.results import SCORES, Result
-from twgi.files import inside, read_json, read_objects, write_whole
+from twgi.files import inside, read_json, read_objects, short, write_whole
 from twgi.runs.parts import link
 from twgi.runs.prompts import BadLine, read_prompts
 
 FOLDER, METADATA = "geneval", "metadata.jsonl"
+MAX_METADATA = 2**20  # bytes
 MOST_LISTED = 20
 
 
@@ -64,13 +66,19 @@ class GenEval:
         pictures = read_numbered(folder, items, samples=samples)
         if pictures.unknown:
             raise PromptError(f"{folder / pictures.unknown[0]} is of no prompt: {path} has {len(items)}")
+        untold = set(items)
         for metadata in sorted(folder.glob(f"*/{METADATA}")):
-            item, record = items[f"{int(metadata.parent.name):05d}"], read_json(metadata)
+            if not metadata.parent.name.isdecimal():
+                continue
+            item, record = items[f"{int(metadata.parent.name):05d}"], read_json(metadata, most=MAX_METADATA)
             if record != dict(item.record):
                 said = record.get("prompt") if isinstance(record, dict) else record
                 asked = f"prompt {int(item.id)} of --prompts is {item.prompt!r}"
-                raise PromptError(f"{metadata} says {said!r}, but {asked}")
-        return self._seen(PromptSet(items=tuple(items.values()), whole=len(items))), pictures
+                raise PromptError(f"{metadata} says {(said if isinstance(said, str) else short(said))!r}, but {asked}")
+            untold.discard(item.id)
+        by_name = tuple(sorted({name for name, _ in pictures.generations} & untold))
+        whole = PromptSet(items=tuple(items.values()), whole=len(items))
+        return self._seen(whole), replace(pictures, by_name=by_name)
 
     def _seen(self, asked: PromptSet) -> PromptSet:
         """Without the prompts about what the suite cannot see; they are listed."""
@@ -94,6 +102,9 @@ class GenEval:
                 if not picture.item.include:
                     raise PromptError("these prompts have no metadata of GenEval, so nothing says what is right")
                 assert picture.image is not None
+                if suite.blind is not None and (why := suite.blind(picture.image)):
+                    yield picture, Verdict(score=None, reasons=(why,))
+                    continue
                 seen = suite.detector.detect([picture.image])[0]
                 yield picture, judge(picture.item, picture.image, seen, suite.colors)
 
@@ -125,7 +136,7 @@ class GenEval:
             "wrong_without_a_look": [
                 f"{one.label}: {one.status}" + (f", {one.problem}" if one.problem != one.status else "")
                 for one in thoughts
-                if one.status != "scored"
+                if one.wrong
             ],
             **evaluation.pictures.made,
         }
@@ -191,6 +202,7 @@ def _facts(scores: Mapping[str, Any]) -> Iterator[str]:
         yield f"{scores['well_formed']:.2%} well formed"
     yield from _listed("counted as wrong, there was nothing to look at", scores["wrong_without_a_look"])
     yield from _listed("not asked for, as it cannot be drawn or judged", scores["left_out"])
+    yield from _listed("of what prompt, only the name of a folder says; it has no metadata.jsonl", scores["by_name"])
     if scores["subset"]:
         yield f"SUBSET {scores['subset']} prompts: not comparable with scores of the whole benchmark"
     if scores["partial"]:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from twgi.errors import PromptError
 from twgi.evaluation.frame import Item, Verdict
+from twgi.files import short
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 RELATIONS = ("left of", "right of", "above", "below")
@@ -25,6 +26,7 @@ COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown",
 
 THRESHOLD, COUNTING_THRESHOLD = 0.3, 0.9  # scores must be greater; the second where the task is counting
 MAX_OBJECTS = 16  # of each class, the best
+MAX_COUNT = MAX_OBJECTS + 1  # that a clause may ask for: one more is "fewer than seventeen"
 LIMITS = {"threshold": THRESHOLD, "counting_threshold": COUNTING_THRESHOLD, "max_objects": MAX_OBJECTS}
 POSITION_SLACK = 0.1  # of the summed sizes of two boxes
 MIN_COSINE = 0.5  # of the direction between two boxes along an axis
@@ -77,13 +79,22 @@ class Requirement:
     target: int | None = None
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise PromptError(f"a clause's count must be at least 1, got {self.count} of {self.name}")
-        if self.relation is not None and self.relation not in RELATIONS:
-            raise PromptError(f"unknown relation {self.relation!r}; known are {', '.join(RELATIONS)}")
+        if not isinstance(self.name, str) or not self.name:
+            raise PromptError(f"a clause's class must be a name, got {short(self.name)}")
+        if type(self.count) is not int or not 1 <= self.count <= MAX_COUNT:
+            whole = f"a clause's count must be a whole number from 1 to {MAX_COUNT}"
+            raise PromptError(f"{whole}, got {short(self.count)} of {self.name}")
+        for what, value, known in (("color", self.color, COLORS), ("relation", self.relation, RELATIONS)):
+            if value is not None and value not in known:
+                raise PromptError(f"unknown {what} {short(value)}; known are {', '.join(known)}")
+        if self.relation is not None and type(self.target) is not int:
+            raise PromptError(f"{self.name} is {self.relation} what? its position names no other clause")
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Requirement":
+        """Raises `PromptError`, or `KeyError`, `TypeError` or `ValueError` for what is no clause."""
+        if not isinstance(record, dict):
+            raise TypeError(f"a clause must be an object, got {short(record)}")
         relation, target = record.get("position") or (None, None)
         name, count, color = record["class"], record["count"], record.get("color")
         return cls(name=name, count=count, color=color, relation=relation, target=target)
@@ -114,9 +125,13 @@ class GenEvalItem(Item):
     def from_json(cls, record: Mapping[str, Any], index: int) -> "GenEvalItem":
         """One line of GenEval's metadata file. Raises `PromptError` where a field is missing or means nothing."""
         try:
-            include = tuple(Requirement.from_json(clause) for clause in record["include"])
-            exclude = tuple(Requirement.from_json(clause) for clause in record.get("exclude", ()))
             task, prompt = record["tag"], record["prompt"]
+            if not isinstance(task, str) or not isinstance(prompt, str) or not prompt.strip():
+                raise TypeError("tag and prompt must be texts")
+            clauses = record["include"], record.get("exclude") or []
+            if not all(isinstance(part, list) for part in clauses) or not clauses[0]:
+                raise TypeError("include and exclude must be lists of clauses, include not empty")
+            include, exclude = (tuple(map(Requirement.from_json, part)) for part in clauses)
             return cls(id=f"{index:05d}", task=task, prompt=prompt, include=include, exclude=exclude, record=record)
         except (KeyError, TypeError, ValueError) as error:
             raise PromptError(f"not a metadata line of GenEval: {type(error).__name__} {error}") from None
@@ -126,6 +141,8 @@ def item_of(record: Mapping[str, Any], index: int) -> GenEvalItem:
     """A line of GenEval's metadata, or of any prompts: then nothing says what is right. Raises `PromptError`."""
     if "include" in record:
         return GenEvalItem.from_json(record, index)
+    if not isinstance(record.get("prompt"), str):
+        raise PromptError(f"no prompt in {short(dict(record))}")
     return GenEvalItem(id=f"{index:05d}", prompt=record["prompt"], record=record)
 
 

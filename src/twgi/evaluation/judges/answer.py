@@ -52,7 +52,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """Question `proposition` of prompt `item` on picture `image` of thought `sample`; `expected`: the wanted answer."""
+    """Question `proposition` of `item`, a `prompt`, on picture `image` of thought `sample`; `expected` is wanted."""
 
     picture: Picture | None
     question: str
@@ -61,10 +61,11 @@ class Query:
     sample: int = 0
     image: int = 0
     proposition: int = 0
+    prompt: str = ""
 
     @property
-    def place(self) -> tuple[str, int, int, int]:
-        return self.item, self.sample, self.image, self.proposition
+    def place(self) -> tuple[str, int, int, int, str]:
+        return self.item, self.sample, self.image, self.proposition, self.prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +177,8 @@ def keep(book: AnswerBook, query: Query, judge: Judge, answer: Answer) -> None:
         book.add({
             "key": key(query, judge), "item_id": query.item, "sample": query.sample, "image": query.image,
             "proposition_id": query.proposition, "picture": query.picture.sha256 if query.picture else None,
-            "question": query.question, **answer.to_json(), "judge": {"name": judge.name, "version": judge.version},
+            "question": query.question, "expected": query.expected, "prompt": query.prompt, **answer.to_json(),
+            "judge": {"name": judge.name, "version": judge.version},
         })  # fmt: skip
 
 

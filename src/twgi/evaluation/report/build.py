@@ -1,22 +1,26 @@
 """Scored folders -> what a report says, as numbers: scores with intervals, paired tests, curves, wins and losses."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
 from twgi.errors import ConfigError, DataError, RunError
 from twgi.evaluation.benchmarks import entry_of
+from twgi.evaluation.pictures import GRID, PictureRef, matched
 from twgi.evaluation.report.charts import Point, Series
 from twgi.evaluation.report.paper import PAPER
 from twgi.evaluation.report.statistics import Estimate, best_by_verdict, best_of, by_prompt, differences, scores, sums
 from twgi.evaluation.results import SCORES, Result, Results, read_results
-from twgi.files import read_json
+from twgi.files import read_json, short
 from twgi.thinking.modes import KINDS
 
 AUDIT = "audit.json"
 MOST_SHOWN = 8  # wins, and as many losses, of a pair
+COSTS = ("image_tokens", "seconds")
+MOVED = ("value", "low", "high", "p")  # what an audit says of an effect
 CHOICES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # best of so many
 
 
@@ -62,7 +66,8 @@ class ScoredRun:
     @property
     def mark(self) -> str:
         """What must stand beside its scores."""
-        return ", ".join(f"{word.upper()} {self.told[word]}" for word in ("partial", "subset") if self.told.get(word))
+        marks = ("partial", "subset", "unknown")
+        return ", ".join(f"{word.upper()} {self.told[word]}" for word in marks if self.told.get(word))
 
     def scores(self, picture: int | None = None) -> dict[str, Estimate]:
         """Every column with its interval: of the pictures that count, or of the k-th ones."""
@@ -80,8 +85,10 @@ def read_runs(folders: Sequence[Path]) -> list[ScoredRun]:
         if not results.rows:
             raise RunError(f"{folder} has no rows: nothing was scored in it")
         told, audit = (_json(folder / file) for file in (SCORES, AUDIT))
-        if audit is not None and not audit.keys() >= {"rates", "effects"}:
+        if audit is not None and not _is_audit(audit):
             raise RunError(f"{folder / AUDIT} is no audit: make it again with twgi audit")
+        if told and not all(_is_point(point) for point in _listed(told.get("by_picture", []))):
+            raise RunError(f"{folder / SCORES}: by_picture holds no costs of pictures: score the folder again")
         name = name if plain.count(name) == 1 else str(folder)
         runs.append(ScoredRun(folder=folder, name=name, results=results, told=told or {}, audit=audit))
     return runs
@@ -97,8 +104,29 @@ def _json(path: Path) -> dict[str, Any] | None:
     return content
 
 
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _is_point(point: Any) -> bool:
+    return isinstance(point, dict) and all(_number(point[cost]) for cost in COSTS if cost in point)
+
+
+def _is_audit(audit: Mapping[str, Any]) -> bool:
+    rates, effects = audit.get("rates"), audit.get("effects")
+    if not isinstance(rates, list) or not isinstance(effects, dict):
+        return False
+    entries = [(one, ("of",)) for one in rates] + [(one, (*MOVED, "prompts")) for one in effects.values()]
+    numbers = (isinstance(one, dict) and all(_number(one.get(key)) for key in keys) for one, keys in entries)
+    return all(numbers) and all(rate.get("share") is None or _number(rate["share"]) for rate in rates)
+
+
 Pair = tuple[str, dict[str, Any], dict[str, Any]]
-"""A prompt, and two pictures of it: name of the side, file, whether it is right, what is wrong."""
+"""A prompt, and two pictures of it: name of the side, the picture, its hash, whether it is right, what is wrong."""
 
 
 class Section:
@@ -128,25 +156,37 @@ class Section:
 
     @cached_property
     def comparisons(self) -> list[dict[str, Any]]:
-        """Final pictures against drafts, and every run against the first: `columns` of b minus a, and b's wins."""
+        """Final pictures against drafts, and every run against the first: `columns` of b minus a, and b's wins.
+
+        Prompts are the same where their words are. A `note` says what is not in both, or why nothing is compared.
+        """
         found, base = [], self.runs[0]
         for run in self.runs:
             if run.drafts:
                 moved = differences(sums(run.rows, 0), sums(run.rows, run.pictures - 1))
                 both = [(row, row) for row in run.rows if len(row.pictures) > 1]
                 found.append(_compared((run, run.first, 0), (run, run.name, -1), both) | {"columns": moved})
-        there = {(row.id, row.sample): row for row in base.rows}
         for other in self.runs[1:]:
-            moved = differences(sums(base.rows), sums(other.rows))
-            moved |= differences(_whole(base), _whole(other)) if other.over == "prompts" else {}
-            both = [(there[key], row) for row in other.rows if (key := (row.id, row.sample)) in there]
-            found.append(_compared((base, base.name, -1), (other, other.name, -1), both) | {"columns": moved})
+            sides = (base, base.name, -1), (other, other.name, -1)
+            if otherwise := _judged_otherwise(base.results.judged, other.results.judged):
+                note = f"NOT COMPARED, judged otherwise: {'; '.join(otherwise)}"
+                found.append(_compared(*sides, [], note=note) | {"columns": {}})
+                continue
+            names = matched(_prompts(other.rows), _prompts(base.rows))
+            theirs = [replace(row, id=names[row.id]) for row in other.rows if row.id in names]
+            moved = differences(sums(base.rows), sums(theirs))
+            moved |= differences(_whole(base.rows), _whole(theirs)) if other.over == "prompts" else {}
+            there = {(row.id, row.sample): row for row in base.rows}
+            both = [(there[key], row) for row in theirs if (key := (row.id, row.sample)) in there]
+            lone = [len(_prompts(run.rows)) - len(names) for run in (base, other)]
+            note = f"{len(names)} prompts in both; {lone[0]} and {lone[1]} in one alone" if any(lone) else ""
+            found.append(_compared(*sides, both, note=note) | {"columns": moved})
         return found
 
     @cached_property
     def curves(self) -> dict[str, list[Series]]:
         """Of each cost the score after each picture, and of choices among samples."""
-        return {cost: list(_curves(self.runs, cost)) for cost in ("image_tokens", "seconds")}
+        return {cost: list(_curves(self.runs, cost)) for cost in COSTS}
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -154,12 +194,14 @@ class Section:
             "marks": {run.name: run.mark for run in self.runs if run.mark},
             "paper": {name: dict(row) for name, row in self.paper.items()},
             "differences": [
-                {"a": one["a"], "b": one["b"], "columns": _estimates(one["columns"])} for one in self.comparisons
+                {"a": one["a"], "b": one["b"], "note": one["note"], "columns": _estimates(one["columns"])}
+                for one in self.comparisons
             ],
             **{f"by_{cost}": [one.to_json() for one in series] for cost, series in self.curves.items()},
             "wins_and_losses": [
                 {"a": one["a"], "b": one["b"], "wins": one["counts"][0], "losses": one["counts"][1]}
                 for one in self.comparisons
+                if one["columns"]
             ],
             "audits": {run.name: run.audit for run in self.runs if run.audit},
             "judged": {run.name: dict(run.results.judged) for run in self.runs},
@@ -177,15 +219,40 @@ def _estimates(row: Mapping[str, Estimate]) -> dict[str, Any]:
     return {column: estimate.to_json() for column, estimate in row.items()}
 
 
-def _whole(run: ScoredRun) -> dict[str, dict[str, tuple[float, float]]]:
+def _prompts(rows: Sequence[Result]) -> dict[str, str]:
+    """Id -> what makes a prompt that prompt: its task and words; nothing where there are no words."""
+    return {row.id: f"{row.task}: {row.prompt}" if row.prompt.strip() else "" for row in rows}
+
+
+def _judged_otherwise(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """In what two judgings differ that makes their scores two things."""
+    differ = [
+        f"{what} {short(ours)} and {short(theirs)}"
+        for what in ("judge", "detector", "colors", "rules", "gating")
+        if (ours := a.get(what)) != (theirs := b.get(what))
+    ]
+    asked = [as_dict(side.get("questions")) for side in (a, b)]
+    key = "content" if all("content" in one for one in asked) else "sha256"
+    if asked[0].get(key) != asked[1].get(key):
+        differ.append("questions " + " and ".join(f"{one.get('name')} {str(one.get(key))[:8]}" for one in asked))
+    if (a.get("which") == "first") != (b.get("which") == "first"):
+        differ.append(f"the picture that counts: {a.get('which')} and {b.get('which')}")
+    return differ
+
+
+def as_dict(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _whole(rows: Sequence[Result]) -> dict[str, dict[str, tuple[float, float]]]:
     """Each prompt's own score as one column."""
-    prompts = {id: rows for task in by_prompt(run.rows).values() for id, rows in task.items()}
+    prompts = {id: rows for task in by_prompt(rows).values() for id, rows in task.items()}
     return {"overall": {id: (sum(row.score for row in rows), float(len(rows))) for id, rows in prompts.items()}}
 
 
 def _curves(runs: Sequence[ScoredRun], cost: str) -> Iterator[Series]:
     for group, run in enumerate(runs):
-        costs = [float(point[cost]) for point in run.told.get("by_picture", []) if cost in point]
+        costs = [float(point[cost]) for point in _listed(run.told.get("by_picture", [])) if cost in point]
         if costs and run.has("part"):  # parts are no answers: only the end of a thought is
             yield Series(name=run.name, group=group, points=(_point(run, None, costs[-1]),))
         elif costs:
@@ -206,7 +273,8 @@ def _choices(run: ScoredRun, group: int, cost: float) -> Iterator[Series]:
     if len(several) < 2 or run.over != "tasks":
         return
     if run.has("draft"):
-        rounds = int(run.results.made.get("settings", {}).get("rounds", 1))
+        rounds = as_dict(run.results.made.get("settings")).get("rounds", 1)
+        rounds = rounds if isinstance(rounds, int) else 1
         own = tuple(Point(cost=n * cost, score=best_by_verdict(run.rows, n, rounds=rounds)) for n in several)
         yield Series(name=f"{run.name}, best of n by own verdict", group=group, kind="choice", points=own)
     else:
@@ -218,21 +286,24 @@ Side = tuple[ScoredRun, str, int]
 """A run, what its pictures are called, and the number of the picture."""
 
 
-def _compared(a: Side, b: Side, both: Sequence[tuple[Result, Result]]) -> dict[str, Any]:
+def _compared(a: Side, b: Side, both: Sequence[tuple[Result, Result]], *, note: str = "") -> dict[str, Any]:
     pairs = [(y.prompt, _shown(a, x), _shown(b, y)) for x, y in both]
     wins = [pair for pair in pairs if not pair[1]["right"] and pair[2]["right"]]
     losses = [pair for pair in pairs if pair[1]["right"] and not pair[2]["right"]]
     counts = len(wins), len(losses)
-    return {"a": a[1], "b": b[1], "wins": _spread(wins), "losses": _spread(losses), "counts": counts}
+    return {"a": a[1], "b": b[1], "wins": _spread(wins), "losses": _spread(losses), "counts": counts, "note": note}
 
 
 def _shown(side: Side, row: Result) -> dict[str, Any]:
     run, name, number = side
     if not row.pictures:
-        return {"name": name, "file": None, "right": False, "reasons": row.status}
-    picture = row.pictures[number]
-    file = run.folder / picture.image if picture.image else None
-    return {"name": name, "file": file, "right": picture.score == 1, "reasons": "; ".join(picture.reasons)}
+        return {"name": name, "ref": None, "right": False, "reasons": row.status}
+    picture, crop = row.pictures[number], row.detail.get("crop")
+    ref = None
+    if picture.image:
+        ref = PictureRef(file=run.folder / picture.image, crop=crop if crop in range(GRID) else None)
+    told = {"sha256": picture.sha256, "folder": run.folder}
+    return {"name": name, "ref": ref, "right": picture.score == 1, "reasons": "; ".join(picture.reasons), **told}
 
 
 def _spread(pairs: Sequence[Pair]) -> Sequence[Pair]:

@@ -4,6 +4,7 @@ The page has no scripts and nothing from elsewhere; every word of a prompt or a 
 """
 
 import base64
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -14,11 +15,11 @@ from markupsafe import Markup
 
 from twgi.errors import ImageError
 from twgi.evaluation.benchmarks import entry_of
-from twgi.evaluation.report.build import ScoredRun, Section
+from twgi.evaluation.pictures import PictureReader
+from twgi.evaluation.report.build import ScoredRun, Section, as_dict
 from twgi.evaluation.report.charts import chart
 from twgi.files import write_json, write_whole
 from twgi.render import printable, template
-from twgi.tokenizer.image import open_picture
 from twgi.trace import PAGE, png
 
 TEMPLATES = files("twgi.evaluation.report") / "templates"
@@ -86,14 +87,18 @@ def data(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def picture(file: Path | None) -> Any:
-    """A picture of a thought, or a note in its place."""
-    if file is None:
+def picture(shown: Mapping[str, Any]) -> Any:
+    """The picture that was judged, or a note in its place. Where its row has no hash, it must be beside the row."""
+    ref = shown["ref"]
+    if ref is None:
         return Markup('<div class="none">no picture</div>')
     try:
-        image = open_picture(file)
-    except ImageError:
+        digest, image = PictureReader().open(ref)
+        here = Path(os.path.realpath(ref.file)).is_relative_to(os.path.realpath(shown["folder"]))
+    except (ImageError, ValueError):
         return Markup('<div class="none">unreadable</div>')
+    if digest != shown["sha256"] if shown["sha256"] else not here:
+        return Markup('<div class="none">not the picture that was judged</div>')
     if max(image.size) > _LARGEST:
         image.thumbnail((_LARGEST, _LARGEST))
     look = "crisp" if max(image.size) < _LARGEST // 2 else ""
@@ -103,17 +108,18 @@ def picture(file: Path | None) -> Any:
 def facts(run: ScoredRun) -> Iterator[str]:
     """What a run was made and judged with."""
     made, judged = run.results.made, run.results.judged
-    model, settings = made.get("model", {}), made.get("settings", {})
+    model, settings, versions = (as_dict(made.get(key)) for key in ("model", "settings", "versions"))
     if model:
-        yield f"model {model['name']} ({model['sha256'][:12]})"
+        yield f"model {model.get('name')} ({str(model.get('sha256'))[:12]})"
     if settings:
         seed, samples = (made.get(key, settings.get(key)) for key in ("seed", "samples"))
-        yield f"mode {settings['mode']}, seed {seed}, {samples} samples a prompt"
+        yield f"mode {settings.get('mode')}, seed {seed}, {samples} samples a prompt"
     yield f"{len(run.rows)} thoughts, {fmean(len(row.pictures) for row in run.rows):.2f} pictures each"
-    yield from (f"{name} {version}" for name, version in made.get("versions", {}).items())
-    judge = judged.get("detector") or judged.get("judge") or {}
-    if isinstance(judge, dict) and judge:
+    yield from (f"{name} {version}" for name, version in versions.items())
+    if judge := as_dict(judged.get("detector") or judged.get("judge")):
         yield f"judged by {judge.get('name')} {judge.get('version')}"
+    if questions := as_dict(judged.get("questions")):
+        yield f"questions {questions.get('name')} {str(questions.get('sha256'))[:8]}, gating {judged.get('gating')}"
     if judged.get("which") == "first":
         yield "the first picture of each thought counts"
     yield str(run.folder)
