@@ -205,5 +205,5 @@ def test_a_folder_has_pictures_lines_and_a_page(tmp_path: Path) -> None:
 def test_rows_of_another_tokenizer_are_not_decoded_to_noise(tmp_path: Path) -> None:
     (refused,) = decode(tmp_path, [{"tokens": ROW, "tokenizer": "0" * 64}])
     assert isinstance(refused, Fault)
-    assert "another tokenizer" in refused.reason
+    assert "another vocabulary or image tokenizer" in refused.reason
     only(decode(tmp_path, [{"tokens": ROW, "tokenizer": TOKENIZER.sha256}]))

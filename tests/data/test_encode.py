@@ -180,7 +180,7 @@ def test_a_row_belongs_to_the_tokenizer_that_made_it(folder: Path) -> None:
     file = folder / "data.jsonl"
     (refused,) = RowEncoder(other_codebook(TOKENIZER)).files([file])
     assert isinstance(refused, Fault)
-    assert "of another tokenizer" in refused.reason
+    assert "another vocabulary or image tokenizer" in refused.reason
     assert only(encode(folder, [{"tokens": TOKENS}])).row.tokenizer == "", "whose ids a record brings is not told"
 
 

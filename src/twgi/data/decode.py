@@ -59,7 +59,7 @@ class TokenDecoder:
     def decode_line(self, line: Line, stem: str) -> Decoded:
         """What one line says; its pictures are named after `stem`. Raises `DataError` where it has no ids."""
         if line.value.get("tokenizer", mine := self.tokenizer.sha256) != mine:
-            raise DataError("its ids are of another tokenizer than this model's")
+            raise DataError("its ids are of another vocabulary or image tokenizer than this model's")
         ids, prompt, told = read_source(line)
         if self.reference:
             return self._as_published(line.where, ids, prompt, stem)

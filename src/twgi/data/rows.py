@@ -114,7 +114,8 @@ class TrainingRow:
     def check_tokenizer(self, sha256: str) -> None:
         """Raises `DataError` where the ids were made by another tokenizer than that of this hash."""
         if self.tokenizer not in ("", sha256):
-            raise DataError(f"its ids are of another tokenizer ({self.tokenizer:.12}) than this model's ({sha256:.12})")
+            hashes = f"({self.tokenizer:.12}) than this model's ({sha256:.12})"
+            raise DataError(f"its ids are of another vocabulary or image tokenizer {hashes}")
 
 
 def _span(value: Any) -> Span:

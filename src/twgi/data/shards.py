@@ -121,7 +121,8 @@ class ShardWriter:
         while (file := self.folder / shard_name(number)).is_file():
             meta = read_meta(file)
             if meta["made_of"] != self.made_of:
-                raise DataError(f"{file} {OTHERS}; give another folder, or delete this one")
+                other = ", ".join(key for key, value in self.made_of.items() if meta["made_of"].get(key) != value)
+                raise DataError(f"{file} {OTHERS} ({other}); give another folder, or delete this one")
             number, done, pictures = number + 1, meta["end"], meta["pictures"]
             self.report = EncodingReport.from_json(meta["report"])
         return number, done, pictures
